@@ -1,0 +1,93 @@
+# `make help` lists the targets. Each one installs what it needs and is quick the second time.
+
+PYTHON ?= python3
+VENV ?= .venv
+APP ?= examples.welcome:app
+ARGS ?=
+JOBS ?= $(shell nproc)
+WERROR ?= false
+
+BIN := $(VENV)/bin
+BUILD := build/$(patsubst .%,%,$(notdir $(VENV)))
+ASAN := $(VENV)-asan
+COV := $(VENV)-cov
+C_FILES = $(shell find csrc bench tests -name '*.[ch]')
+# What frees memory late or never on purpose is Python; leaks of the C core show in the C tests.
+ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
+	PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 \
+	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+
+export PYTHON VENV
+.DEFAULT_GOAL := help
+.PHONY: help build run test ctest lint fmt asan cov sdist clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo '  PYTHON=python3.12         the interpreter; another version replaces $(VENV)'
+	@echo '  APP=package.module:app    what `make run` serves ($(APP))'
+	@echo '  ARGS="--port 9000"        further words for asgiserver (run) or pytest (test, asan, cov)'
+	@echo '  JOBS=2                    pytest processes'
+
+build: ## an editable install in .venv, with the console script .venv/bin/asgiserver
+	@MESON_ARGS=-Dwerror=$(WERROR) tools/setup.sh
+	@ln -sfn ../$(BUILD)/bench/floor bench/floor
+
+run: ## serve an application: make run [APP=package.module:app] [ARGS="--port 9000"]
+	@MESON_ARGS=-Dwerror=$(WERROR) tools/setup.sh $(if $(filter examples.%,$(APP)),examples)
+	@exec $(BIN)/asgiserver $(ARGS) $(APP)
+
+test: ## all tests: the C tests, then pytest
+	@MESON_ARGS=-Dwerror=$(WERROR) tools/setup.sh test
+	@$(BIN)/meson test -C $(BUILD) --quiet --print-errorlogs
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+ctest: build ## the C tests alone
+	@$(BIN)/meson test -C $(BUILD) --print-errorlogs
+
+lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
+	@MESON_ARGS=-Dwerror=$(WERROR) tools/setup.sh test lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	tools/tidy.sh $(BIN)/clang-tidy $(BUILD)
+	$(BIN)/python tools/gen_config_docs.py --check
+
+fmt: ## format everything
+	@tools/setup.sh lint
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
+
+asan: ## all tests against a build with the address and undefined behaviour sanitizers
+	@tools/setup.sh test
+	@VENV=$(ASAN) SHARE=$(VENV) MESON_ARGS="$(ASAN_BUILD)" tools/setup.sh
+	@$(BIN)/meson test -C $(BUILD)-asan --quiet --print-errorlogs
+	@$(ASAN_ENV) $(ASAN)/bin/python -m pytest -n $(JOBS) $(ARGS)
+ASAN_BUILD = -Dwerror=$(WERROR) -Db_sanitize=address,undefined -Db_lundef=false -Db_lto=false \
+	-Dbuildtype=debugoptimized -Db_ndebug=false
+
+cov: ## coverage of the C and Python sources by all tests, in build/coverage
+	@tools/setup.sh test cov
+	@VENV=$(COV) SHARE=$(VENV) MESON_ARGS="$(COV_BUILD)" tools/setup.sh
+	@find $(BUILD)-cov -name '*.gcda' -delete
+	@rm -rf build/coverage .coverage .coverage.*
+	@mkdir -p build/coverage
+	@$(BIN)/meson test -C $(BUILD)-cov --quiet --print-errorlogs
+	@$(COV)/bin/python -m coverage run -m pytest -n $(JOBS) $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage html --quiet --directory build/coverage/python
+	@$(BIN)/coverage report
+	@$(BIN)/gcovr --root . --filter csrc/ --object-directory $(BUILD)-cov --txt \
+		--html-details build/coverage/c.html $(BUILD)-cov
+COV_BUILD = -Db_coverage=true -Db_lto=false -Dbuildtype=debugoptimized -Db_ndebug=false
+
+sdist: ## a source distribution of the last commit, in dist
+	@tools/setup.sh
+	@mkdir -p dist
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -c \
+		'import sys; sys.path.insert(0, "tools"); import build_backend; build_backend.build_sdist("dist")'
+
+clean: ## remove the environments and everything that was built
+	rm -rf $(VENV) $(VENV)-* build dist bench/floor .mypy_cache .ruff_cache .pytest_cache .coverage*

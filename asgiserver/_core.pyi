@@ -1,0 +1,65 @@
+"""The C core: one event loop with its listeners, connections and the gateway to one application."""
+
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, final
+
+LIBUV_VERSION: str
+LLHTTP_VERSION: str
+
+class ClientDisconnected(OSError):
+    """Raised by ``send`` when the client has left."""
+
+@final
+class Server:
+    """Serves one application on any number of listening sockets.
+
+    ``interface`` is ``"asgi"`` (needs ``loop``, a running or not yet running asyncio loop) or ``"wsgi"``
+    (``loop`` is None; call ``run``). ``limits`` has the table's rows that name a C field, in the units of
+    csrc/base/limits.h. ``access_log`` is None (off), a descriptor, or a callable that is given lists of
+    ``(client, method, target, http_version, status)``. ``on_error(level, message, exception)`` receives
+    what is to be logged; level is "debug", "info", "warning" or "error".
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        interface: Literal["asgi", "wsgi"],
+        loop: AbstractEventLoop | None = None,
+        limits: Mapping[str, int] = ...,
+        headers: Sequence[tuple[bytes, bytes]] = ...,
+        root_path: str = "",
+        state: dict[str, Any] | None = None,
+        access_log: int | Callable[[list[tuple[str, str, str, str, int]]], None] | None = None,
+        access_log_colors: bool = False,
+        on_error: Callable[[str, str, BaseException | None], None] | None = None,
+        multiprocess: bool = False,
+    ) -> None: ...
+    def listen(self, fd: int, tls: bool = False) -> None:
+        """Accept on the listening socket ``fd``, which stays the caller's."""
+    def start(self) -> None:
+        """ASGI: watch the core's descriptor in the asyncio loop."""
+    def poll(self) -> None:
+        """Handle what is ready. The asyncio loop calls it."""
+    def run(self) -> None:
+        """WSGI: serve until ``stop`` or until draining is complete. Python's signal handlers run promptly."""
+    def stop(self) -> None:
+        """WSGI: make ``run`` return."""
+    def drain(self, callback: Callable[[], None] | None = None) -> None:
+        """Stop accepting, close idle connections, close busy ones behind their answer; then ``callback()``."""
+    def abort(self) -> int:
+        """Cut all connections now; the number of requests that were cut."""
+    def close(self) -> None:
+        """Cut what is left and free the loop. Idempotent."""
+    @property
+    def connections(self) -> int: ...
+    @property
+    def requests(self) -> int:
+        """Requests being worked on now."""
+    @property
+    def requests_total(self) -> int: ...
+    @property
+    def connections_total(self) -> int: ...
+    @property
+    def accepting(self) -> bool: ...

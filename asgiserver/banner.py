@@ -1,0 +1,46 @@
+"""What the server says about itself when it starts."""
+
+import os
+import platform
+import socket
+from collections.abc import Sequence
+
+
+def url(sock: socket.socket) -> str:
+    """Where a browser finds ``sock``; a wildcard address becomes the loopback one."""
+    if sock.family == socket.AF_UNIX:
+        path = sock.getsockname()
+        return f"unix:{path.decode() if isinstance(path, bytes) else path}"
+    host, port = sock.getsockname()[:2]
+    if sock.family == socket.AF_INET6:
+        host = f"[{'::1' if host == '::' else host}]"
+    elif host == "0.0.0.0":
+        host = "127.0.0.1"
+    return f"http://{host}:{port}"
+
+
+def _lan_url(sock: socket.socket) -> str | None:
+    """Where other machines find a socket that listens on all addresses; None otherwise."""
+    if sock.family != socket.AF_INET or sock.getsockname()[0] != "0.0.0.0":
+        return None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1; this chooses a route and sends nothing.
+        except OSError:
+            return None
+        host = probe.getsockname()[0]
+    return None if host.startswith("127.") else f"http://{host}:{sock.getsockname()[1]}"
+
+
+def lines(
+    *, version: str, app: str, interface: str, loop: str | None, sockets: Sequence[socket.socket]
+) -> list[str]:
+    """The banner. ``interface`` as it is shown; ``loop`` None where there is none."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    served = f"Serving {app} ({interface}{f' on {loop}' if loop else ''})"
+    found = [f"asgiserver {version} on {python}, process {os.getpid()}", served]
+    for sock in sockets:
+        lan = _lan_url(sock)
+        found.append(f"Listening at {url(sock)}{f' (from other machines: {lan})' if lan else ''}")
+    found.append("Press CTRL+C to quit")
+    return found

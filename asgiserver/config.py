@@ -1,0 +1,121 @@
+"""The settings of a server: ``Config``, with defaults and checks from the table of options."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from . import options
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
+
+# Fields that frame a message or belong to one connection: the server makes them.
+_OWN_FIELDS = frozenset(
+    ("connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
+)
+
+
+def _default(name: str) -> Any:
+    return options.BY_NAME[name].default
+
+
+@dataclass(kw_only=True)
+class Config:
+    """What a server serves, and how. Every setting is also an option of the command line.
+
+    ``app`` is the application (an ASGI or WSGI callable), or where to import it from:
+    ``"module:name"``, ``"path/to/file.py:name"``, either without the name (then ``app`` or
+    ``application`` is taken), or None: ``main.py``, ``app.py``, ``asgi.py`` or ``wsgi.py`` in
+    ``app_dir`` is looked for. Sizes (``limit_*``) are bytes or counts, times (``timeout_*``) are
+    seconds. docs/config.md explains each setting.
+
+    Raises TypeError or ValueError, naming the setting, for a value out of its range.
+    """
+
+    app: str | Callable[..., Any] | None = field(default=None, kw_only=False)
+
+    interface: str = _default("interface")
+    factory: bool = _default("factory")
+    app_dir: str = _default("app_dir")
+    env_file: str | None = _default("env_file")
+    lifespan: str = _default("lifespan")
+    root_path: str = _default("root_path")
+    loop: str = _default("loop")
+
+    host: str = _default("host")
+    port: int = _default("port")
+    uds: str | None = _default("uds")
+    uds_mode: int = _default("uds_mode")
+    fd: int | None = _default("fd")
+    backlog: int = _default("backlog")
+
+    server_header: bool = _default("server_header")
+    date_header: bool = _default("date_header")
+    headers: Sequence[tuple[str, str]] = _default("headers")
+
+    limit_request_line: int = _default("limit_request_line")
+    limit_request_head: int = _default("limit_request_head")
+    limit_request_fields: int = _default("limit_request_fields")
+    limit_request_body: int = _default("limit_request_body")
+    limit_concurrency: int = _default("limit_concurrency")
+    limit_connections: int = _default("limit_connections")
+    limit_pipeline: int = _default("limit_pipeline")
+    limit_body_buffer: int = _default("limit_body_buffer")
+    limit_write_buffer: int = _default("limit_write_buffer")
+    limit_body_memory: int = _default("limit_body_memory")
+    limit_body_discard: int = _default("limit_body_discard")
+
+    timeout_request_head: float = _default("timeout_request_head")
+    timeout_request_body: float = _default("timeout_request_body")
+    timeout_keep_alive: float = _default("timeout_keep_alive")
+    timeout_write: float = _default("timeout_write")
+    timeout_linger: float = _default("timeout_linger")
+    timeout_graceful_shutdown: float = _default("timeout_graceful_shutdown")
+
+    log_level: str | None = _default("log_level")
+    log_config: str | Mapping[str, Any] | None = _default("log_config")
+    access_log: bool = _default("access_log")
+    use_colors: bool | None = _default("use_colors")
+    quiet: bool = _default("quiet")
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if item.name == "app":
+                continue
+            value = getattr(self, item.name)
+            if item.name == "log_config" and isinstance(value, Mapping):
+                continue  # From Python only: what logging.config.dictConfig takes.
+            setattr(self, item.name, options.check(options.BY_NAME[item.name], value))
+        if self.uds is not None and self.fd is not None:
+            raise ValueError("uds: not together with fd")
+        if self.root_path and not self.root_path.startswith("/"):
+            raise ValueError(f"root_path: {self.root_path!r} does not begin with /")
+        for name, value in self.headers:
+            check_header(name, value)
+
+    def core_limits(self) -> dict[str, int]:
+        """The rows that the C core reads, in its units."""
+        values = {
+            row.name: options.core_value(row, getattr(self, row.name))
+            for row in options.core_rows()
+        }
+        # A header given by the user takes the place of the server's own.
+        for name, _ in self.headers:
+            if name.lower() in ("server", "date"):
+                values[f"{name.lower()}_header"] = 0
+        return values
+
+    def core_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers added to every response, as they are sent."""
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
+
+
+def check_header(name: str, value: str) -> None:
+    """Raises ValueError for a response header that could break the framing of responses."""
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"headers: {name!r} is not a header name")
+    if not _VALUE.fullmatch(value) or value != value.strip():
+        raise ValueError(f"headers: {value!r} cannot be the value of a header")
+    if name.lower() in _OWN_FIELDS:
+        raise ValueError(f"headers: {name} is set by the server")

@@ -1,0 +1,173 @@
+"""Serving an ASGI application in a running asyncio loop, from start-up to the last connection."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+
+from . import _core, logs
+from .config import Config
+from .interface import ASGI3Application
+from .lifespan import Lifespan
+from .sockets import Listeners
+from .stop import Level, StopRequest
+
+_SETTLE = 1.0  # seconds for cut requests to end, and again after they were cancelled
+
+
+class _Level:
+    """The stop request's level, to be awaited in the loop."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events = {level: asyncio.Event() for level in (Level.DRAIN, Level.CUT)}
+        self._take(stop.level)
+
+    def changed(self, level: Level, _frame: FrameType | None) -> None:
+        """From any thread or a signal handler."""
+        with contextlib.suppress(RuntimeError):  # The loop is closed: everything has ended.
+            self._loop.call_soon_threadsafe(self._take, level)
+
+    def _take(self, level: Level) -> None:
+        for reached, event in self._events.items():
+            if level >= reached:
+                event.set()
+
+    async def reaches(self, level: Level) -> None:
+        await self._events[level].wait()
+
+
+async def serve(
+    app: ASGI3Application,
+    config: Config,
+    listeners: Listeners,
+    stop: StopRequest,
+    started: Callable[[], None],
+) -> None:
+    """Serves until ``stop`` is asked for. ``started()`` is called when clients can connect.
+
+    Raises StartError. When it is cancelled, connections are cut; the application's shutdown runs
+    all the same.
+    """
+    level = _Level(stop)
+    with stop.heard_by(level.changed), _signals_wake(stop):
+        lifespan = Lifespan(app, config.lifespan)
+        if not await _start(lifespan, level):
+            return
+        try:
+            async with _core_server(app, config, lifespan) as core:
+                listeners.listen(config.backlog)
+                for sock in listeners.sockets:
+                    core.listen(sock.fileno())
+                core.start()
+                started()
+                await _until_stopped(core, config, level)
+        finally:
+            await lifespan.shutdown()
+
+
+async def _start(lifespan: Lifespan, level: _Level) -> bool:
+    """The application's start-up; False when it is to stop before that is done."""
+    startup = asyncio.create_task(lifespan.startup(), name="asgiserver startup")
+    stopped = asyncio.create_task(level.reaches(Level.DRAIN), name="asgiserver stop")
+    try:
+        await asyncio.wait([startup, stopped], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        interrupted = not startup.done()
+        startup.cancel()
+        stopped.cancel()
+        await asyncio.wait([startup, stopped])
+    if interrupted:
+        return False
+    await startup  # raises what it raised
+    return True
+
+
+@asynccontextmanager
+async def _core_server(
+    app: ASGI3Application, config: Config, lifespan: Lifespan
+) -> AsyncIterator[_core.Server]:
+    access_log, colors = logs.access_sink(config)
+    core = _core.Server(
+        app,
+        interface="asgi",
+        loop=asyncio.get_running_loop(),
+        limits=config.core_limits(),
+        headers=config.core_headers(),
+        root_path=config.root_path,
+        state=lifespan.state,
+        access_log=access_log,
+        access_log_colors=colors,
+        on_error=logs.log_from_core,
+    )
+    try:
+        yield core
+    finally:
+        core.abort()  # Nothing is left after an orderly end.
+        await _end_requests()
+        core.close()
+
+
+async def _until_stopped(core: _core.Server, config: Config, level: _Level) -> None:
+    """Waits to be stopped, then for running requests, no longer than the grace time."""
+    await level.reaches(Level.DRAIN)
+    drained = asyncio.Event()
+    core.drain(drained.set)
+    if core.requests:
+        logs.say(config, "Waiting for running requests: %d (CTRL+C cuts them)", core.requests)
+    waits = [asyncio.create_task(drained.wait()), asyncio.create_task(level.reaches(Level.CUT))]
+    try:
+        await asyncio.wait(
+            waits, timeout=config.timeout_graceful_shutdown, return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        for wait in waits:
+            wait.cancel()
+    if not drained.is_set():
+        logs.log_cut(core.abort(), config.timeout_graceful_shutdown, asked=waits[1].done())
+
+
+async def _end_requests() -> None:
+    """Lets the applications of cut requests see that their clients are gone, then cancels them.
+
+    They end before the application's shutdown takes away what they use.
+    """
+    running = {task for task in asyncio.all_tasks() if _is_request(task)}
+    if running:
+        _, running = await asyncio.wait(running, timeout=_SETTLE)
+    for task in running:
+        task.cancel()
+    if running:
+        _, running = await asyncio.wait(running, timeout=_SETTLE)
+    if running:
+        logs.error.warning("Requests that resist being cancelled: %d", len(running))
+
+
+def _is_request(task: "asyncio.Task[object]") -> bool:
+    """The task runs a request: its coroutine is the core's."""
+    return type(task.get_coro()).__module__ == _core.__name__
+
+
+@contextmanager
+def _signals_wake(stop: StopRequest) -> Iterator[None]:
+    """Signals wake the loop at once, also one that arrives just before the loop begins to wait.
+
+    The loop's own mechanism does that (a descriptor that the C handler writes to); the Python
+    handlers stay those of ``stop``, because they also run while the loop is kept busy.
+    """
+    loop = asyncio.get_running_loop()
+    watched = []
+    for number in stop.taken:
+        try:
+            loop.add_signal_handler(number, lambda: None)
+        except (NotImplementedError, RuntimeError, ValueError):
+            continue  # A loop without signals.
+        watched.append(number)
+    stop.install()
+    try:
+        yield
+    finally:
+        for number in watched:
+            loop.remove_signal_handler(number)
+        stop.install()

@@ -1,0 +1,110 @@
+"""Serving a WSGI application: the core's own loop, and no asyncio in the process."""
+
+import logging
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from . import _core, logs
+from .config import Config
+from .sockets import Listeners
+from .stop import Level, StopRequest
+from .tracebacks import trim
+
+
+class _Cut(SystemExit):
+    """Raised in the application's code, to end a request that was cut while it ran."""
+
+
+class _Stopper:
+    """Carries the stop request to the core.
+
+    The core runs on one thread, with the application inline: that thread also runs the signal
+    handlers, between two steps of the application or in the middle of one.
+    """
+
+    def __init__(self, core: _core.Server, config: Config, stop: StopRequest) -> None:
+        self._core, self._config, self._stop = core, config, stop
+        self._thread = threading.get_ident()
+        self._timer: threading.Timer | None = None
+        self.cut = 0
+        self.asked = True  # the cut was: by a second signal, not by the time
+
+    def changed(self, level: Level, frame: FrameType | None) -> None:
+        if level == Level.DRAIN:
+            self._timer = threading.Timer(
+                self._config.timeout_graceful_shutdown, self._time_is_over
+            )
+            self._timer.daemon = True
+            self._timer.start()
+            self._core.drain()
+            return
+        self.cut = self._core.abort()
+        self._core.stop()
+        if frame is not None and _is_in_application(frame):
+            raise _Cut(0)
+
+    def _time_is_over(self) -> None:
+        """On the timer's thread. The serving one must hear of it, also inside the application."""
+        self.asked = False
+        if self._stop.taken:
+            self._stop.interrupt(self._thread)
+        else:
+            self._stop.ask(Level.CUT)
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _log(level: str, message: str, exception: BaseException | None) -> None:
+    if isinstance(exception, _Cut):  # The traceback shows what kept the request.
+        level, message, exception = "warning", f"Cut while it ran: {message}", trim(exception)
+    logs.log_from_core(level, message, exception)
+
+
+def _is_in_application(frame: FrameType) -> bool:
+    """A signal interrupted the application, rather than the core's wait or a line being logged."""
+    here: FrameType | None = frame
+    depth = 0
+    while here is not None and here.f_code is not serve.__code__:
+        if here.f_globals.get("__name__") in (logs.__name__, logging.__name__):
+            return False
+        here = here.f_back
+        depth += 1
+    return here is not None and depth > 0
+
+
+def serve(
+    app: Any, config: Config, listeners: Listeners, stop: StopRequest, started: Callable[[], None]
+) -> None:
+    """Serves until ``stop`` is asked for. ``started()`` is called when clients can connect.
+
+    Raises StartError.
+    """
+    access_log, colors = logs.access_sink(config)
+    core = _core.Server(
+        app,
+        interface="wsgi",
+        limits=config.core_limits(),
+        headers=config.core_headers(),
+        root_path=config.root_path,
+        access_log=access_log,
+        access_log_colors=colors,
+        on_error=_log,
+    )
+    stopper = _Stopper(core, config, stop)
+    try:
+        listeners.listen(config.backlog)
+        for sock in listeners.sockets:
+            core.listen(sock.fileno())
+        with stop.heard_by(stopper.changed):
+            started()
+            core.run()
+    except _Cut:
+        pass
+    finally:
+        stopper.cancel()
+        logs.log_cut(stopper.cut, config.timeout_graceful_shutdown, asked=stopper.asked)
+        core.close()

@@ -1,0 +1,251 @@
+"""``Server`` and ``run``: the steps from a configuration to serving, and back."""
+
+import inspect
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec
+
+from . import banner, importer, interface, logs, sockets
+from ._version import __version__
+from .config import Config
+from .errors import StartError
+from .interface import TITLES, Interface
+from .sockets import Listeners
+from .stop import Interrupted, Level, StopRequest
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True)
+class _Application:
+    app: Any
+    name: str
+    interface: Interface
+
+
+class Server:
+    """One server, to be run once.
+
+    ``run()`` blocks, and is for programs that do nothing else. ``await serve()`` serves inside of a
+    running asyncio loop, beside whatever else runs there. Both bind the sockets, import the
+    application, let it start up and only then listen. In the main thread they stop at SIGINT and
+    SIGTERM: running requests end, at most ``timeout_graceful_shutdown`` seconds later they are cut;
+    a second signal cuts them at once; a third ends the process.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._stop = StopRequest()
+        self._listeners: Listeners | None = None
+        self._used = False
+        self._started = False
+
+    @property
+    def started(self) -> bool:
+        """Clients can connect, or could until the server began to stop."""
+        return self._started
+
+    @property
+    def should_exit(self) -> bool:
+        """The server is to stop. Set it to True, from any thread, to stop the server as SIGTERM
+        does.
+        """
+        return self._stop.level > Level.RUN
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        if value:
+            self._stop.ask(Level.DRAIN)
+        elif self.should_exit:
+            raise ValueError("a server that is stopping cannot be told to go on")
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The listening sockets, empty when the server does not run."""
+        return list(self._listeners.sockets) if self._listeners is not None else []
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port, chosen by the kernel for port 0; None without one."""
+        for sock in self.sockets:
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                port: int = sock.getsockname()[1]
+                return port
+        return None
+
+    def run(self) -> None:
+        """Serves until it is stopped.
+
+        Raises StartError when the server cannot start, ``Interrupted`` (a KeyboardInterrupt) when a
+        signal stopped it before it had started.
+        """
+        with self._stop.on_signals():
+            application = self._prepare()
+            try:
+                if application.interface == "wsgi":
+                    self._run_wsgi(application)
+                else:
+                    self._run_asgi(application)
+            finally:
+                self._end()
+            if not self._started and self._stop.number:
+                raise Interrupted(self._stop.number)
+
+    async def serve(self) -> None:
+        """Serves an ASGI application in the running asyncio loop until it is stopped or cancelled.
+
+        Signals for which the program has set handlers are left to it. Raises StartError when the
+        server cannot start, also for a WSGI application: that has no loop, use ``run()``.
+        """
+        with self._stop.on_signals(keep_set=True):
+            application = self._prepare()
+            try:
+                if application.interface == "wsgi":
+                    raise StartError(
+                        f"{application.name} is a WSGI application, which is served without "
+                        "asyncio. Use Server.run()."
+                    )
+                await self._serve_asgi(application)
+            finally:
+                self._end()
+
+    # --- the steps ---
+
+    def _prepare(self) -> _Application:
+        """Everything up to the application's start-up. Cheap checks come before the import."""
+        if self._used:
+            raise RuntimeError("a Server runs once; make another one")
+        self._used = True
+        logs.configure(self.config)
+        self._listeners = sockets.bind(self.config)
+        try:
+            return self._load()
+        except BaseException:
+            self._end()
+            raise
+
+    def _load(self) -> _Application:
+        config = self.config
+        if config.env_file is not None:
+            importer.load_env_file(config.env_file)
+        if config.app is None or isinstance(config.app, str):
+            app, name = importer.load(config.app, config.app_dir)
+        else:
+            app, name = config.app, _name(config.app)
+        if config.factory:
+            app = importer.call_factory(app, name)
+        elif interface.is_factory(app):
+            logs.error.warning("%s is a factory, and was called; say so with --factory.", name)
+            app = importer.call_factory(app, name)
+        importer.check_callable(app, name)
+        found, warning = interface.resolve(app, config.interface, name)
+        if warning:
+            logs.error.warning("%s", warning)
+        return _Application(app, name, found)
+
+    def _run_wsgi(self, application: _Application) -> None:
+        from . import serve_wsgi  # noqa: PLC0415 (the core, and only what this mode needs)
+
+        assert self._listeners is not None
+        serve_wsgi.serve(
+            application.app,
+            self.config,
+            self._listeners,
+            self._stop,
+            lambda: self._announce(application, None),
+        )
+
+    def _run_asgi(self, application: _Application) -> None:
+        # asyncio stays out of a process that serves WSGI.
+        import asyncio  # noqa: PLC0415
+
+        from .loops import loop_factory  # noqa: PLC0415
+
+        with asyncio.Runner(loop_factory=loop_factory(self.config.loop)) as runner:
+            runner.run(self._serve_asgi(application))
+
+    async def _serve_asgi(self, application: _Application) -> None:
+        import asyncio  # noqa: PLC0415
+
+        from . import serve_asgi  # noqa: PLC0415
+        from .loops import loop_name  # noqa: PLC0415
+        from .trace import trace  # noqa: PLC0415
+
+        assert self._listeners is not None
+        app = application.app
+        if application.interface == "asgi2":
+            app = interface.adapt_asgi2(app)
+        if logs.error.isEnabledFor(logs.TRACE):
+            app = trace(app)
+        loop = loop_name(asyncio.get_running_loop())
+        await serve_asgi.serve(
+            app,
+            self.config,
+            self._listeners,
+            self._stop,
+            lambda: self._announce(application, loop),
+        )
+
+    def _announce(self, application: _Application, loop: str | None) -> None:
+        self._started = True
+        for line in banner.lines(
+            version=__version__,
+            app=application.name,
+            interface=TITLES[application.interface],
+            loop=loop,
+            sockets=self.sockets,
+        ):
+            logs.say(self.config, "%s", line)
+
+    def _end(self) -> None:
+        if self._listeners is not None:
+            self._listeners.close()
+        if self._started:
+            logs.say(self.config, "Stopped")
+
+
+def _name(app: Any) -> str:
+    """What to call an application that was not imported by name."""
+    kind = app if hasattr(app, "__qualname__") else type(app)
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _with_parameters_of(
+    config: Callable[P, Config],
+) -> Callable[[Callable[..., None]], Callable[P, None]]:
+    """Gives a function the parameters of ``Config``, for type checkers and for ``help()``."""
+
+    def decorate(function: Callable[..., None]) -> Callable[P, None]:
+        signature = inspect.signature(config)
+        function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            return_annotation=None
+        )
+        return function
+
+    return decorate
+
+
+@_with_parameters_of(Config)
+def run(*args: Any, **options: Any) -> None:
+    """Serves an application until SIGINT or SIGTERM: ``run(app, port=9000)``.
+
+    Takes what ``Config`` takes: an application or where to import it from, and settings. What
+    prevents a start is logged, and ends the program with SystemExit: 1, or 3 when the application's
+    start-up failed. Raises TypeError or ValueError for wrong settings.
+    """
+    status = run_config(Config(*args, **options))
+    if status:
+        raise SystemExit(status)
+
+
+def run_config(config: Config) -> int:
+    """Serves until it is stopped; the exit status. What went wrong has been logged."""
+    try:
+        Server(config).run()
+    except StartError as problem:
+        logs.report(problem)
+        return problem.exit_code
+    except Interrupted as interrupted:
+        return interrupted.exit_code
+    return 0

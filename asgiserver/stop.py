@@ -1,0 +1,112 @@
+"""Asking a server to stop: from a signal, from another thread, or by ``Server.should_exit``.
+
+The first request drains: no new connections, running requests end. The second cuts what still runs.
+Both let the application shut down in order. A third signal ends the process on the spot.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Level(IntEnum):
+    RUN = 0
+    DRAIN = 1
+    CUT = 2
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal came before there was anything to drain. ``exit_code`` is the shell's for it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.exit_code = 128 + number
+
+
+# Called on every change, with the frame that was interrupted where a signal caused it.
+Listener = Callable[[Level, FrameType | None], None]
+
+
+class StopRequest:
+    """How urgently the server is to stop, and who must hear of it."""
+
+    def __init__(self) -> None:
+        self.level = Level.RUN
+        self.number = 0  # of the last signal
+        self.taken: list[signal.Signals] = []  # signals whose handler this object is
+        self._listener: Listener | None = None
+        self._cut_asked = False
+
+    def ask(self, level: Level, frame: FrameType | None = None) -> None:
+        """Raises the level; from any thread. A lower level than the present one changes nothing."""
+        if level > self.level:
+            self.level = level
+            if self._listener is not None:
+                self._listener(level, frame)
+
+    @contextmanager
+    def heard_by(self, listener: Listener) -> Iterator[None]:
+        """Within, signals are requests; outside, while the server only starts, they interrupt."""
+        self._listener = listener
+        try:
+            yield
+        finally:
+            self._listener = None
+
+    @contextmanager
+    def on_signals(self, *, keep_set: bool = False) -> Iterator[None]:
+        """SIGINT and SIGTERM ask this object to stop. Outside of the main thread this does nothing.
+
+        ``keep_set`` leaves a signal alone that the program has a handler of its own for.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.taken = [n for n in SIGNALS if not (keep_set and _is_own_handler(before[n]))]
+        try:
+            self.install()
+            yield
+        finally:
+            for number in self.taken:
+                # None: not set from Python, which thus cannot restore it.
+                handler = before[number]
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            self.taken = []
+
+    def install(self) -> None:
+        """Sets the handlers; again, where an event loop put its own over them."""
+        for number in self.taken:
+            signal.signal(number, self._on_signal)
+
+    def interrupt(self, thread: int) -> None:
+        """From another thread: asks for the cut inside of ``thread``, where the handlers run."""
+        self._cut_asked = True
+        signal.pthread_kill(thread, self.taken[-1])
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._cut_asked:  # not somebody's signal, but ours
+            self._cut_asked = False
+            self.ask(Level.CUT, frame)
+            return
+        self.number = number
+        if self.level >= Level.CUT:
+            # The interrupted code may be inside a lock of logging or of a stream: write past them.
+            os.write(2, b"Stopped at once, as asked for the third time.\n")
+            os._exit(128 + number)
+        if self._listener is None and self.level == Level.RUN:
+            raise Interrupted(number)
+        self.ask(Level(self.level + 1), frame)
+
+
+def _is_own_handler(handler: object) -> bool:
+    """Somebody set it: not Python's default, nor that by which asyncio.run cancels its task."""
+    if handler in (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None):
+        return False
+    return getattr(getattr(handler, "func", None), "__name__", "") != "_on_sigint"

@@ -1,0 +1,162 @@
+/* The benchmark's floor: one constant answer from the rings below Python, so that what a request costs
+ * on top of this is Python's and the interface's part.
+ *
+ *     floor [--host ADDRESS] [--port N] [--timeout-keep-alive SECONDS] [--plain-fields none]
+ *
+ * Prints the port that it listens on; ends on SIGINT and SIGTERM. `--plain-fields none` leaves out the
+ * Date and Server fields. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "net/loop.h"
+
+#define BACKLOG 2048
+
+static as_loop *server_loop; /* for the signal handler */
+static volatile sig_atomic_t stopped;
+
+/* --- the gateway -------------------------------------------------------------------------------- */
+
+static void on_request(void *ctx, as_exchange *ex, as_slice body) {
+    as_slice hello = AS_SLICE("Hello, World!");
+    (void)as_exchange_head_begin(ex, 200, (as_slice){0});
+    (void)as_exchange_head_field(ex, AS_SLICE("content-type"), AS_SLICE("text/plain"));
+    (void)as_exchange_body(ex, (as_bytes){.p = hello.p, .n = hello.n}, false);
+    as_exchange_release(ex);
+}
+
+static void on_data(void *ctx, as_exchange *ex, as_slice data) {
+}
+
+static void on_event(void *ctx, as_exchange *ex) {
+}
+
+static void on_abort(void *ctx, as_exchange *ex, as_err why) {
+}
+
+static void on_close(void *ctx, as_conn_info *info) {
+}
+
+static void on_refused(void *ctx, const as_conn_info *info, as_err why, as_slice detail,
+                       uint64_t offset) {
+    (void)fprintf(stderr, "%s:%u refused at byte %llu: %s\n", info->client, info->client_port,
+                  (unsigned long long)offset, as_err_text(why));
+}
+
+static const as_handlers handlers = {
+    .on_request = on_request,
+    .on_body = on_data,
+    .on_end = on_event,
+    .on_eof = on_event,
+    .on_abort = on_abort,
+    .on_drain = on_event,
+    .on_close = on_close,
+    .on_refused = on_refused,
+};
+
+static void notice(void *ctx, const char *text) {
+    (void)fprintf(stderr, "%s\n", text);
+}
+
+/* --- the process -------------------------------------------------------------------------------- */
+
+static void on_signal(int signal_number) {
+    stopped = 1;
+    as_loop_wakeup(server_loop);
+}
+
+static bool goes_on(void *ctx) {
+    return !stopped;
+}
+
+static void fail(const char *what) {
+    perror(what);
+    exit(1);
+}
+
+static int listen_on(const char *host, uint16_t port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    socklen_t len = sizeof(address);
+    if (inet_pton(AF_INET, host, &address.sin_addr) != 1) {
+        errno = EINVAL;
+        fail(host);
+    }
+    int on = 1;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+        bind(fd, (struct sockaddr *)&address, len) != 0 || listen(fd, BACKLOG) != 0 ||
+        getsockname(fd, (struct sockaddr *)&address, &len) != 0) {
+        fail("listen");
+    }
+    (void)printf("%u\n", ntohs(address.sin_port));
+    (void)fflush(stdout);
+    return fd;
+}
+
+static void usage(void) {
+    (void)fprintf(stderr, "usage: floor [--host ADDRESS] [--port N] "
+                          "[--timeout-keep-alive SECONDS] [--plain-fields none]\n");
+    exit(2);
+}
+
+static unsigned long number(const char *text, unsigned long max) {
+    char *end;
+    errno = 0;
+    unsigned long value = strtoul(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || value > max) {
+        usage();
+    }
+    return value;
+}
+
+static void run(const as_loop_config *config, int fd) {
+    server_loop = as_loop_new(config);
+    if (server_loop == NULL) {
+        fail("as_loop_new");
+    }
+    struct sigaction action = {.sa_handler = on_signal};
+    (void)sigaction(SIGINT, &action, NULL);
+    (void)sigaction(SIGTERM, &action, NULL);
+    as_err err = as_loop_listen(server_loop, fd, false);
+    if (err != AS_OK) {
+        (void)fprintf(stderr, "as_loop_listen: %s\n", as_err_text(err));
+        exit(1);
+    }
+    as_loop_run(server_loop, goes_on, goes_on);
+    as_loop_free(server_loop);
+}
+
+int main(int argc, char **argv) {
+    as_loop_config config = {.handlers = &handlers, .notice = notice};
+    as_limits_init(&config.limits);
+    const char *host = "127.0.0.1";
+    uint16_t port = 0;
+    for (int i = 1; i < argc; i += 2) {
+        const char *option = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(option, "--host") == 0) {
+            host = value;
+        }
+        else if (strcmp(option, "--port") == 0) {
+            port = (uint16_t)number(value, UINT16_MAX);
+        }
+        else if (strcmp(option, "--timeout-keep-alive") == 0) {
+            config.limits.timeout_keep_alive = 1000u * (uint32_t)number(value, UINT32_MAX / 1000u);
+        }
+        else if (strcmp(option, "--plain-fields") == 0 && strcmp(value, "none") == 0) {
+            config.limits.server_header = config.limits.date_header = false;
+        }
+        else {
+            usage();
+        }
+    }
+    int fd = listen_on(host, port);
+    run(&config, fd);
+    (void)close(fd);
+    return 0;
+}

@@ -1,0 +1,30 @@
+"""The applications that the benchmarks serve: the least that answers, under each interface."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+BODY = b"Hello, World!"
+LENGTH = str(len(BODY))
+
+START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"text/plain"), (b"content-length", LENGTH.encode())],
+}
+END = {"type": "http.response.body", "body": BODY}
+FIELDS = [("Content-Type", "text/plain"), ("Content-Length", LENGTH)]
+
+
+async def asgi(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
+    await send(START)
+    await send(END)
+
+
+def wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", FIELDS)
+    return [BODY]

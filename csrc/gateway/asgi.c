@@ -1,0 +1,505 @@
+/* The ASGI gateway: what an exchange tells becomes a request with its scope, receive and send. */
+#include "gateway/asgi.h"
+
+#include <structmember.h>
+
+/* ---- the server's part ---- */
+
+typedef struct asgi {
+    struct as_scope_cache *scopes;
+    struct as_tasks *tasks;
+    PyObject *body_message; /* {"type": "http.request", "body": b"", "more_body": False} */
+    PyObject *disconnect;   /* {"type": "http.disconnect"} */
+} asgi;
+
+struct as_tasks *as_asgi_tasks(as_server *server) {
+    asgi *self = server->gateway;
+    return self != NULL ? self->tasks : NULL;
+}
+
+static void asgi_fini(as_server *server) {
+    asgi *self = server->gateway;
+    server->gateway = NULL;
+    if (self != NULL) {
+        as_scope_cache_free(self->scopes);
+        as_tasks_free(self->tasks);
+        Py_XDECREF(self->body_message);
+        Py_XDECREF(self->disconnect);
+        PyMem_Free(self);
+    }
+}
+
+static int asgi_init(as_server *server) {
+    asgi *self = PyMem_Calloc(1, sizeof(*self));
+    if (self == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    server->gateway = self;
+    if ((self->scopes = as_scope_cache_new(server)) == NULL ||
+        (self->tasks = as_tasks_new(server)) == NULL ||
+        (self->body_message = Py_BuildValue("{s:s, s:O, s:O}", "type", "http.request", "body",
+                                            server->state->empty_bytes, "more_body", Py_False)) ==
+            NULL ||
+        (self->disconnect = Py_BuildValue("{s:s}", "type", "http.disconnect")) == NULL) {
+        asgi_fini(server);
+        return -1;
+    }
+    return 0;
+}
+
+static int asgi_traverse(as_server *server, visitproc visit, void *arg) {
+    asgi *self = server->gateway;
+    if (self == NULL) {
+        return 0;
+    }
+    int stop = as_scope_cache_traverse(self->scopes, visit, arg);
+    return stop != 0 ? stop : as_tasks_traverse(self->tasks, visit, arg);
+}
+
+/* ---- receive ---- */
+
+/* The next piece of the queued body as bytes; the caller knows that there is one. */
+static PyObject *take_body(as_request *req) {
+    if (req->chunk != NULL) {
+        PyObject *chunk = req->chunk;
+        req->chunk = NULL;
+        return chunk;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(req->queued.data, (Py_ssize_t)req->queued.len);
+    if (bytes != NULL) {
+        as_buf_fini(&req->queued, NULL);
+    }
+    return bytes;
+}
+
+/* {"type": "http.request", …} with what is there of the body. */
+static PyObject *body_message(as_request *req) {
+    as_module_state *state = req->server->state;
+    PyObject *message = PyDict_Copy(((asgi *)req->server->gateway)->body_message);
+    if (message == NULL) {
+        return NULL;
+    }
+    if (req->chunk != NULL || req->queued.len > 0) {
+        PyObject *body = take_body(req);
+        int failed = body == NULL || PyDict_SetItem(message, state->str.body, body) < 0;
+        Py_XDECREF(body);
+        if (failed) {
+            Py_DECREF(message);
+            return NULL;
+        }
+    }
+    bool more = !req->body_done || req->queued.len > 0;
+    if (more && PyDict_SetItem(message, state->str.more_body, Py_True) < 0) {
+        Py_DECREF(message);
+        return NULL;
+    }
+    req->body_received = !more;
+    return message;
+}
+
+PyObject *as_request_next_message(as_request *req) {
+    asgi *self = req->server->gateway;
+    if (self == NULL || req->gone || req->ex == NULL || req->send_state == AS_SEND_DONE) {
+        return self != NULL ? PyDict_Copy(self->disconnect)
+                            : Py_BuildValue("{s:s}", "type", "http.disconnect");
+    }
+    if (!req->body_received) {
+        if (req->chunk != NULL || req->queued.len > 0 || req->body_done) {
+            PyObject *message = body_message(req);
+            if (message != NULL && req->queued.len == 0 && req->ex != NULL) {
+                as_exchange_resume(req->ex);
+            }
+            return message;
+        }
+        as_exchange_want_body(req->ex);
+        as_exchange_resume(req->ex);
+        return NULL;
+    }
+    return req->eof ? PyDict_Copy(self->disconnect) : NULL;
+}
+
+/* ---- send ---- */
+
+bool as_request_writable(as_request *req) {
+    if (req->gone || req->ex == NULL || req->send_state == AS_SEND_DONE) {
+        return true;
+    }
+    uint64_t high = req->server->limits.limit_write_buffer;
+    if (as_exchange_pending(req->ex) <= high) {
+        return true;
+    }
+    as_exchange_flush(req->ex);
+    return req->gone || as_exchange_pending(req->ex) <= high;
+}
+
+void as_request_completed(as_request *req) {
+    req->send_state = AS_SEND_DONE;
+    as_access_log_add(req->server, req->ex);
+    as_awaitables_wake(req->receivers);
+}
+
+/* ---- the end ---- */
+
+/* Takes the exchange from the request; the caller releases it. */
+static as_exchange *detach(as_request *req) {
+    as_exchange *ex = req->ex;
+    req->ex = NULL;
+    ex->gateway = NULL;
+    return ex;
+}
+
+void as_request_abandon(as_request *req) {
+    Py_INCREF(req);
+    Py_CLEAR(req->driver);
+    if (req->ex != NULL) {
+        as_exchange_release(detach(req));
+        Py_DECREF(req); /* the exchange's */
+    }
+    Py_DECREF(req);
+}
+
+/* The application raised. A client that left, told by send(), is no failure. */
+static void application_raised(as_request *req) {
+    as_exchange *ex = req->ex;
+    bool left = req->gone && PyErr_ExceptionMatches(req->server->state->client_disconnected);
+    if (left || (req->server->stopping && !PyErr_ExceptionMatches(PyExc_Exception))) {
+        PyErr_Clear(); /* nobody is there to hear of it */
+    }
+    else {
+        as_log_exception(req->server, ex, "Exception in ASGI application");
+    }
+    if (req->ex != NULL && !req->gone && req->send_state != AS_SEND_DONE) {
+        as_respond_error(ex, 500);
+        if (ex->res == AS_RES_DONE) {
+            as_access_log_add(req->server, ex);
+        }
+    }
+}
+
+/* The application returned without having completed its response. */
+static void application_stopped_short(as_request *req) {
+    if (req->send_state == AS_SEND_START) {
+        as_log_exception(req->server, req->ex, "ASGI application returned without a response");
+        as_respond_error(req->ex, 500);
+        as_access_log_add(req->server, req->ex);
+    }
+    else {
+        as_log_exception(req->server, req->ex,
+                         "ASGI application returned without completing its response");
+        as_exchange_abort(req->ex);
+    }
+}
+
+void as_request_finished(as_request *req) {
+    Py_INCREF(req);
+    if (req->ex == NULL) {
+        if (PyErr_Occurred()) {
+            as_log_exception(req->server, NULL, "Exception in ASGI application");
+        }
+    }
+    else if (PyErr_Occurred()) {
+        application_raised(req);
+    }
+    else if (!req->gone && req->send_state != AS_SEND_DONE) {
+        application_stopped_short(req);
+    }
+    req->send_state = AS_SEND_DONE;
+    as_awaitables_wake(req->receivers);
+    as_awaitables_wake(req->senders);
+    as_request_abandon(req);
+    Py_DECREF(req);
+}
+
+/* ---- the request object ---- */
+
+static as_request *request_new(as_server *server, as_exchange *ex, as_slice body) {
+    as_request *req = PyObject_GC_New(as_request, server->state->request_type);
+    if (req == NULL) {
+        return NULL;
+    }
+    memset((char *)req + sizeof(PyObject), 0, sizeof(*req) - sizeof(PyObject));
+    req->server = (as_server *)Py_NewRef(server);
+    req->ex = ex;
+    req->body_done = ex->req == AS_REQ_DONE;
+    PyObject_GC_Track(req);
+    if (body.n > 0 && (req->chunk = as_pybytes(body)) == NULL) {
+        Py_DECREF(req);
+        return NULL;
+    }
+    return req;
+}
+
+static int request_traverse(PyObject *op, visitproc visit, void *arg) {
+    as_request *req = (as_request *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(req->server);
+    Py_VISIT(req->driver);
+    Py_VISIT(req->headers);
+    return 0;
+}
+
+static int request_clear(PyObject *op) {
+    as_request *req = (as_request *)op;
+    Py_CLEAR(req->driver);
+    Py_CLEAR(req->headers);
+    Py_CLEAR(req->chunk);
+    return 0;
+}
+
+static void request_dealloc(PyObject *op) {
+    as_request *req = (as_request *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    request_clear(op);
+    as_buf_fini(&req->queued, NULL);
+    Py_CLEAR(req->server);
+    PyObject_GC_Del(op);
+    Py_DECREF(type);
+}
+
+static PyType_Slot request_slots[] = {
+    {Py_tp_dealloc, request_dealloc},
+    {Py_tp_traverse, request_traverse},
+    {Py_tp_clear, request_clear},
+    {0, NULL},
+};
+
+static PyType_Spec request_spec = {
+    .name = "asgiserver._core.Request",
+    .basicsize = sizeof(as_request),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = request_slots,
+};
+
+/* ---- the callables receive and send ---- */
+
+typedef struct callable {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    as_request *req; /* strong */
+} callable;
+
+static int no_keywords(PyObject *kwnames, const char *name) {
+    if (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0) {
+        PyErr_Format(PyExc_TypeError, "%s() takes no keyword arguments", name);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *call_receive(PyObject *op, PyObject *const *Py_UNUSED(args), size_t nargsf,
+                              PyObject *kwnames) {
+    if (no_keywords(kwnames, "receive") < 0) {
+        return NULL;
+    }
+    if (PyVectorcall_NARGS(nargsf) != 0) {
+        PyErr_SetString(PyExc_TypeError, "receive() takes no arguments");
+        return NULL;
+    }
+    return as_receive_awaitable(((callable *)op)->req);
+}
+
+static PyObject *call_send(PyObject *op, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
+    as_request *req = ((callable *)op)->req;
+    PyObject *message;
+    if (PyVectorcall_NARGS(nargsf) == 0 && kwnames != NULL && PyTuple_GET_SIZE(kwnames) == 1 &&
+        PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "message") == 0) {
+        message = args[0];
+    }
+    else if (no_keywords(kwnames, "send") < 0) {
+        return NULL;
+    }
+    else if (PyVectorcall_NARGS(nargsf) != 1) {
+        PyErr_SetString(PyExc_TypeError, "send() takes exactly one argument: the message");
+        return NULL;
+    }
+    else {
+        message = args[0];
+    }
+    return as_request_send(req, message) < 0 ? NULL : as_send_awaitable(req);
+}
+
+static PyObject *callable_new(PyTypeObject *type, vectorcallfunc vectorcall, as_request *req) {
+    callable *self = PyObject_GC_New(callable, type);
+    if (self != NULL) {
+        self->vectorcall = vectorcall;
+        self->req = (as_request *)Py_NewRef(req);
+        PyObject_GC_Track(self);
+    }
+    return (PyObject *)self;
+}
+
+static int callable_traverse(PyObject *op, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((callable *)op)->req);
+    return 0;
+}
+
+static void callable_dealloc(PyObject *op) {
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    Py_CLEAR(((callable *)op)->req);
+    PyObject_GC_Del(op);
+    Py_DECREF(type);
+}
+
+static PyMemberDef callable_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(callable, vectorcall), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot callable_slots[] = {
+    {Py_tp_dealloc, callable_dealloc}, {Py_tp_traverse, callable_traverse},
+    {Py_tp_call, PyVectorcall_Call},   {Py_tp_members, callable_members},
+    {0, NULL},
+};
+
+#define CALLABLE_SPEC(type_name)                                                                       \
+    {                                                                                                  \
+        .name = type_name, .basicsize = sizeof(callable),                                              \
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |                \
+                 Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,                         \
+        .slots = callable_slots,                                                                       \
+    }
+
+static PyType_Spec receive_spec = CALLABLE_SPEC("asgiserver._core.Receive");
+static PyType_Spec send_spec = CALLABLE_SPEC("asgiserver._core.Send");
+
+int as_asgi_add_types(PyObject *module, as_module_state *state) {
+    if ((state->request_type =
+             (PyTypeObject *)PyType_FromModuleAndSpec(module, &request_spec, NULL)) == NULL ||
+        (state->receive_type =
+             (PyTypeObject *)PyType_FromModuleAndSpec(module, &receive_spec, NULL)) == NULL ||
+        (state->send_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &send_spec, NULL)) ==
+            NULL) {
+        return -1;
+    }
+    if (as_headers_add_type(module, state) < 0 || as_awaitable_add_types(module, state) < 0) {
+        return -1;
+    }
+    return as_task_add_type(module, state);
+}
+
+/* ---- from the exchange ---- */
+
+/* Scope, receive and send into args[1…3]; args[0] stays free for vectorcall. */
+static int make_arguments(as_request *req, PyObject **args) {
+    as_module_state *state = req->server->state;
+    args[1] = as_scope_new(((asgi *)req->server->gateway)->scopes, req);
+    args[2] = args[1] != NULL ? callable_new(state->receive_type, call_receive, req) : NULL;
+    args[3] = args[2] != NULL ? callable_new(state->send_type, call_send, req) : NULL;
+    return args[3] != NULL ? 0 : -1;
+}
+
+static void on_request(void *ctx, as_exchange *ex, as_slice body) {
+    as_server *server = ctx;
+    as_head *head = ex->head;
+    as_request *req = request_new(server, ex, body);
+    if (req == NULL) {
+        as_log_exception(server, ex, "cannot serve");
+        as_respond_error(ex, 503);
+        as_exchange_release(ex);
+        return;
+    }
+    ex->gateway = Py_NewRef(req);
+    PyObject *args[4] = {NULL, NULL, NULL, NULL};
+    if (make_arguments(req, args) == 0) {
+        as_tasks_run(((asgi *)server->gateway)->tasks, req, args + 1);
+    }
+    else {
+        as_request_finished(req);
+    }
+    Py_XDECREF(args[3]);
+    Py_XDECREF(args[2]);
+    Py_XDECREF(args[1]);
+    if (req->headers != NULL && as_headers_settle(req->headers, head) < 0) {
+        as_log_exception(server, req->ex, "cannot keep the headers");
+    }
+    Py_CLEAR(req->headers);
+    Py_DECREF(req);
+}
+
+static void on_body(void *ctx, as_exchange *ex, as_slice data) {
+    as_server *server = ctx;
+    as_request *req = ex->gateway;
+    if (req == NULL || req->send_state == AS_SEND_DONE || data.n == 0) {
+        return;
+    }
+    if (req->chunk == NULL && req->queued.len == 0) {
+        if ((req->chunk = as_pybytes(data)) == NULL) {
+            PyErr_Clear(); /* no memory: the connection goes, which tells the application */
+            as_exchange_abort(ex);
+            req->gone = true;
+        }
+    }
+    else if (as_buf_append(&req->queued, NULL, data.p, data.n) != AS_OK) {
+        as_exchange_abort(ex);
+        req->gone = true;
+    }
+    size_t waiting = req->queued.len + (req->chunk != NULL ? (size_t)PyBytes_GET_SIZE(req->chunk) : 0);
+    if (!req->gone && waiting >= server->limits.limit_body_buffer) {
+        as_exchange_pause(ex);
+    }
+    as_awaitables_wake(req->receivers);
+}
+
+static void on_end(void *Py_UNUSED(ctx), as_exchange *ex) {
+    as_request *req = ex->gateway;
+    if (req != NULL) {
+        req->body_done = true;
+        as_awaitables_wake(req->receivers);
+    }
+}
+
+static void on_eof(void *Py_UNUSED(ctx), as_exchange *ex) {
+    as_request *req = ex->gateway;
+    if (req != NULL) {
+        req->eof = true;
+        as_awaitables_wake(req->receivers);
+    }
+}
+
+static void on_abort(void *Py_UNUSED(ctx), as_exchange *ex, as_err Py_UNUSED(why)) {
+    as_request *req = ex->gateway;
+    if (req != NULL) {
+        req->gone = true;
+        as_awaitables_wake(req->receivers);
+        as_awaitables_wake(req->senders);
+    }
+}
+
+static void on_drain(void *Py_UNUSED(ctx), as_exchange *ex) {
+    as_request *req = ex->gateway;
+    if (req != NULL) {
+        as_awaitables_wake(req->senders);
+    }
+}
+
+static void on_close(void *Py_UNUSED(ctx), as_conn_info *info) {
+    as_scope_connection_closed(info);
+}
+
+static void on_refused(void *ctx, const as_conn_info *info, as_err why, as_slice detail,
+                       uint64_t offset) {
+    as_log_refused(ctx, info, why, detail, offset);
+}
+
+static const as_handlers asgi_handlers = {
+    .on_request = on_request,
+    .on_body = on_body,
+    .on_end = on_end,
+    .on_eof = on_eof,
+    .on_abort = on_abort,
+    .on_drain = on_drain,
+    .on_close = on_close,
+    .on_refused = on_refused,
+};
+
+const as_gateway as_asgi_gateway = {
+    .handlers = &asgi_handlers,
+    .init = asgi_init,
+    .fini = asgi_fini,
+    .traverse = asgi_traverse,
+};

@@ -1,0 +1,302 @@
+/* The scope of a request (ASGI HTTP 2.5): a copy of a template, then the fields that change.
+ *
+ * What repeats is kept: the strings of a connection with the connection, targets in a small table. */
+#include "gateway/asgi.h"
+#include "http/target.h"
+
+#define TARGETS 64          /* rows, a power of two */
+#define TARGET_MAX 128      /* bytes; longer targets are not kept */
+
+/* A target seen before. `hits` decides nothing: a newer target of the same row replaces an older one. */
+typedef struct cached_target {
+    PyObject *target;   /* bytes as received; NULL: empty row */
+    PyObject *path;     /* str */
+    PyObject *raw_path; /* bytes */
+    PyObject *query;    /* bytes */
+} cached_target;
+
+typedef struct as_scope_cache {
+    as_server *server; /* borrowed: the server owns this */
+    PyObject *template;
+    PyObject *extensions;     /* for HTTP/1.1 */
+    PyObject *extensions_1_0; /* for HTTP/1.0: no chunked coding, no interim responses */
+    PyObject *version_1_0, *https;
+    PyObject *method[64];     /* str by llhttp's number */
+    PyObject *root_bytes;     /* root_path as bytes */
+    cached_target targets[TARGETS];
+} as_scope_cache;
+
+/* Kept with a connection in info->gateway: made with its first request. */
+typedef struct endpoints {
+    PyObject *client, *server;
+} endpoints;
+
+/* ---- the template ---- */
+
+static PyObject *make_extensions(bool http_1_1) {
+    PyObject *dict = Py_BuildValue("{s:{}}", "http.response.pathsend");
+    if (dict == NULL || !http_1_1) {
+        return dict;
+    }
+    static const char *const more[] = {"http.response.trailers", "http.response.early_hint"};
+    for (size_t i = 0; i < sizeof(more) / sizeof(*more); i++) {
+        PyObject *empty = PyDict_New();
+        if (empty == NULL || PyDict_SetItemString(dict, more[i], empty) < 0) {
+            Py_XDECREF(empty);
+            Py_DECREF(dict);
+            return NULL;
+        }
+        Py_DECREF(empty);
+    }
+    return dict;
+}
+
+static PyObject *make_template(as_server *server) {
+    PyObject *dict = Py_BuildValue(
+        "{s:s, s:{s:s, s:s}, s:s, s:O, s:O, s:s, s:O, s:O, s:O, s:O, s:O, s:O, s:O}", "type", "http",
+        "asgi", "version", "3.0", "spec_version", "2.5", "http_version", "1.1", "server", Py_None,
+        "client", Py_None, "scheme", "http", "method", Py_None, "root_path", server->root_path, "path",
+        Py_None, "raw_path", Py_None, "query_string", Py_None, "headers", Py_None, "extensions",
+        Py_None);
+    if (dict != NULL && server->lifespan_state != NULL &&
+        PyDict_SetItem(dict, server->state->str.state, Py_None) < 0) {
+        Py_CLEAR(dict);
+    }
+    return dict;
+}
+
+struct as_scope_cache *as_scope_cache_new(as_server *server) {
+    as_scope_cache *cache = PyMem_Calloc(1, sizeof(*cache));
+    if (cache == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    cache->server = server;
+    if ((cache->template = make_template(server)) == NULL ||
+        (cache->extensions = make_extensions(true)) == NULL ||
+        (cache->extensions_1_0 = make_extensions(false)) == NULL ||
+        (cache->version_1_0 = PyUnicode_InternFromString("1.0")) == NULL ||
+        (cache->https = PyUnicode_InternFromString("https")) == NULL ||
+        (cache->root_bytes = PyUnicode_AsUTF8String(server->root_path)) == NULL) {
+        as_scope_cache_free(cache);
+        return NULL;
+    }
+    return cache;
+}
+
+static void clear_target(cached_target *row) {
+    Py_CLEAR(row->target);
+    Py_CLEAR(row->path);
+    Py_CLEAR(row->raw_path);
+    Py_CLEAR(row->query);
+}
+
+void as_scope_cache_free(struct as_scope_cache *cache) {
+    if (cache == NULL) {
+        return;
+    }
+    Py_CLEAR(cache->template);
+    Py_CLEAR(cache->extensions);
+    Py_CLEAR(cache->extensions_1_0);
+    Py_CLEAR(cache->version_1_0);
+    Py_CLEAR(cache->https);
+    Py_CLEAR(cache->root_bytes);
+    for (size_t i = 0; i < sizeof(cache->method) / sizeof(*cache->method); i++) {
+        Py_CLEAR(cache->method[i]);
+    }
+    for (size_t i = 0; i < TARGETS; i++) {
+        clear_target(&cache->targets[i]);
+    }
+    PyMem_Free(cache);
+}
+
+int as_scope_cache_traverse(struct as_scope_cache *cache, visitproc visit, void *arg) {
+    if (cache != NULL) {
+        Py_VISIT(cache->template);
+        Py_VISIT(cache->extensions);
+        Py_VISIT(cache->extensions_1_0);
+    }
+    return 0;
+}
+
+/* ---- targets ---- */
+
+/* `prefix` in front of the path, percent-decoded, read as UTF-8 with U+FFFD for what is not. */
+static PyObject *decode_path(PyObject *prefix, as_slice path) {
+    size_t before = (size_t)PyBytes_GET_SIZE(prefix);
+    char small[512];
+    char *text = before + path.n <= sizeof(small) ? small : PyMem_Malloc(before + path.n);
+    if (text == NULL) {
+        return PyErr_NoMemory();
+    }
+    memcpy(text, PyBytes_AS_STRING(prefix), before);
+    size_t n = before + as_percent_decode(path, text + before);
+    PyObject *decoded = PyUnicode_DecodeUTF8(text, (Py_ssize_t)n, "replace");
+    if (text != small) {
+        PyMem_Free(text);
+    }
+    return decoded;
+}
+
+static PyObject *prefixed_bytes(PyObject *prefix, as_slice path) {
+    Py_ssize_t before = PyBytes_GET_SIZE(prefix);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, before + (Py_ssize_t)path.n);
+    if (bytes != NULL) {
+        memcpy(PyBytes_AS_STRING(bytes), PyBytes_AS_STRING(prefix), (size_t)before);
+        memcpy(PyBytes_AS_STRING(bytes) + before, path.p, path.n);
+    }
+    return bytes;
+}
+
+static int make_target(as_scope_cache *cache, const as_head *head, cached_target *row) {
+    as_slice path = as_head_slice(head, head->path);
+    row->target = as_pybytes(as_head_slice(head, head->target));
+    row->path = decode_path(cache->root_bytes, path);
+    row->raw_path = prefixed_bytes(cache->root_bytes, path);
+    row->query = as_pybytes(as_head_slice(head, head->query));
+    if (row->target == NULL || row->path == NULL || row->raw_path == NULL || row->query == NULL) {
+        clear_target(row);
+        return -1;
+    }
+    return 0;
+}
+
+/* FNV-1a over the length and up to sixteen bytes at either end: enough to spread a site's targets. */
+static size_t target_row(as_slice target) {
+    uint32_t hash = 2166136261u ^ (uint32_t)target.n;
+    size_t edge = target.n < 16 ? target.n : 16;
+    for (size_t i = 0; i < edge; i++) {
+        hash = (hash ^ (unsigned char)target.p[i]) * 16777619u;
+        hash = (hash ^ (unsigned char)target.p[target.n - 1 - i]) * 16777619u;
+    }
+    return (hash ^ (hash >> 16)) & (TARGETS - 1);
+}
+
+/* The row for the head's target, made if need be; `scratch` serves targets that are not kept. */
+static cached_target *find_target(as_scope_cache *cache, const as_head *head,
+                                  cached_target *scratch) {
+    as_slice target = as_head_slice(head, head->target);
+    if (target.n > TARGET_MAX) {
+        return make_target(cache, head, scratch) == 0 ? scratch : NULL;
+    }
+    cached_target *row = &cache->targets[target_row(target)];
+    if (row->target != NULL && (size_t)PyBytes_GET_SIZE(row->target) == target.n &&
+        memcmp(PyBytes_AS_STRING(row->target), target.p, target.n) == 0) {
+        return row;
+    }
+    cached_target fresh = {NULL, NULL, NULL, NULL};
+    if (make_target(cache, head, &fresh) < 0) {
+        return NULL;
+    }
+    clear_target(row);
+    *row = fresh;
+    return row;
+}
+
+/* ---- connections ---- */
+
+static endpoints *find_endpoints(as_conn_info *info) {
+    if (info->gateway != NULL) {
+        return info->gateway;
+    }
+    endpoints *ends = PyMem_Calloc(1, sizeof(*ends));
+    if (ends == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    ends->client = as_client_tuple(info);
+    ends->server = ends->client != NULL ? as_server_tuple(info) : NULL;
+    if (ends->server == NULL) {
+        Py_XDECREF(ends->client);
+        PyMem_Free(ends);
+        return NULL;
+    }
+    info->gateway = ends;
+    return ends;
+}
+
+void as_scope_connection_closed(as_conn_info *info) {
+    endpoints *ends = info->gateway;
+    info->gateway = NULL;
+    if (ends != NULL) {
+        Py_DECREF(ends->client);
+        Py_DECREF(ends->server);
+        PyMem_Free(ends);
+    }
+}
+
+/* ---- the scope ---- */
+
+/* The method's str, borrowed from the table where llhttp knows it; *owned is set otherwise. */
+static PyObject *find_method(as_scope_cache *cache, const as_head *head, PyObject **owned) {
+    as_slice name = as_head_slice(head, head->method);
+    size_t id = head->method_id;
+    if (id >= sizeof(cache->method) / sizeof(*cache->method)) {
+        return *owned = as_latin1(name);
+    }
+    if (cache->method[id] == NULL) {
+        PyObject *method = as_latin1(name);
+        if (method != NULL) {
+            PyUnicode_InternInPlace(&method);
+        }
+        cache->method[id] = method;
+    }
+    return cache->method[id];
+}
+
+static int set_target(as_scope_cache *cache, PyObject *scope, const as_head *head) {
+    as_module_state *state = cache->server->state;
+    cached_target scratch = {NULL, NULL, NULL, NULL};
+    cached_target *target = find_target(cache, head, &scratch);
+    int failed = target == NULL || PyDict_SetItem(scope, state->str.path, target->path) < 0 ||
+                 PyDict_SetItem(scope, state->str.raw_path, target->raw_path) < 0 ||
+                 PyDict_SetItem(scope, state->str.query_string, target->query) < 0;
+    clear_target(&scratch);
+    return failed ? -1 : 0;
+}
+
+/* A fresh copy of `source` under `key`: what an application changes stays in its request. */
+static int set_copy(PyObject *scope, PyObject *key, PyObject *source) {
+    PyObject *copy = PyDict_Copy(source);
+    int failed = copy == NULL || PyDict_SetItem(scope, key, copy) < 0;
+    Py_XDECREF(copy);
+    return failed ? -1 : 0;
+}
+
+static int set_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
+    as_module_state *state = cache->server->state;
+    const as_head *head = req->ex->head;
+    PyObject *owned = NULL;
+    PyObject *method = find_method(cache, head, &owned);
+    endpoints *ends = method != NULL ? find_endpoints(req->ex->info) : NULL;
+    int failed = ends == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
+                 PyDict_SetItem(scope, state->str.client, ends->client) < 0 ||
+                 PyDict_SetItem(scope, state->str.server, ends->server) < 0 ||
+                 PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
+                 set_target(cache, scope, head) < 0 ||
+                 set_copy(scope, state->str.extensions,
+                          head->minor == 1 ? cache->extensions : cache->extensions_1_0) < 0;
+    Py_XDECREF(owned);
+    if (!failed && head->minor == 0) {
+        failed = PyDict_SetItem(scope, state->str.http_version, cache->version_1_0) < 0;
+    }
+    if (!failed && req->ex->info->is_tls) {
+        failed = PyDict_SetItem(scope, state->str.scheme, cache->https) < 0;
+    }
+    if (!failed && cache->server->lifespan_state != NULL) {
+        failed = set_copy(scope, state->str.state, cache->server->lifespan_state) < 0;
+    }
+    return failed ? -1 : 0;
+}
+
+PyObject *as_scope_new(struct as_scope_cache *cache, as_request *req) {
+    req->headers = as_headers_new(cache->server->state, req->ex->head);
+    if (req->headers == NULL) {
+        return NULL;
+    }
+    PyObject *scope = PyDict_Copy(cache->template);
+    if (scope != NULL && set_fields(cache, scope, req) < 0) {
+        Py_CLEAR(scope);
+    }
+    return scope;
+}

@@ -1,0 +1,449 @@
+/* send(): one message of the application becomes a call on the exchange.
+ *
+ *   START     http.response.start, http.response.early_hint
+ *   BODY      http.response.body, http.response.pathsend
+ *   TRAILERS  http.response.trailers
+ *   DONE      nothing
+ *
+ * What a message does wrong is raised in the application, names the message and the key, and leaves the
+ * response as it was. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "gateway/asgi.h"
+
+/* ---- reading messages ---- */
+
+/* The value of `key`, borrowed; NULL without an exception when it is absent. */
+static PyObject *get(PyObject *message, PyObject *key) {
+    return PyDict_GetItemWithError(message, key);
+}
+
+static int get_bool(PyObject *message, PyObject *key) {
+    PyObject *value = get(message, key);
+    if (value == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    return PyObject_IsTrue(value);
+}
+
+/* ---- fields ---- */
+
+typedef as_err (*field_writer)(as_exchange *ex, as_slice name, as_slice value);
+
+static as_slice bytes_slice(PyObject *bytes) {
+    return (as_slice){PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes)};
+}
+
+static int write_pair(as_request *req, PyObject *name, PyObject *value, field_writer write,
+                      const char *type) {
+    if (!PyBytes_Check(name) || !PyBytes_Check(value)) {
+        PyErr_Format(PyExc_TypeError,
+                     "ASGI message '%s': key 'headers' must hold pairs of bytes, got (%.100s, %.100s)",
+                     type, Py_TYPE(name)->tp_name, Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    if (req->ex == NULL) {
+        as_raise(req->server->state, AS_E_CLOSED, type);
+        return -1;
+    }
+    as_err err = write(req->ex, bytes_slice(name), bytes_slice(value));
+    if (err == AS_OK) {
+        return 0;
+    }
+    if (err == AS_E_NOMEM || err == AS_E_CLOSED) {
+        as_raise(req->server->state, err, type);
+    }
+    else {
+        PyErr_Format(PyExc_ValueError, "ASGI message '%s': key 'headers': %R: %R: %s", type, name, value,
+                     as_err_text(err));
+    }
+    return -1;
+}
+
+static int write_header(as_request *req, PyObject *item, field_writer write, const char *type) {
+    PyObject *pair = PyTuple_CheckExact(item) || PyList_CheckExact(item) ? Py_NewRef(item)
+                                                                         : PySequence_Tuple(item);
+    if (pair == NULL || PySequence_Fast_GET_SIZE(pair) != 2) {
+        if (pair != NULL || PyErr_ExceptionMatches(PyExc_TypeError)) {
+            PyErr_Format(PyExc_TypeError,
+                         "ASGI message '%s': key 'headers' must hold (name, value) pairs, got %R", type,
+                         item);
+        }
+        Py_XDECREF(pair);
+        return -1;
+    }
+    PyObject *name = Py_NewRef(PySequence_Fast_GET_ITEM(pair, 0));
+    PyObject *value = Py_NewRef(PySequence_Fast_GET_ITEM(pair, 1));
+    int result = write_pair(req, name, value, write, type);
+    Py_DECREF(name);
+    Py_DECREF(value);
+    Py_DECREF(pair);
+    return result;
+}
+
+/* All pairs of message["headers"]; iterating may run any Python. */
+static int write_headers(as_request *req, PyObject *message, field_writer write, const char *type) {
+    PyObject *headers = get(message, req->server->state->str.headers);
+    if (headers == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    Py_INCREF(headers);
+    int result = 0;
+    if (PyList_CheckExact(headers) || PyTuple_CheckExact(headers)) {
+        for (Py_ssize_t i = 0; result == 0 && i < PySequence_Fast_GET_SIZE(headers); i++) {
+            PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(headers, i));
+            result = write_header(req, item, write, type);
+            Py_DECREF(item);
+        }
+        Py_DECREF(headers);
+        return result;
+    }
+    PyObject *iterator = PyObject_GetIter(headers), *item;
+    if (iterator == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Format(PyExc_TypeError, "ASGI message '%s': key 'headers' must be iterable, not %.100s",
+                     type, Py_TYPE(headers)->tp_name);
+    }
+    while (iterator != NULL && result == 0 && (item = PyIter_Next(iterator)) != NULL) {
+        result = write_header(req, item, write, type);
+        Py_DECREF(item);
+    }
+    Py_XDECREF(iterator);
+    Py_DECREF(headers);
+    return PyErr_Occurred() ? -1 : result;
+}
+
+/* ---- http.response.start ---- */
+
+/* message["status"], or -1 with an exception. */
+static long get_status(as_request *req, PyObject *message) {
+    PyObject *status = get(message, req->server->state->str.status);
+    if (status == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_KeyError, "ASGI message 'http.response.start' needs the key 'status'");
+        }
+        return -1;
+    }
+    /* http.HTTPStatus is an int, too. */
+    if (!PyLong_Check(status)) {
+        PyErr_Format(PyExc_TypeError,
+                     "ASGI message 'http.response.start': key 'status' must be an int, not %.100s",
+                     Py_TYPE(status)->tp_name);
+        return -1;
+    }
+    int overflow;
+    long value = PyLong_AsLongAndOverflow(status, &overflow);
+    if (overflow != 0 || value < 200 || value > 999) {
+        PyErr_Format(PyExc_ValueError,
+                     "ASGI message 'http.response.start': key 'status' must be from 200 to 999, got %R",
+                     status);
+        return -1;
+    }
+    return value;
+}
+
+static int send_start(as_request *req, PyObject *message) {
+    static const char type[] = "http.response.start";
+    long status = get_status(req, message);
+    int trailers = status >= 0 ? get_bool(message, req->server->state->str.trailers) : -1;
+    if (trailers < 0) {
+        return -1;
+    }
+    if (req->ex == NULL || req->gone) {
+        as_raise(req->server->state, AS_E_CLOSED, type);
+        return -1;
+    }
+    as_err err = as_exchange_head_begin(req->ex, (unsigned)status, (as_slice){NULL, 0});
+    if (err != AS_OK) {
+        as_raise(req->server->state, err, type);
+        return -1;
+    }
+    if (write_headers(req, message, req->ex->ops->head_field, type) < 0) {
+        if (req->ex != NULL && req->ex->res == AS_RES_HEAD) {
+            as_exchange_head_abandon(req->ex);
+        }
+        return -1;
+    }
+    req->ex->trailers = trailers != 0;
+    req->send_state = AS_SEND_BODY;
+    return 0;
+}
+
+/* ---- http.response.body ---- */
+
+/* The error of a body call: what is past mending cuts the connection when the application ends. */
+static int raise_body_error(as_request *req, as_err err, const char *type) {
+    if (err == AS_E_RESPONSE_LONG || err == AS_E_RESPONSE_SHORT) {
+        PyErr_Format(PyExc_RuntimeError, "ASGI message '%s': key 'body': %s", type, as_err_text(err));
+    }
+    else {
+        as_raise(req->server->state, err, type);
+    }
+    return -1;
+}
+
+static int write_body(as_request *req, as_bytes data, bool more) {
+    static const char type[] = "http.response.body";
+    if (req->ex == NULL || req->gone) {
+        as_raise(req->server->state, AS_E_CLOSED, type);
+        return -1;
+    }
+    as_exchange *ex = req->ex;
+    bool trailers = ex->trailers && !more;
+    as_err err = as_exchange_body(ex, data, more || trailers);
+    if (err != AS_OK) {
+        return raise_body_error(req, err, type);
+    }
+    if (trailers) {
+        req->send_state = AS_SEND_TRAILERS;
+    }
+    else if (!more) {
+        as_request_completed(req);
+    }
+    return 0;
+}
+
+/* bytes, or whatever shows its bytes: Starlette sends memoryviews. */
+static int send_body_object(as_request *req, PyObject *body, bool more) {
+    if (PyBytes_Check(body)) {
+        return write_body(req, as_bytes_from_object(body), more);
+    }
+    Py_buffer view;
+    if (!PyObject_CheckBuffer(body)) {
+        PyErr_Format(PyExc_TypeError,
+                     "ASGI message 'http.response.body': key 'body' must be bytes, not %.100s",
+                     Py_TYPE(body)->tp_name);
+        return -1;
+    }
+    if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) < 0) {
+        return -1;
+    }
+    as_bytes data = {view.buf, (size_t)view.len, NULL, NULL, NULL};
+    int result = write_body(req, data, more);
+    PyBuffer_Release(&view);
+    return result;
+}
+
+static int send_body(as_request *req, PyObject *message) {
+    as_module_state *state = req->server->state;
+    int more = get_bool(message, state->str.more_body);
+    PyObject *body = more >= 0 ? get(message, state->str.body) : NULL;
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    if (body == NULL) {
+        body = state->empty_bytes;
+    }
+    Py_INCREF(body);
+    int result = send_body_object(req, body, more != 0);
+    Py_DECREF(body);
+    return result;
+}
+
+/* ---- extensions ---- */
+
+/* Opens a regular file; -1 with an exception. Opening may wait for a disk, never for a peer. */
+static int open_file(PyObject *path, uint64_t *size) {
+    PyObject *encoded;
+    if (!PyUnicode_FSConverter(path, &encoded)) {
+        return -1;
+    }
+    struct stat st;
+    int fd = open(PyBytes_AS_STRING(encoded), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    Py_DECREF(encoded);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        if (fd < 0 || S_ISREG(st.st_mode)) {
+            PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
+        }
+        else {
+            PyErr_Format(PyExc_OSError,
+                         "ASGI message 'http.response.pathsend': key 'path': %R is not a regular file",
+                         path);
+        }
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    *size = (uint64_t)st.st_size;
+    return fd;
+}
+
+static int send_path(as_request *req, PyObject *message) {
+    static const char type[] = "http.response.pathsend";
+    PyObject *path = get(message, req->server->state->str.path);
+    if (path == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_KeyError, "ASGI message '%s' needs the key 'path'", type);
+        }
+        return -1;
+    }
+    uint64_t size = 0;
+    Py_INCREF(path);
+    int fd = open_file(path, &size);
+    Py_DECREF(path);
+    if (fd < 0) {
+        return -1;
+    }
+    if (req->ex == NULL || req->gone) {
+        close(fd);
+        as_raise(req->server->state, AS_E_CLOSED, type);
+        return -1;
+    }
+    bool trailers = req->ex->trailers;
+    as_err err = as_exchange_file(req->ex, fd, 0, size, trailers);
+    if (err != AS_OK) {
+        return raise_body_error(req, err, type);
+    }
+    if (trailers) {
+        req->send_state = AS_SEND_TRAILERS;
+    }
+    else {
+        as_request_completed(req);
+    }
+    return 0;
+}
+
+static int send_trailers(as_request *req, PyObject *message) {
+    static const char type[] = "http.response.trailers";
+    int more = get_bool(message, req->server->state->str.more_trailers);
+    if (more < 0) {
+        return -1;
+    }
+    if (req->ex == NULL || req->gone) {
+        as_raise(req->server->state, AS_E_CLOSED, type);
+        return -1;
+    }
+    if (write_headers(req, message, req->ex->ops->trailer, type) < 0) {
+        return -1;
+    }
+    if (more) {
+        return 0;
+    }
+    as_err err = req->ex != NULL ? as_exchange_end(req->ex) : AS_E_CLOSED;
+    if (err != AS_OK) {
+        as_raise(req->server->state, err, type);
+        return -1;
+    }
+    as_request_completed(req);
+    return 0;
+}
+
+/* message["links"] as a tuple of bytes, new reference. */
+static PyObject *get_links(as_request *req, PyObject *message) {
+    PyObject *links = get(message, req->server->state->str.links);
+    if (links == NULL) {
+        return PyErr_Occurred() ? NULL : PyTuple_New(0);
+    }
+    PyObject *tuple = PySequence_Tuple(links);
+    for (Py_ssize_t i = 0; tuple != NULL && i < PyTuple_GET_SIZE(tuple); i++) {
+        if (!PyBytes_Check(PyTuple_GET_ITEM(tuple, i))) {
+            PyErr_SetString(PyExc_TypeError,
+                            "ASGI message 'http.response.early_hint': key 'links' must hold bytes");
+            Py_CLEAR(tuple);
+        }
+    }
+    return tuple;
+}
+
+static int send_early_hint(as_request *req, PyObject *message) {
+    static const char type[] = "http.response.early_hint";
+    PyObject *links = get_links(req, message);
+    if (links == NULL) {
+        return -1;
+    }
+    size_t n = (size_t)PyTuple_GET_SIZE(links);
+    as_slice *pairs = PyMem_Calloc(2 * n + 1, sizeof(*pairs));
+    as_err err = AS_E_NOMEM;
+    if (pairs != NULL) {
+        for (size_t i = 0; i < n; i++) {
+            pairs[2 * i] = AS_SLICE("link");
+            pairs[2 * i + 1] = bytes_slice(PyTuple_GET_ITEM(links, (Py_ssize_t)i));
+        }
+        bool gone = req->ex == NULL || req->gone;
+        err = gone ? AS_E_CLOSED : as_exchange_interim(req->ex, 103, pairs, 2 * n);
+        PyMem_Free(pairs);
+    }
+    Py_DECREF(links);
+    if (err != AS_OK) {
+        as_raise(req->server->state, err, type);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- dispatch ---- */
+
+typedef struct message_row {
+    const char *type;
+    int (*send)(as_request *req, PyObject *message);
+    uint8_t state; /* in which it is allowed */
+} message_row;
+
+static const message_row messages[] = {
+    {"http.response.start", send_start, AS_SEND_START},
+    {"http.response.body", send_body, AS_SEND_BODY},
+    {"http.response.pathsend", send_path, AS_SEND_BODY},
+    {"http.response.trailers", send_trailers, AS_SEND_TRAILERS},
+    {"http.response.early_hint", send_early_hint, AS_SEND_START},
+};
+
+static const char *const expected[] = {
+    [AS_SEND_START] = "'http.response.start'",
+    [AS_SEND_BODY] = "'http.response.body'",
+    [AS_SEND_TRAILERS] = "'http.response.trailers'",
+};
+
+static int refuse(as_request *req, PyObject *type) {
+    if (req->send_state == AS_SEND_DONE) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "unexpected ASGI message %R: the response is already complete", type);
+    }
+    else {
+        PyErr_Format(PyExc_RuntimeError, "unexpected ASGI message %R: expected %s", type,
+                     expected[req->send_state]);
+    }
+    return -1;
+}
+
+static int dispatch(as_request *req, PyObject *message) {
+    PyObject *type = get(message, req->server->state->str.type);
+    if (type == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_KeyError, "an ASGI message needs the key 'type'");
+        }
+        return -1;
+    }
+    if (!PyUnicode_Check(type)) {
+        PyErr_Format(PyExc_TypeError, "ASGI message: key 'type' must be a str, not %.100s",
+                     Py_TYPE(type)->tp_name);
+        return -1;
+    }
+    for (size_t i = 0; i < sizeof(messages) / sizeof(*messages); i++) {
+        if (PyUnicode_CompareWithASCIIString(type, messages[i].type) == 0) {
+            return messages[i].state == req->send_state ? messages[i].send(req, message)
+                                                        : refuse(req, type);
+        }
+    }
+    return refuse(req, type);
+}
+
+int as_request_send(as_request *req, PyObject *message) {
+    if (PyDict_Check(message)) {
+        return dispatch(req, message);
+    }
+    if (!PyObject_HasAttrString(message, "keys")) {
+        PyErr_Format(PyExc_TypeError, "an ASGI message must be a dict, not %.100s",
+                     Py_TYPE(message)->tp_name);
+        return -1;
+    }
+    PyObject *dict = PyDict_New();
+    int result = -1;
+    if (dict != NULL && PyDict_Update(dict, message) == 0) {
+        result = dispatch(req, dict);
+    }
+    Py_XDECREF(dict);
+    return result;
+}

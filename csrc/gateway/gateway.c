@@ -1,0 +1,188 @@
+#include "gateway/gateway.h"
+
+#include <stdarg.h>
+
+#include "http/response.h"
+
+void as_raise(as_module_state *state, as_err err, const char *what) {
+    switch (err) {
+    case AS_E_NOMEM:
+        PyErr_NoMemory();
+        return;
+    case AS_E_CLOSED:
+    case AS_E_RESET:
+        PyErr_SetString(state->client_disconnected, "the client has left");
+        return;
+    case AS_E_IO:
+        PyErr_Format(PyExc_OSError, "%s: %s", what, as_err_text(err));
+        return;
+    default:
+        PyErr_Format(PyExc_RuntimeError, "%s: %s", what, as_err_text(err));
+    }
+}
+
+/* Hands one event to the logging callable. Whatever that raises cannot be raised further. */
+static void call_on_error(as_server *server, const char *level, PyObject *message, PyObject *exc) {
+    if (message == NULL) {
+        PyErr_WriteUnraisable(server->on_error);
+        return;
+    }
+    if (server->on_error == NULL || server->on_error == Py_None) {
+        PySys_FormatStderr("%s: %U\n", level, message);
+        if (exc != NULL) {
+            PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+            PyErr_PrintEx(0);
+        }
+        return;
+    }
+    PyObject *result = PyObject_CallFunction(server->on_error, "sOO", level, message,
+                                             exc != NULL ? exc : Py_None);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(server->on_error);
+    }
+    Py_XDECREF(result);
+}
+
+void as_log_message(as_server *server, const char *level, const char *format, ...) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    va_list args;
+    va_start(args, format);
+    PyObject *message = PyUnicode_FromFormatV(format, args);
+    va_end(args);
+    call_on_error(server, level, message, NULL);
+    Py_XDECREF(message);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* "127.0.0.1:5000 - "GET /path HTTP/1.1"", with everything unprintable escaped. */
+static PyObject *describe_exchange(const as_exchange *ex) {
+    const as_head *head = ex->head;
+    if (head == NULL || ex->info == NULL) {
+        return PyUnicode_FromString("a request");
+    }
+    PyObject *method = as_latin1(as_head_slice(head, head->method));
+    PyObject *target = as_latin1(as_head_slice(head, head->target));
+    PyObject *ascii = target != NULL ? PyObject_ASCII(target) : NULL;
+    PyObject *text = NULL;
+    if (method != NULL && ascii != NULL) {
+        PyObject *plain = PyUnicode_Substring(ascii, 1, PyUnicode_GET_LENGTH(ascii) - 1);
+        if (plain != NULL) {
+            text = PyUnicode_FromFormat("%s:%u - \"%U %U HTTP/1.%d\"", ex->info->client,
+                                        (unsigned)ex->info->client_port, method, plain, head->minor);
+            Py_DECREF(plain);
+        }
+    }
+    Py_XDECREF(method);
+    Py_XDECREF(target);
+    Py_XDECREF(ascii);
+    return text;
+}
+
+void as_log_exception(as_server *server, const as_exchange *ex, const char *what) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (value != NULL && traceback != NULL) {
+        PyException_SetTraceback(value, traceback);
+    }
+    if (value != NULL && (PyErr_GivenExceptionMatches(value, PyExc_KeyboardInterrupt) ||
+                          PyErr_GivenExceptionMatches(value, PyExc_SystemExit))) {
+        Py_XSETREF(server->fatal, Py_NewRef(value));
+    }
+    PyObject *message;
+    if (ex != NULL) {
+        PyObject *request = describe_exchange(ex);
+        message = request != NULL ? PyUnicode_FromFormat("%s: %U", what, request) : NULL;
+        Py_XDECREF(request);
+    }
+    else {
+        message = PyUnicode_FromString(what);
+    }
+    call_on_error(server, "error", message, value);
+    Py_XDECREF(message);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
+void as_log_refused(as_server *server, const as_conn_info *info, as_err why, as_slice detail,
+                    uint64_t offset) {
+    PyObject *text = as_latin1(detail);
+    PyObject *ascii = text != NULL ? PyObject_ASCII(text) : NULL;
+    if (ascii == NULL) {
+        PyErr_Clear(); /* the line goes out without the detail */
+    }
+    const char *client = info->is_unix ? "unix" : info->client;
+    unsigned status = as_err_status(why);
+    if (ascii != NULL && detail.n > 0) {
+        as_log_message(server, "warning", "%s:%u - request refused (%u): %s, at byte %llu: %U", client,
+                       (unsigned)info->client_port, status, as_err_text(why),
+                       (unsigned long long)offset, ascii);
+    }
+    else {
+        as_log_message(server, "warning", "%s:%u - request refused (%u): %s, at byte %llu", client,
+                       (unsigned)info->client_port, status, as_err_text(why),
+                       (unsigned long long)offset);
+    }
+    Py_XDECREF(ascii);
+    Py_XDECREF(text);
+}
+
+void as_respond_error(as_exchange *ex, unsigned status) {
+    static const char body[] = "Internal Server Error";
+    if (ex->aborted || ex->res == AS_RES_DONE) {
+        return;
+    }
+    if (ex->res == AS_RES_BODY) {
+        as_exchange_abort(ex);
+        return;
+    }
+    if (ex->res == AS_RES_HEAD) {
+        as_exchange_head_abandon(ex);
+    }
+    as_slice reason = as_status_reason(status);
+    as_bytes data = {body, sizeof(body) - 1, NULL, NULL, NULL};
+    if (status != 500) {
+        data.p = reason.p;
+        data.n = reason.n;
+    }
+    if (as_exchange_head_begin(ex, status, (as_slice){NULL, 0}) != AS_OK ||
+        as_exchange_head_field(ex, AS_SLICE("content-type"),
+                               AS_SLICE("text/plain; charset=utf-8")) != AS_OK ||
+        as_exchange_head_field(ex, AS_SLICE("connection"), AS_SLICE("close")) != AS_OK ||
+        as_exchange_body(ex, data, false) != AS_OK) {
+        as_exchange_abort(ex);
+    }
+}
+
+PyObject *as_client_tuple(const as_conn_info *info) {
+    if (info->is_unix) {
+        return Py_NewRef(Py_None);
+    }
+    return Py_BuildValue("(si)", info->client, (int)info->client_port);
+}
+
+PyObject *as_server_tuple(const as_conn_info *info) {
+    if (info->is_unix) {
+        PyObject *path = PyUnicode_DecodeFSDefault(info->server);
+        if (path == NULL) {
+            return NULL;
+        }
+        return Py_BuildValue("(NO)", path, Py_None);
+    }
+    return Py_BuildValue("(si)", info->server, (int)info->server_port);
+}
+
+static void hold_object(void *owner) {
+    Py_INCREF((PyObject *)owner);
+}
+
+static void drop_object(void *owner) {
+    Py_DECREF((PyObject *)owner);
+}
+
+as_bytes as_bytes_from_object(PyObject *bytes) {
+    return (as_bytes){PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes), bytes, hold_object,
+                      drop_object};
+}

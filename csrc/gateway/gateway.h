@@ -1,0 +1,132 @@
+/* What the gateways share: the module's state, the server object's part that they need, and the
+ * helpers that turn wire data into Python objects. Every function here needs the GIL. */
+#ifndef AS_GATEWAY_GATEWAY_H
+#define AS_GATEWAY_GATEWAY_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "base/limits.h"
+#include "http/exchange.h"
+#include "http/names.h"
+
+/* Interned strings that both gateways and the module use: X(identifier) gives state->str.identifier. */
+#define AS_STRINGS(X)                                                                                  \
+    X(__await__) X(add_reader) X(asgi) X(body) X(call_later) X(call_soon) X(cancel) X(cancelling)       \
+    X(client) X(close) X(create_future) X(done) X(early_hint) X(extensions) X(fileno) X(get_name)       \
+    X(headers) X(http_version) X(method) X(more_body) X(more_trailers) X(links) X(path)                 \
+    X(query_string) X(raw_path) X(read) X(reason) X(remove_reader) X(root_path) X(scheme) X(send)       \
+    X(server) X(set_result) X(state) X(status) X(throw) X(trailers) X(type) X(copy)
+
+/* Per-interpreter state of asgiserver._core. No other mutable global exists. */
+typedef struct as_module_state {
+    struct {
+#define X(name) PyObject *name;
+        AS_STRINGS(X)
+#undef X
+    } str;
+    PyTypeObject *server_type;
+    /* asgi.c, headers.c, awaitable.c, task.c */
+    PyTypeObject *headers_type;
+    PyTypeObject *request_type, *receive_type, *send_type;
+    PyTypeObject *awaitable_type, *ready_type, *driver_type;
+    PyObject *ready; /* the one object of ready_type */
+    /* wsgi.c, wsgi_input.c */
+    PyTypeObject *start_response_type, *write_type, *input_type, *errors_type, *file_wrapper_type;
+    /* constants by name id: bytes (ASGI) and "HTTP_…" str (WSGI); [AS_NAME_OTHER] is NULL */
+    PyObject *name_bytes[AS_NAME_COUNT];
+    PyObject *name_environ[AS_NAME_COUNT];
+    PyObject *client_disconnected; /* exception class ClientDisconnected(OSError) */
+    PyObject *empty_bytes;
+} as_module_state;
+
+/* Every object of the state that the module visits and clears: X(field). */
+#define AS_MODULE_OBJECTS(X)                                                                           \
+    X(server_type) X(headers_type) X(request_type) X(receive_type) X(send_type) X(awaitable_type)       \
+    X(ready_type) X(driver_type) X(ready) X(start_response_type) X(write_type) X(input_type)            \
+    X(errors_type) X(file_wrapper_type) X(client_disconnected) X(empty_bytes)
+
+/* The server object (server.c: type Server). */
+typedef struct as_server {
+    PyObject_HEAD
+    as_module_state *state;  /* borrowed: the type holds the module */
+    struct as_loop *loop;    /* the core's loop, NULL when closed */
+    PyObject *app;           /* the application */
+    PyObject *py_loop;       /* the asyncio loop, NULL under WSGI */
+    PyObject *root_path;     /* str */
+    PyObject *lifespan_state;/* dict or NULL */
+    PyObject *on_error;      /* callable(level: str, message: str, exc: BaseException | None) */
+    PyObject *fatal;         /* a KeyboardInterrupt/SystemExit raised by the application, to re-raise */
+    struct as_access_log *access_log; /* NULL: off */
+    void *gateway;           /* of asgi.c or wsgi.c: its per-server state */
+    const struct as_gateway *vtable;
+    as_limits limits;
+    bool multiprocess;
+    PyObject *poll_callable; /* bound method self.poll, cached */
+    PyObject *on_drained;    /* callable() or NULL */
+    bool polling;              /* as_loop_poll is on the stack */
+    bool wake_scheduled, timer_scheduled, stopping;
+    PyObject *wake_callable, *timer_callable; /* bound methods, cached */
+    PyThreadState *thread_state; /* WSGI: while run() waits without the GIL */
+    PyObject *weakrefs;
+} as_server;
+
+/* A gateway: made per server. */
+typedef struct as_gateway {
+    const as_handlers *handlers; /* ctx is the as_server */
+    int (*init)(as_server *server);   /* sets server->gateway; -1 with an exception */
+    void (*fini)(as_server *server);  /* after the loop is freed */
+    int (*traverse)(as_server *server, visitproc visit, void *arg);
+} as_gateway;
+
+extern const as_gateway as_asgi_gateway; /* asgi.c */
+extern const as_gateway as_wsgi_gateway; /* wsgi.c */
+
+/* Types of each file; -1 with an exception. Called once from the module's exec slot. */
+int as_asgi_add_types(PyObject *module, as_module_state *state);
+int as_wsgi_add_types(PyObject *module, as_module_state *state);
+/* For the module's traverse/clear are the fields of as_module_state themselves. */
+
+/* Logs through server->on_error with the present exception (cleared) or none. `ex` may be NULL;
+ * otherwise the request line and the client are named. Never raises. KeyboardInterrupt and
+ * SystemExit are also stored in server->fatal. */
+void as_log_exception(as_server *server, const as_exchange *ex, const char *what);
+void as_log_message(as_server *server, const char *level, const char *format, ...);
+
+/* One warning for a refused request: who, what was wrong, where. */
+void as_log_refused(as_server *server, const as_conn_info *info, as_err why, as_slice detail,
+                    uint64_t offset);
+
+/* Raises in Python what an exchange call returned: OSError (ClientDisconnected) for CLOSED, MemoryError,
+ * RuntimeError otherwise with the table's text and `what` (a message type or a field name). */
+void as_raise(as_module_state *state, as_err err, const char *what);
+
+/* Writes one 500 (or cuts the connection when a response is under way) after the application failed. */
+void as_respond_error(as_exchange *ex, unsigned status);
+
+/* access_log.c: a line in uvicorn's form is added to a buffer, which as_access_log_flush writes. */
+struct as_access_log;
+/* `fd` >= 0: lines go there, else `callable(list[tuple[client, method, target, version, status]])`. */
+struct as_access_log *as_access_log_new(int fd, PyObject *callable, bool colors);
+void as_access_log_free(struct as_access_log *log);
+void as_access_log_add(as_server *server, const as_exchange *ex);
+void as_access_log_flush(as_server *server);
+
+/* str from bytes of the wire as Latin-1. New reference. */
+static inline PyObject *as_latin1(as_slice s) {
+    return PyUnicode_DecodeLatin1(s.p, (Py_ssize_t)s.n, NULL);
+}
+static inline PyObject *as_pybytes(as_slice s) {
+    return PyBytes_FromStringAndSize(s.p, (Py_ssize_t)s.n);
+}
+/* (str, int) for info's client; None for a Unix socket. New reference. And (server, port) or (path, None). */
+PyObject *as_client_tuple(const as_conn_info *info);
+PyObject *as_server_tuple(const as_conn_info *info);
+
+/* Makes sure that the loop is polled soon; nothing to do while it is being polled. */
+void as_server_wake(as_server *server);
+
+/* as_bytes that refer to a Python bytes object; held by reference. */
+as_bytes as_bytes_from_object(PyObject *bytes);
+
+#endif

@@ -1,0 +1,558 @@
+/* The server object.
+ *
+ * Under ASGI an asyncio loop watches the core's descriptor and calls poll(); what must happen soon comes
+ * by call_soon, what is due later by call_later, armed only while something can time out. Under WSGI
+ * run() waits on the descriptor itself, without the GIL. */
+#include "gateway/server.h"
+
+#include <errno.h>
+#include <structmember.h>
+
+#include "http/response.h"
+#include "net/loop.h"
+
+/* ---- hooks of the loop ---- */
+
+static void schedule(as_server *self, PyObject *method, double seconds, PyObject *callable) {
+    PyObject *handle =
+        seconds < 0 ? PyObject_CallMethodOneArg(self->py_loop, method, callable)
+                    : PyObject_CallMethod(self->py_loop, "call_later", "dO", seconds, callable);
+    if (handle == NULL) {
+        PyErr_WriteUnraisable(callable); /* the asyncio loop is closed: nobody polls any more */
+    }
+    Py_XDECREF(handle);
+}
+
+void as_server_wake(as_server *self) {
+    if (self->py_loop != NULL && !self->polling && !self->wake_scheduled && self->loop != NULL) {
+        self->wake_scheduled = true;
+        schedule(self, self->state->str.call_soon, -1, self->wake_callable);
+    }
+}
+
+static void arm_timer(as_server *self) {
+    int timeout = self->loop != NULL ? as_loop_timeout(self->loop) : -1;
+    if (self->py_loop != NULL && timeout >= 0 && !self->timer_scheduled) {
+        self->timer_scheduled = true;
+        schedule(self, NULL, timeout / 1000.0, self->timer_callable);
+    }
+}
+
+static void hook_wake(void *ctx) {
+    as_server *self = ctx;
+    /* Asked for from within a poll, the next one must come by itself all the same. */
+    if (!self->wake_scheduled) {
+        self->wake_scheduled = true;
+        schedule(self, self->state->str.call_soon, -1, self->wake_callable);
+    }
+}
+
+static void hook_timer(void *ctx) {
+    as_server *self = ctx;
+    if (!self->polling) {
+        arm_timer(self);
+    }
+}
+
+static void hook_drained(void *ctx) {
+    as_server *self = ctx;
+    if (self->py_loop == NULL) {
+        as_loop_stop(self->loop);
+    }
+    PyObject *callback = self->on_drained;
+    self->on_drained = NULL;
+    if (callback != NULL) {
+        PyObject *result = PyObject_CallNoArgs(callback);
+        if (result == NULL) {
+            PyErr_WriteUnraisable(callback);
+        }
+        Py_XDECREF(result);
+        Py_DECREF(callback);
+    }
+}
+
+static void hook_notice(void *ctx, const char *text) {
+    as_log_message(ctx, "warning", "%s", text);
+}
+
+/* ---- polling ---- */
+
+/* What the application asked for with SystemExit or KeyboardInterrupt happens here. */
+static PyObject *raise_fatal(as_server *self) {
+    PyObject *fatal = self->fatal;
+    self->fatal = NULL;
+    PyErr_SetObject((PyObject *)Py_TYPE(fatal), fatal);
+    Py_DECREF(fatal);
+    return NULL;
+}
+
+static PyObject *server_poll(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_server *self = (as_server *)op;
+    if (self->loop == NULL || self->polling) {
+        Py_RETURN_NONE;
+    }
+    Py_INCREF(self);
+    self->polling = true;
+    as_loop_poll(self->loop);
+    self->polling = false;
+    as_access_log_flush(self);
+    arm_timer(self);
+    PyObject *result = self->fatal != NULL ? raise_fatal(self) : Py_NewRef(Py_None);
+    Py_DECREF(self);
+    return result;
+}
+
+static PyObject *server_woken(PyObject *op, PyObject *ignored) {
+    ((as_server *)op)->wake_scheduled = false;
+    return server_poll(op, ignored);
+}
+
+static PyObject *server_timer(PyObject *op, PyObject *ignored) {
+    ((as_server *)op)->timer_scheduled = false;
+    return server_poll(op, ignored);
+}
+
+/* ---- making ---- */
+
+static int set_limits(as_server *self, PyObject *limits) {
+    as_limits_init(&self->limits);
+    if (limits == NULL || limits == Py_None) {
+        return 0;
+    }
+    PyObject *items = PyMapping_Items(limits);
+    if (items == NULL) {
+        return -1;
+    }
+    int result = 0;
+    for (Py_ssize_t i = 0; result == 0 && i < PyList_GET_SIZE(items); i++) {
+        const char *name;
+        unsigned long long value;
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(items, i), "sK", &name, &value)) {
+            result = -1;
+        }
+        else if (!as_limits_set(&self->limits, name, value)) {
+            PyErr_Format(PyExc_ValueError, "no such limit: %s", name);
+            result = -1;
+        }
+    }
+    Py_DECREF(items);
+    return result;
+}
+
+/* A tuple of (name, value) pairs of bytes as slices into it; *slices is the caller's to free. */
+static int read_headers(PyObject *headers, as_slice **slices, size_t *n) {
+    Py_ssize_t count = PyTuple_GET_SIZE(headers);
+    *slices = PyMem_Calloc(2 * (size_t)count + 1, sizeof(**slices));
+    if (*slices == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const char *name, *value;
+        Py_ssize_t name_len, value_len;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(headers, i), "y#y#", &name, &name_len, &value,
+                              &value_len)) {
+            return -1;
+        }
+        as_slice pair[2] = {{name, (size_t)name_len}, {value, (size_t)value_len}};
+        if (!as_is_token(pair[0]) || !as_is_field_value(pair[1])) {
+            PyErr_Format(PyExc_ValueError, "invalid response header: %s", name);
+            return -1;
+        }
+        memcpy(*slices + 2 * i, pair, sizeof(pair));
+    }
+    *n = 2 * (size_t)count;
+    return 0;
+}
+
+static int make_loop(as_server *self, PyObject *headers) {
+    PyObject *tuple = headers != NULL ? PySequence_Tuple(headers) : PyTuple_New(0);
+    as_slice *slices = NULL;
+    size_t n = 0;
+    int result = -1;
+    if (tuple != NULL && read_headers(tuple, &slices, &n) == 0) {
+        bool asgi = self->py_loop != NULL;
+        as_loop_config config = {
+            .limits = self->limits,
+            .handlers = self->vtable->handlers,
+            .ctx = self,
+            .headers = slices,
+            .nheaders = n,
+            .wake = asgi ? hook_wake : NULL,
+            .timer = asgi ? hook_timer : NULL,
+            .drained = hook_drained,
+            .notice = hook_notice,
+        };
+        errno = 0;
+        self->loop = as_loop_new(&config);
+        if (self->loop == NULL) {
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+        result = self->loop != NULL ? 0 : -1;
+    }
+    PyMem_Free(slices);
+    Py_XDECREF(tuple);
+    return result;
+}
+
+static int choose_interface(as_server *self, const char *interface, PyObject *loop) {
+    if (strcmp(interface, "asgi") == 0 && loop != Py_None) {
+        self->vtable = &as_asgi_gateway;
+        self->py_loop = Py_NewRef(loop);
+        return 0;
+    }
+    if (strcmp(interface, "wsgi") == 0 && loop == Py_None) {
+        self->vtable = &as_wsgi_gateway;
+        return 0;
+    }
+    PyErr_SetString(PyExc_ValueError, "interface must be 'asgi', with a loop, or 'wsgi', without one");
+    return -1;
+}
+
+static int make_access_log(as_server *self, PyObject *target, int colors) {
+    if (target == NULL || target == Py_None) {
+        return 0;
+    }
+    if (PyLong_Check(target)) {
+        int fd = PyObject_AsFileDescriptor(target);
+        self->access_log = fd >= 0 ? as_access_log_new(fd, NULL, colors != 0) : NULL;
+    }
+    else {
+        self->access_log = as_access_log_new(-1, target, false);
+    }
+    return self->access_log != NULL ? 0 : -1;
+}
+
+/* The bound methods that the asyncio loop calls again and again. */
+static int bind_methods(as_server *self) {
+    self->poll_callable = PyObject_GetAttrString((PyObject *)self, "poll");
+    self->wake_callable = PyObject_GetAttrString((PyObject *)self, "_woken");
+    self->timer_callable = PyObject_GetAttrString((PyObject *)self, "_timer");
+    return self->poll_callable != NULL && self->wake_callable != NULL && self->timer_callable != NULL
+               ? 0
+               : -1;
+}
+
+static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"app",   "interface",  "loop",  "limits",
+                               "headers", "root_path", "state", "access_log",
+                               "access_log_colors", "on_error", "multiprocess", NULL};
+    as_server *self = (as_server *)op;
+    PyObject *app, *loop = Py_None, *limits = NULL, *headers = NULL, *root_path = NULL,
+                   *lifespan_state = NULL, *access_log = NULL, *on_error = NULL;
+    const char *interface = NULL;
+    int colors = 0, multiprocess = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sOOOUOOpOp:Server", keywords, &app, &interface,
+                                     &loop, &limits, &headers, &root_path, &lifespan_state,
+                                     &access_log, &colors, &on_error, &multiprocess)) {
+        return -1;
+    }
+    if (self->app != NULL || interface == NULL) {
+        PyErr_SetString(PyExc_TypeError, self->app != NULL ? "a Server is made once"
+                                                           : "Server() needs the keyword interface");
+        return -1;
+    }
+    self->state = (as_module_state *)PyType_GetModuleState(Py_TYPE(op));
+    self->app = Py_NewRef(app);
+    self->root_path = root_path != NULL ? Py_NewRef(root_path) : PyUnicode_FromString("");
+    self->on_error = on_error != NULL && on_error != Py_None ? Py_NewRef(on_error) : NULL;
+    self->multiprocess = multiprocess != 0;
+    if (lifespan_state != NULL && lifespan_state != Py_None) {
+        if (!PyDict_Check(lifespan_state)) {
+            PyErr_SetString(PyExc_TypeError, "state must be a dict");
+            return -1;
+        }
+        self->lifespan_state = Py_NewRef(lifespan_state);
+    }
+    if (self->root_path == NULL || choose_interface(self, interface, loop) < 0 ||
+        set_limits(self, limits) < 0 || make_access_log(self, access_log, colors) < 0 ||
+        bind_methods(self) < 0 || self->vtable->init(self) < 0) {
+        return -1;
+    }
+    return make_loop(self, headers);
+}
+
+/* ---- methods ---- */
+
+static int check_open(const as_server *self) {
+    if (self->loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the server is closed");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *server_listen(PyObject *op, PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"fd", "tls", NULL};
+    as_server *self = (as_server *)op;
+    int fd, tls = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|p:listen", keywords, &fd, &tls) ||
+        check_open(self) < 0) {
+        return NULL;
+    }
+    as_err err = as_loop_listen(self->loop, fd, tls != 0);
+    if (err != AS_OK) {
+        return PyErr_Format(PyExc_OSError, "cannot accept on descriptor %d: %s", fd, as_err_text(err));
+    }
+    as_server_wake(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *server_start(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_server *self = (as_server *)op;
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    if (self->py_loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "start() is for ASGI; call run()");
+        return NULL;
+    }
+    PyObject *result = PyObject_CallMethod(self->py_loop, "add_reader", "iO", as_loop_fd(self->loop),
+                                           self->poll_callable);
+    if (result == NULL) {
+        return NULL;
+    }
+    Py_DECREF(result);
+    as_server_wake(self);
+    Py_RETURN_NONE;
+}
+
+/* The GIL is away exactly while run() waits. */
+static bool before_wait(void *ctx) {
+    as_server *self = ctx;
+    self->polling = false;
+    as_access_log_flush(self);
+    if (self->fatal != NULL || PyErr_Occurred() || PyErr_CheckSignals() < 0) {
+        return false;
+    }
+    self->thread_state = PyEval_SaveThread();
+    return true;
+}
+
+static bool after_wait(void *ctx) {
+    as_server *self = ctx;
+    PyEval_RestoreThread(self->thread_state);
+    self->thread_state = NULL;
+    self->polling = true;
+    return PyErr_CheckSignals() == 0;
+}
+
+static PyObject *server_run(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_server *self = (as_server *)op;
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    if (self->py_loop != NULL || self->polling) {
+        PyErr_SetString(PyExc_RuntimeError, "run() is for WSGI, once; ASGI runs in its asyncio loop");
+        return NULL;
+    }
+    self->polling = true;
+    as_loop_run(self->loop, before_wait, after_wait);
+    self->polling = false;
+    as_access_log_flush(self);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    return self->fatal != NULL ? raise_fatal(self) : Py_NewRef(Py_None);
+}
+
+static PyObject *server_stop(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_server *self = (as_server *)op;
+    if (self->loop != NULL) {
+        as_loop_stop(self->loop);
+        as_loop_wakeup(self->loop);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *server_drain(PyObject *op, PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"callback", NULL};
+    as_server *self = (as_server *)op;
+    PyObject *callback = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:drain", keywords, &callback) ||
+        check_open(self) < 0) {
+        return NULL;
+    }
+    Py_XSETREF(self->on_drained, callback != Py_None ? Py_NewRef(callback) : NULL);
+    self->stopping = true;
+    as_loop_drain(self->loop);
+    as_loop_wakeup(self->loop);
+    Py_RETURN_NONE;
+}
+
+static PyObject *server_abort(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_server *self = (as_server *)op;
+    unsigned n = self->loop != NULL ? as_loop_abort_all(self->loop) : 0;
+    return PyLong_FromUnsignedLong(n);
+}
+
+/* Takes the descriptor out of the asyncio loop, if that still runs. */
+static void remove_reader(as_server *self) {
+    if (self->py_loop == NULL) {
+        return;
+    }
+    PyObject *result =
+        PyObject_CallMethod(self->py_loop, "remove_reader", "i", as_loop_fd(self->loop));
+    if (result == NULL) {
+        PyErr_Clear(); /* the loop is closed, or a Proactor: then nothing was added */
+    }
+    Py_XDECREF(result);
+}
+
+static void close_server(as_server *self) {
+    struct as_loop *loop = self->loop;
+    if (loop != NULL) {
+        remove_reader(self);
+        self->stopping = true;
+        self->polling = true; /* nothing schedules a poll from here on */
+        as_loop_free(loop);
+        self->loop = NULL;
+        self->polling = false;
+    }
+    if (self->vtable != NULL && self->gateway != NULL) {
+        self->vtable->fini(self);
+    }
+    if (self->access_log != NULL) {
+        as_access_log_flush(self);
+        as_access_log_free(self->access_log);
+        self->access_log = NULL;
+    }
+}
+
+static PyObject *server_close(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_server *self = (as_server *)op;
+    if (self->polling) {
+        PyErr_SetString(PyExc_RuntimeError, "close() from inside the server's own poll");
+        return NULL;
+    }
+    close_server(self);
+    Py_RETURN_NONE;
+}
+
+/* ---- figures ---- */
+
+static void get_stats(PyObject *op, as_loop_stats *stats) {
+    as_server *self = (as_server *)op;
+    memset(stats, 0, sizeof(*stats));
+    if (self->loop != NULL) {
+        as_loop_get_stats(self->loop, stats);
+    }
+}
+
+#define FIGURE(name)                                                                                   \
+    static PyObject *server_get_##name(PyObject *op, void *Py_UNUSED(closure)) {                       \
+        as_loop_stats stats;                                                                           \
+        get_stats(op, &stats);                                                                         \
+        return PyLong_FromUnsignedLongLong(stats.name);                                                \
+    }
+FIGURE(connections)
+FIGURE(requests)
+FIGURE(connections_total)
+FIGURE(requests_total)
+#undef FIGURE
+
+static PyObject *server_get_accepting(PyObject *op, void *Py_UNUSED(closure)) {
+    as_loop_stats stats;
+    get_stats(op, &stats);
+    return PyBool_FromLong(stats.accepting);
+}
+
+/* ---- the type ---- */
+
+static int server_traverse(PyObject *op, visitproc visit, void *arg) {
+    as_server *self = (as_server *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->app);
+    Py_VISIT(self->py_loop);
+    Py_VISIT(self->lifespan_state);
+    Py_VISIT(self->on_error);
+    Py_VISIT(self->fatal);
+    Py_VISIT(self->poll_callable);
+    Py_VISIT(self->wake_callable);
+    Py_VISIT(self->timer_callable);
+    Py_VISIT(self->on_drained);
+    return self->vtable != NULL && self->gateway != NULL ? self->vtable->traverse(self, visit, arg) : 0;
+}
+
+static int server_clear(PyObject *op) {
+    as_server *self = (as_server *)op;
+    close_server(self);
+    Py_CLEAR(self->app);
+    Py_CLEAR(self->py_loop);
+    Py_CLEAR(self->lifespan_state);
+    Py_CLEAR(self->on_error);
+    Py_CLEAR(self->fatal);
+    Py_CLEAR(self->poll_callable);
+    Py_CLEAR(self->wake_callable);
+    Py_CLEAR(self->timer_callable);
+    Py_CLEAR(self->on_drained);
+    return 0;
+}
+
+static void server_dealloc(PyObject *op) {
+    as_server *self = (as_server *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    if (self->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+    server_clear(op);
+    Py_CLEAR(self->root_path);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef server_methods[] = {
+    {"listen", (PyCFunction)(void (*)(void))server_listen, METH_VARARGS | METH_KEYWORDS,
+     "Accept on a listening socket, which stays the caller's."},
+    {"start", server_start, METH_NOARGS, "ASGI: watch the core's descriptor in the asyncio loop."},
+    {"poll", server_poll, METH_NOARGS, "Handle what is ready."},
+    {"_woken", server_woken, METH_NOARGS, NULL},
+    {"_timer", server_timer, METH_NOARGS, NULL},
+    {"run", server_run, METH_NOARGS, "WSGI: serve until stop() or until draining is complete."},
+    {"stop", server_stop, METH_NOARGS, "WSGI: make run() return."},
+    {"drain", (PyCFunction)(void (*)(void))server_drain, METH_VARARGS | METH_KEYWORDS,
+     "Stop accepting, end what runs, then call the callback."},
+    {"abort", server_abort, METH_NOARGS, "Cut all connections; the number of requests cut."},
+    {"close", server_close, METH_NOARGS, "Cut what is left and free the loop."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef server_getset[] = {
+    {"connections", server_get_connections, NULL, "Open connections.", NULL},
+    {"requests", server_get_requests, NULL, "Requests being worked on.", NULL},
+    {"connections_total", server_get_connections_total, NULL, "Connections accepted so far.", NULL},
+    {"requests_total", server_get_requests_total, NULL, "Requests seen so far.", NULL},
+    {"accepting", server_get_accepting, NULL, "Whether new connections are accepted.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef server_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(as_server, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot server_slots[] = {
+    {Py_tp_doc, "Serves one application on any number of listening sockets."},
+    {Py_tp_init, server_init},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_dealloc, server_dealloc},
+    {Py_tp_traverse, server_traverse},
+    {Py_tp_clear, server_clear},
+    {Py_tp_methods, server_methods},
+    {Py_tp_getset, server_getset},
+    {Py_tp_members, server_members},
+    {0, NULL},
+};
+
+static PyType_Spec server_spec = {
+    .name = "asgiserver._core.Server",
+    .basicsize = sizeof(as_server),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = server_slots,
+};
+
+int as_server_add_type(PyObject *module, as_module_state *state) {
+    state->server_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &server_spec, NULL);
+    return state->server_type != NULL ? PyModule_AddType(module, state->server_type) : -1;
+}

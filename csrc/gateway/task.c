@@ -1,0 +1,672 @@
+/* Parked tasks: every request runs inside a real, current asyncio.Task without paying for making one.
+ *
+ * A `driver` is a coroutine in C inside an asyncio.Task. Idle, it waits on a future: the task is parked. A
+ * request claims it: the task is made current, the application's first step runs at once in the request's
+ * own context. If the application ends there (most do), the task goes back to the idle ones. If it
+ * suspends, the parked future is completed; at its next step the driver hands the task what the
+ * application waits for, and from then on the task drives the application as usual. The driver enters the
+ * request's context around each step, so the task's own context never matters.
+ *
+ *   FRESH    the task's first step is still to come; may be claimed all the same
+ *   PARKED   waits on `parked`
+ *   DRIVING  an application is suspended in it; never idle again
+ *   ENDING   was seen by somebody else: ends at its next step
+ *   ENDED
+ *
+ * A task goes back only when nobody else saw it: same reference count, no weak reference, no
+ * cancellation asked for, no done callback, same name.
+ *
+ * While it is idle the task is left out of asyncio.all_tasks(): a program that waits for all tasks must
+ * not wait for this one. */
+#include "gateway/asgi.h"
+
+#define IDLE_MAX 16 /* tasks */
+
+typedef enum { FRESH, PARKED, DRIVING, ENDING, ENDED } driver_state;
+
+typedef struct driver {
+    PyObject_HEAD
+    as_server *server;  /* strong */
+    PyObject *task;     /* strong: a cycle that ends with the driver's life */
+    PyObject *name;     /* the task's, as it was made */
+    PyObject *parked;   /* the future, while PARKED */
+    PyObject *coro;     /* the application's coroutine, while DRIVING */
+    PyObject *context;  /* the request's, while DRIVING */
+    PyObject *pending;  /* what the first step waits for, until the task takes it */
+    as_request *req;    /* strong, while DRIVING */
+    uint8_t state;
+} driver;
+
+struct as_tasks {
+    as_server *server; /* borrowed */
+    PyObject *task_type, *enter, *leave, *register_task, *unregister_task, *cancelled_error;
+    PyObject *loop_keyword; /* ("loop",) */
+    PyObject *str_blocking, *str_log_destroy, *str_callbacks;
+    driver *idle[IDLE_MAX]; /* strong */
+    int nidle;
+};
+
+static struct as_tasks *tasks_of(const driver *self);
+
+/* ---- making, parking ---- */
+
+static int call_with_task(PyObject *function, PyObject *task) {
+    PyObject *result = PyObject_CallOneArg(function, task);
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
+
+static driver *driver_new(struct as_tasks *tasks) {
+    driver *self = PyObject_GC_New(driver, tasks->server->state->driver_type);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->server = (as_server *)Py_NewRef(tasks->server);
+    self->task = NULL;
+    self->name = NULL;
+    self->parked = NULL;
+    self->coro = NULL;
+    self->context = NULL;
+    self->pending = NULL;
+    self->req = NULL;
+    self->state = FRESH;
+    PyObject_GC_Track(self);
+    PyObject *args[] = {(PyObject *)self, tasks->server->py_loop};
+    self->task = PyObject_Vectorcall(tasks->task_type, args, 1, tasks->loop_keyword);
+    if (self->task == NULL || call_with_task(tasks->unregister_task, self->task) < 0 ||
+        PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_False) < 0 ||
+        (self->name = PyObject_CallMethodNoArgs(self->task, self->server->state->str.get_name)) ==
+            NULL) {
+        self->state = ENDING;
+        Py_CLEAR(self->task);
+        Py_DECREF(self);
+        return NULL;
+    }
+    return self;
+}
+
+/* The driver for a request, new reference. */
+static driver *claim(struct as_tasks *tasks) {
+    return tasks->nidle > 0 ? tasks->idle[--tasks->nidle] : driver_new(tasks);
+}
+
+/* The task waits on a future of its own. */
+static PySendResult park(driver *self, PyObject **result) {
+    struct as_tasks *tasks = tasks_of(self);
+    PyObject *future =
+        tasks != NULL
+            ? PyObject_CallMethodNoArgs(self->server->py_loop, self->server->state->str.create_future)
+            : NULL;
+    if (future == NULL || PyObject_SetAttr(future, tasks->str_blocking, Py_True) < 0) {
+        Py_XDECREF(future);
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_RuntimeError, "the server is closed");
+        }
+        self->state = ENDED;
+        return PYGEN_ERROR;
+    }
+    self->state = PARKED;
+    self->parked = future;
+    *result = Py_NewRef(future);
+    return PYGEN_NEXT;
+}
+
+/* Lets the task take its next step. */
+static int unpark(driver *self) {
+    if (self->parked == NULL) {
+        return 0; /* FRESH: the step is scheduled already */
+    }
+    PyObject *parked = self->parked;
+    self->parked = NULL;
+    PyObject *result =
+        PyObject_CallMethodOneArg(parked, self->server->state->str.set_result, Py_None);
+    Py_DECREF(parked);
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
+
+/* ---- was it seen? ---- */
+
+static bool has_weak_references(PyObject *task) {
+    Py_ssize_t offset = Py_TYPE(task)->tp_weaklistoffset;
+    return offset > 0 && *(PyObject **)((char *)task + offset) != NULL;
+}
+
+/* 1: nobody holds or changed the task; 0: somebody may; -1: an exception. */
+static int is_unseen(struct as_tasks *tasks, driver *self, Py_ssize_t refs) {
+    as_module_state *state = tasks->server->state;
+    if (Py_REFCNT(self->task) != refs || has_weak_references(self->task)) {
+        return 0;
+    }
+    PyObject *callbacks = PyObject_GetAttr(self->task, tasks->str_callbacks);
+    bool unseen = callbacks == Py_None;
+    Py_XDECREF(callbacks);
+    if (!unseen) {
+        return callbacks != NULL ? 0 : -1;
+    }
+    PyObject *cancelling = PyObject_CallMethodNoArgs(self->task, state->str.cancelling);
+    if (cancelling == NULL) {
+        return -1;
+    }
+    unseen = PyLong_CheckExact(cancelling) && PyLong_AsLong(cancelling) == 0;
+    Py_DECREF(cancelling);
+    if (!unseen) {
+        return 0;
+    }
+    PyObject *name = PyObject_CallMethodNoArgs(self->task, state->str.get_name);
+    Py_XDECREF(name);
+    return name != NULL ? name == self->name : -1;
+}
+
+/* The task ends at its next step, on its own; steals the reference. */
+static void retire(struct as_tasks *tasks, driver *self) {
+    self->state = ENDING;
+    if (self->task != NULL && call_with_task(tasks->register_task, self->task) < 0) {
+        PyErr_WriteUnraisable(self->task);
+    }
+    if (unpark(self) < 0) {
+        PyErr_WriteUnraisable(self->task);
+    }
+    Py_CLEAR(self->task);
+    Py_DECREF(self);
+}
+
+/* Back to the idle ones, or away; steals the reference. */
+static void give_back(struct as_tasks *tasks, driver *self, Py_ssize_t refs) {
+    int unseen = is_unseen(tasks, self, refs);
+    if (unseen < 0) {
+        PyErr_WriteUnraisable(self->task);
+    }
+    bool alive = self->state == FRESH || self->state == PARKED;
+    if (unseen == 1 && alive && tasks->nidle < IDLE_MAX) {
+        tasks->idle[tasks->nidle++] = self;
+    }
+    else {
+        retire(tasks, self);
+    }
+}
+
+/* ---- the first step ---- */
+
+/* What drives an application's result: the coroutine itself, or an awaitable's iterator. Steals. */
+static PyObject *get_steps(PyObject *result) {
+    if (result == NULL || PyCoro_CheckExact(result)) {
+        return result;
+    }
+    PyAsyncMethods *methods = Py_TYPE(result)->tp_as_async;
+    PyObject *steps = NULL;
+    if (methods != NULL && methods->am_await != NULL) {
+        steps = methods->am_await(result);
+    }
+    else {
+        PyErr_Format(PyExc_TypeError, "the ASGI application returned %.100s, not an awaitable",
+                     Py_TYPE(result)->tp_name);
+    }
+    Py_DECREF(result);
+    return steps;
+}
+
+/* From here on the task drives the application. Steals `coro`, `context` and `pending`. */
+static void hand_over(struct as_tasks *tasks, driver *self, as_request *req, PyObject *coro,
+                      PyObject *context, PyObject *pending) {
+    self->coro = coro;
+    self->context = context;
+    self->pending = pending;
+    self->req = (as_request *)Py_NewRef(req);
+    self->state = DRIVING;
+    Py_XSETREF(req->driver, (PyObject *)self);
+    Py_INCREF(self);
+    if (call_with_task(tasks->register_task, self->task) < 0 ||
+        PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_True) < 0 || unpark(self) < 0) {
+        as_request_finished(req);
+    }
+    Py_DECREF(self);
+}
+
+/* Calls `function(loop, task)` with the present exception kept. */
+static int switch_task(struct as_tasks *tasks, PyObject *function, PyObject *task) {
+    PyObject *args[] = {tasks->server->py_loop, task};
+    PyObject *result = PyObject_Vectorcall(function, args, 2, NULL);
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
+
+static PySendResult first_step(as_request *req, PyObject **args, PyObject **coro, PyObject **pending) {
+    *coro = get_steps(
+        PyObject_Vectorcall(req->server->app, args, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL));
+    PySendResult step = *coro != NULL ? PyIter_Send(*coro, Py_None, pending) : PYGEN_ERROR;
+    if (step == PYGEN_NEXT) {
+        return step;
+    }
+    /* Still in the request's context, so that what logs the exception sees its variables. */
+    as_request_finished(req);
+    Py_CLEAR(*pending);
+    Py_CLEAR(*coro);
+    return step;
+}
+
+void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
+    PyObject *context = PyContext_CopyCurrent();
+    driver *self = context != NULL ? claim(tasks) : NULL;
+    if (self == NULL) {
+        Py_XDECREF(context);
+        as_request_finished(req);
+        return;
+    }
+    Py_ssize_t refs = Py_REFCNT(self->task);
+    if (switch_task(tasks, tasks->enter, self->task) < 0) {
+        as_request_finished(req);
+        retire(tasks, self);
+        Py_DECREF(context);
+        return;
+    }
+    PyObject *coro = NULL, *pending = NULL;
+    PySendResult step = PYGEN_ERROR;
+    if (PyContext_Enter(context) == 0) {
+        step = first_step(req, args, &coro, &pending);
+        if (PyContext_Exit(context) < 0) {
+            PyErr_WriteUnraisable(context);
+        }
+    }
+    else {
+        as_request_finished(req);
+    }
+    if (switch_task(tasks, tasks->leave, self->task) < 0) {
+        PyErr_WriteUnraisable(self->task);
+    }
+    if (step == PYGEN_NEXT) {
+        hand_over(tasks, self, req, coro, context, pending);
+        Py_DECREF(self);
+        return;
+    }
+    Py_DECREF(context);
+    give_back(tasks, self, refs);
+}
+
+/* ---- the later steps: the task calls ---- */
+
+/* Gives back what the application held. The request was finished or abandoned before. */
+static void end_driver(driver *self) {
+    self->state = ENDED;
+    Py_CLEAR(self->coro);
+    Py_CLEAR(self->pending);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->req);
+    Py_CLEAR(self->name);
+    Py_CLEAR(self->task);
+}
+
+/* A cancellation, or a wish to end the process, goes on into the task; all else ends here. */
+static PySendResult end_of_application(driver *self, PyObject **result) {
+    struct as_tasks *tasks = tasks_of(self);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    bool passes_on =
+        type != NULL && ((tasks != NULL && PyErr_GivenExceptionMatches(type, tasks->cancelled_error)) ||
+                         !PyErr_GivenExceptionMatches(type, PyExc_Exception));
+    if (passes_on) {
+        Py_INCREF(type);
+        Py_XINCREF(value);
+        Py_XINCREF(traceback);
+    }
+    PyErr_Restore(type, value, traceback);
+    as_request_finished(self->req);
+    if (passes_on) {
+        Py_CLEAR(self->server->fatal);
+        PyErr_Restore(type, value, traceback);
+        return PYGEN_ERROR;
+    }
+    *result = Py_NewRef(Py_None);
+    return PYGEN_RETURN;
+}
+
+/* coro.throw(*args), in the manner of PyIter_Send. */
+static PySendResult throw_into(PyObject *coro, PyObject *str_throw, PyObject *const *args, Py_ssize_t n,
+                               PyObject **result) {
+    PyObject *throw = PyObject_GetAttr(coro, str_throw);
+    if (throw == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            PyErr_Clear(); /* a plain iterator: the exception goes through it */
+            as_raise_thrown(args, n);
+        }
+        return PYGEN_ERROR;
+    }
+    *result = PyObject_Vectorcall(throw, args, (size_t)n, NULL);
+    Py_DECREF(throw);
+    if (*result != NULL) {
+        return PYGEN_NEXT;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        return PYGEN_ERROR;
+    }
+    PyErr_Clear(); /* the coroutine's way to return; its value is of no interest */
+    *result = Py_NewRef(Py_None);
+    return PYGEN_RETURN;
+}
+
+/* One step of the application in its context: a throw with `n` arguments, or for 0 a send of None. */
+static PySendResult drive(driver *self, PyObject *const *args, Py_ssize_t n, PyObject **result) {
+    PyObject *context = self->context;
+    if (PyContext_Enter(context) < 0) {
+        return PYGEN_ERROR;
+    }
+    Py_INCREF(context);
+    Py_INCREF(self);
+    PySendResult step =
+        n == 0 ? PyIter_Send(self->coro, Py_None, result)
+               : throw_into(self->coro, self->server->state->str.throw, args, n, result);
+    bool ended = step != PYGEN_NEXT;
+    if (ended) {
+        Py_CLEAR(*result);
+        step = end_of_application(self, result);
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyContext_Exit(context) < 0) {
+        PyErr_WriteUnraisable(context);
+    }
+    if (ended) {
+        end_driver(self);
+    }
+    PyErr_Restore(type, value, traceback);
+    Py_DECREF(self);
+    Py_DECREF(context);
+    return step;
+}
+
+static PySendResult driver_step(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result) {
+    driver *self = (driver *)op;
+    *result = NULL;
+    switch ((driver_state)self->state) {
+    case FRESH:
+    case PARKED: /* woken by something else than unpark(): park again */
+        Py_CLEAR(self->parked);
+        return park(self, result);
+    case DRIVING:
+        break;
+    case ENDING:
+        self->state = ENDED;
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    case ENDED:
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        return PYGEN_ERROR;
+    }
+    if (self->pending != NULL && self->pending != Py_None) {
+        *result = self->pending;
+        self->pending = NULL;
+        return PYGEN_NEXT;
+    }
+    /* A bare yield has waited for one round of the loop by now. */
+    Py_CLEAR(self->pending);
+    return drive(self, NULL, 0, result);
+}
+
+/* A driver that was idle goes away with its task. */
+static void forget_idle(driver *self) {
+    struct as_tasks *tasks = tasks_of(self);
+    for (int i = 0; tasks != NULL && i < tasks->nidle; i++) {
+        if (tasks->idle[i] == self) {
+            tasks->idle[i] = tasks->idle[--tasks->nidle];
+            Py_DECREF(self);
+            break;
+        }
+    }
+}
+
+/* The task was cancelled after the application's first step, before it took what that waits for: cancel
+ * that, as Task.cancel() would have done. True: the task is to wait for it. False: no exception if it
+ * could not be cancelled. */
+static bool cancel_pending(driver *self, PyObject *const *args, Py_ssize_t n) {
+    struct as_tasks *tasks = tasks_of(self);
+    if (tasks == NULL || n < 1 || !PyErr_GivenExceptionMatches(args[0], tasks->cancelled_error)) {
+        return false;
+    }
+    PyObject *pending = Py_NewRef(self->pending);
+    PyObject *done = PyObject_CallMethodNoArgs(pending, self->server->state->str.cancel);
+    Py_DECREF(pending);
+    int cancelled = done != NULL ? PyObject_IsTrue(done) : -1;
+    Py_XDECREF(done);
+    return cancelled == 1;
+}
+
+static PyObject *driver_throw(PyObject *op, PyObject *const *args, Py_ssize_t n) {
+    driver *self = (driver *)op;
+    PyObject *result = NULL;
+    if (self->state != DRIVING) {
+        Py_INCREF(self);
+        self->state = ENDED;
+        forget_idle(self);
+        Py_CLEAR(self->parked);
+        Py_CLEAR(self->task);
+        Py_DECREF(self);
+        return as_raise_thrown(args, n);
+    }
+    if (self->pending != NULL && self->pending != Py_None && cancel_pending(self, args, n)) {
+        result = self->pending;
+        self->pending = NULL;
+        return result;
+    }
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    Py_CLEAR(self->pending);
+    PySendResult step = drive(self, args, n, &result);
+    if (step == PYGEN_RETURN) {
+        Py_CLEAR(result);
+        PyErr_SetNone(PyExc_StopIteration);
+    }
+    return result;
+}
+
+static PyObject *driver_send(PyObject *op, PyObject *value) {
+    PyObject *result;
+    PySendResult step = driver_step(op, value, &result);
+    if (step == PYGEN_RETURN) {
+        Py_CLEAR(result);
+        PyErr_SetNone(PyExc_StopIteration);
+    }
+    return result;
+}
+
+static PyObject *driver_iternext(PyObject *op) {
+    PyObject *result;
+    PySendResult step = driver_step(op, Py_None, &result);
+    if (step == PYGEN_RETURN) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+static PyObject *driver_close(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    driver *self = (driver *)op;
+    if (self->state == DRIVING) {
+        PyObject *done = PyObject_CallMethodNoArgs(self->coro, self->server->state->str.close);
+        if (done == NULL) {
+            return NULL;
+        }
+        Py_DECREF(done);
+        if (self->req != NULL) {
+            as_request_abandon(self->req);
+        }
+        end_driver(self);
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- what looks like a coroutine ---- */
+
+/* cr_frame, cr_code and the rest are the application's while it is suspended here. */
+static PyObject *driver_of_coroutine(PyObject *op, void *name) {
+    driver *self = (driver *)op;
+    if (self->coro == NULL) {
+        Py_RETURN_NONE;
+    }
+    PyObject *value = PyObject_GetAttrString(self->coro, (const char *)name);
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear(); /* not a coroutine, some other awaitable */
+        Py_RETURN_NONE;
+    }
+    return value;
+}
+
+static PyObject *driver_flag_of_coroutine(PyObject *op, void *name) {
+    PyObject *value = driver_of_coroutine(op, name);
+    if (value == Py_None) {
+        Py_DECREF(value);
+        Py_RETURN_FALSE;
+    }
+    return value;
+}
+
+static PyObject *driver_name(PyObject *op, void *name) {
+    PyObject *value = driver_of_coroutine(op, name);
+    if (value == Py_None) {
+        Py_DECREF(value);
+        return PyUnicode_FromString("asgi_request");
+    }
+    return value;
+}
+
+static PyGetSetDef driver_getset[] = {
+    {"__name__", driver_name, NULL, NULL, "__name__"},
+    {"__qualname__", driver_name, NULL, NULL, "__qualname__"},
+    {"cr_await", driver_of_coroutine, NULL, NULL, "cr_await"},
+    {"cr_code", driver_of_coroutine, NULL, NULL, "cr_code"},
+    {"cr_frame", driver_of_coroutine, NULL, NULL, "cr_frame"},
+    {"cr_origin", driver_of_coroutine, NULL, NULL, "cr_origin"},
+    {"cr_running", driver_flag_of_coroutine, NULL, NULL, "cr_running"},
+    {"cr_suspended", driver_flag_of_coroutine, NULL, NULL, "cr_suspended"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef driver_methods[] = {
+    {"send", driver_send, METH_O, NULL},
+    {"throw", (PyCFunction)(void (*)(void))driver_throw, METH_FASTCALL, NULL},
+    {"close", driver_close, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static int driver_traverse(PyObject *op, visitproc visit, void *arg) {
+    driver *self = (driver *)op;
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->server);
+    Py_VISIT(self->task);
+    Py_VISIT(self->parked);
+    Py_VISIT(self->coro);
+    Py_VISIT(self->context);
+    Py_VISIT(self->pending);
+    Py_VISIT(self->req);
+    return 0;
+}
+
+static int driver_clear(PyObject *op) {
+    driver *self = (driver *)op;
+    if (self->req != NULL) {
+        as_request_abandon(self->req);
+    }
+    end_driver(self);
+    Py_CLEAR(self->parked);
+    Py_CLEAR(self->server);
+    return 0;
+}
+
+static void driver_dealloc(PyObject *op) {
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    driver_clear(op);
+    PyObject_GC_Del(op);
+    Py_DECREF(type);
+}
+
+static PyType_Slot driver_slots[] = {
+    {Py_tp_dealloc, driver_dealloc},   {Py_tp_traverse, driver_traverse},
+    {Py_tp_clear, driver_clear},       {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, driver_iternext}, {Py_tp_methods, driver_methods},
+    {Py_tp_getset, driver_getset},     {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, driver_step},         {0, NULL},
+};
+
+static PyType_Spec driver_spec = {
+    .name = "asgiserver._core.Driver",
+    .basicsize = sizeof(driver),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = driver_slots,
+};
+
+int as_task_add_type(PyObject *module, as_module_state *state) {
+    state->driver_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &driver_spec, NULL);
+    return state->driver_type != NULL ? 0 : -1;
+}
+
+/* ---- per server ---- */
+
+static struct as_tasks *tasks_of(const driver *self) {
+    return self->server != NULL ? as_asgi_tasks(self->server) : NULL;
+}
+
+static int import_names(struct as_tasks *tasks) {
+    PyObject *module = PyImport_ImportModule("asyncio.tasks");
+    PyObject *exceptions = module != NULL ? PyImport_ImportModule("asyncio.exceptions") : NULL;
+    int failed =
+        exceptions == NULL ||
+        (tasks->task_type = PyObject_GetAttrString(module, "Task")) == NULL ||
+        (tasks->enter = PyObject_GetAttrString(module, "_enter_task")) == NULL ||
+        (tasks->leave = PyObject_GetAttrString(module, "_leave_task")) == NULL ||
+        (tasks->register_task = PyObject_GetAttrString(module, "_register_task")) == NULL ||
+        (tasks->unregister_task = PyObject_GetAttrString(module, "_unregister_task")) == NULL ||
+        (tasks->cancelled_error = PyObject_GetAttrString(exceptions, "CancelledError")) == NULL ||
+        (tasks->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL ||
+        (tasks->str_blocking = PyUnicode_InternFromString("_asyncio_future_blocking")) == NULL ||
+        (tasks->str_log_destroy = PyUnicode_InternFromString("_log_destroy_pending")) == NULL ||
+        (tasks->str_callbacks = PyUnicode_InternFromString("_callbacks")) == NULL;
+    Py_XDECREF(module);
+    Py_XDECREF(exceptions);
+    return failed ? -1 : 0;
+}
+
+struct as_tasks *as_tasks_new(as_server *server) {
+    struct as_tasks *tasks = PyMem_Calloc(1, sizeof(*tasks));
+    if (tasks == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    tasks->server = server;
+    if (import_names(tasks) < 0) {
+        as_tasks_free(tasks);
+        return NULL;
+    }
+    return tasks;
+}
+
+void as_tasks_free(struct as_tasks *tasks) {
+    if (tasks == NULL) {
+        return;
+    }
+    while (tasks->nidle > 0) {
+        driver *self = tasks->idle[--tasks->nidle];
+        self->state = ENDING;
+        Py_CLEAR(self->parked);
+        Py_CLEAR(self->task);
+        Py_DECREF(self);
+    }
+    Py_CLEAR(tasks->task_type);
+    Py_CLEAR(tasks->enter);
+    Py_CLEAR(tasks->leave);
+    Py_CLEAR(tasks->register_task);
+    Py_CLEAR(tasks->unregister_task);
+    Py_CLEAR(tasks->cancelled_error);
+    Py_CLEAR(tasks->loop_keyword);
+    Py_CLEAR(tasks->str_blocking);
+    Py_CLEAR(tasks->str_log_destroy);
+    Py_CLEAR(tasks->str_callbacks);
+    PyMem_Free(tasks);
+}
+
+int as_tasks_traverse(struct as_tasks *tasks, visitproc visit, void *arg) {
+    for (int i = 0; tasks != NULL && i < tasks->nidle; i++) {
+        Py_VISIT(tasks->idle[i]);
+    }
+    return 0;
+}

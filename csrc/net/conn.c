@@ -1,0 +1,525 @@
+/* A connection's life:
+ *
+ *   open -> (readable: read, feed -> work)* -> [linger: shut down, read and drop] -> close
+ *
+ * `work` is the one place that looks at what the protocol wants (as_h1_get_phase, as_h1_wants_read, `out`)
+ * and makes the socket's watcher and the timeout follow; it runs at the end of every event, and from the
+ * loop's todo list for what happened outside of events. */
+#include "net/conn.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "net/listener.h"
+
+#define READ_ROUNDS 8u                           /* full read buffers before others are served */
+#define WORK_ROUNDS 8u                           /* drained and filled again, before others … */
+#define FLUSH_MAX ((uint64_t)1024 * 1024)        /* bytes written, before others … */
+#define LINGER_BYTES ((uint32_t)64 * 1024 * 1024) /* dropped before the connection is closed anyway */
+#define LINGER_TIMES 15u                         /* timeout_linger in all, if bytes keep coming */
+
+/* What a connection can run out of time for. */
+typedef enum wait_kind {
+    WAIT_NONE, /* nothing is expected of the client */
+    WAIT_HEAD,
+    WAIT_BODY,
+    WAIT_KEEP_ALIVE,
+    WAIT_WRITE,
+    WAIT_LINGER
+} wait_kind;
+
+/* What restarts a timeout that is already running. */
+enum { GOT_BYTES = 1, GOT_REQUEST = 2, WROTE = 4 };
+
+static const uint8_t restarted_by[] = {
+    [WAIT_NONE] = 0,
+    [WAIT_HEAD] = GOT_REQUEST, /* the head as a whole, however slowly its bytes drip in */
+    [WAIT_BODY] = GOT_BYTES,
+    [WAIT_KEEP_ALIVE] = GOT_REQUEST,
+    [WAIT_WRITE] = WROTE,
+    [WAIT_LINGER] = GOT_BYTES,
+};
+
+struct as_conn {
+    uv_poll_t poll;
+    as_h1 h1;
+    as_conn_info info;
+    as_transport transport;
+    as_loop *loop;
+    as_link all, todo;
+    as_timeout timeout;
+    uint64_t linger_end;  /* milliseconds */
+    uint32_t linger_left; /* bytes */
+    as_err cut;           /* why it must be closed without ado */
+    uint8_t interest;     /* what the watcher looks for: UV_READABLE … */
+    uint8_t waiting;      /* wait_kind whose timeout runs */
+    uint8_t progress;     /* GOT_BYTES … since the timeout was looked at */
+    bool flushing;
+    bool resume; /* the gateway did something between events */
+    bool drain;  /* as_h1_drain is due */
+    bool lingering;
+    bool closed;
+    char server[]; /* AS_ADDRESS_MAX bytes behind a wildcard listener, else nothing */
+};
+
+static as_conn *conn_of(as_h1 *h1) {
+    return AS_OWNER(h1, as_conn, h1);
+}
+
+static void enqueue(as_conn *conn) {
+    if (!as__link_linked(&conn->todo)) {
+        as__list_push(&conn->loop->todo, &conn->todo);
+    }
+    as__loop_again(conn->loop);
+}
+
+/* --- closing ------------------------------------------------------------------------------------ */
+
+static void on_uv_closed(uv_handle_t *handle) {
+    free(AS_OWNER(handle, as_conn, poll));
+}
+
+/* A close that the client sees as a reset, so that it takes no part of an answer for the whole. */
+static void set_reset(as_conn *conn) {
+    if (!conn->info.is_unix) {
+        struct linger now = {.l_onoff = 1, .l_linger = 0};
+        (void)setsockopt(conn->transport.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    }
+}
+
+static void close_now(as_conn *conn, as_err why, bool reset) {
+    if (conn->closed) {
+        return;
+    }
+    as_loop *loop = conn->loop;
+    conn->closed = true; /* the handlers below reach the connection no more */
+    as__link_remove(&conn->todo);
+    as__link_remove(&conn->all);
+    as__timeout_remove(&loop->wheel, &conn->timeout);
+    loop->nconns--;
+    as_h1_fini(&conn->h1, why);
+    if (loop->config.handlers->on_close != NULL) {
+        loop->config.handlers->on_close(loop->config.ctx, &conn->info);
+    }
+    if (reset) {
+        set_reset(conn);
+    }
+    uv_close((uv_handle_t *)&conn->poll, on_uv_closed);
+    conn->transport.ops->close(&conn->transport);
+    as__loop_conn_gone(loop);
+}
+
+/* --- reading ------------------------------------------------------------------------------------ */
+
+/* Reads what is there and feeds it; bounded, so that one client cannot keep the others waiting. */
+static void read_and_feed(as_conn *conn) {
+    as_loop *loop = conn->loop;
+    for (unsigned round = 0; round < READ_ROUNDS; round++) {
+        int eof = 0;
+        ssize_t n = conn->transport.ops->read(&conn->transport, loop->read_buf, AS_READ_BUFFER, &eof);
+        if (n < 0) {
+            conn->cut = (as_err)n;
+            return;
+        }
+        if (eof) {
+            as_h1_eof(&conn->h1);
+            return;
+        }
+        if (n == 0) {
+            return;
+        }
+        uint64_t requests = loop->env.requests_total;
+        as_h1_feed(&conn->h1, loop->read_buf, (size_t)n);
+        conn->progress |= GOT_BYTES;
+        if (loop->env.requests_total != requests) {
+            conn->progress |= GOT_REQUEST;
+        }
+        if ((size_t)n < AS_READ_BUFFER || conn->cut != AS_OK || !as_h1_wants_read(&conn->h1)) {
+            return;
+        }
+    }
+}
+
+/* Reads and drops what a client still sends after our last answer; at its end, the connection is cut. */
+static void read_and_drop(as_conn *conn) {
+    for (unsigned round = 0; round < READ_ROUNDS; round++) {
+        int eof = 0;
+        ssize_t n = conn->transport.ops->read(&conn->transport, conn->loop->read_buf, AS_READ_BUFFER,
+                                              &eof);
+        if (n < 0 || eof || (size_t)n >= conn->linger_left) {
+            conn->cut = AS_E_CLOSED;
+            return;
+        }
+        if (n == 0) {
+            return;
+        }
+        conn->linger_left -= (uint32_t)n;
+        conn->progress |= GOT_BYTES;
+    }
+}
+
+/* --- writing ------------------------------------------------------------------------------------ */
+
+/* The front of `out` to the kernel, once; `full`: the kernel takes no more now. */
+static as_err write_once(as_conn *conn, const as_out *out, bool *full) {
+    as_transport *t = &conn->transport;
+    ssize_t n;
+    if (out->nvec > 0) {
+        n = t->ops->writev(t, out->vec, out->nvec);
+        *full = n >= 0 && (uint64_t)n < out->n;
+    }
+    else {
+        n = t->ops->sendfile(t, out->fd, out->off, out->n < FLUSH_MAX ? out->n : FLUSH_MAX);
+        *full = n == 0;
+    }
+    if (n < 0) {
+        return (as_err)n;
+    }
+    if (n > 0) {
+        conn->progress |= WROTE;
+        as_outq_taken(&conn->h1.out, (uint64_t)n);
+    }
+    return AS_OK;
+}
+
+/* Writes until the queue is empty or the kernel is full; bounded: for what is left then, the watcher
+ * comes back at once. */
+static void flush(as_conn *conn) {
+    if (conn->flushing || conn->cut != AS_OK || conn->h1.out.size == 0) {
+        return;
+    }
+    conn->flushing = true; /* as_outq_taken may run Python, which may write */
+    uint64_t written = 0;
+    bool full = false;
+    as_out out;
+    while (!full && written < FLUSH_MAX && as_outq_peek(&conn->h1.out, &out)) {
+        uint64_t before = conn->h1.out.size;
+        conn->cut = write_once(conn, &out, &full);
+        if (conn->cut != AS_OK) {
+            break;
+        }
+        written += before - conn->h1.out.size;
+    }
+    conn->flushing = false;
+}
+
+as_err as__conn_flush(as_h1 *h1) {
+    as_conn *conn = conn_of(h1);
+    if (conn->closed) {
+        return AS_E_CLOSED;
+    }
+    flush(conn);
+    if (conn->cut != AS_OK) {
+        enqueue(conn);
+        return AS_E_CLOSED;
+    }
+    return AS_OK;
+}
+
+/* --- timeouts ----------------------------------------------------------------------------------- */
+
+static wait_kind waits_for(const as_conn *conn) {
+    if (conn->lingering) {
+        return WAIT_LINGER;
+    }
+    if (conn->h1.out.size > 0) {
+        return WAIT_WRITE;
+    }
+    switch (as_h1_get_phase(&conn->h1)) {
+    case AS_H1_IDLE:
+        return conn->h1.served ? WAIT_KEEP_ALIVE : WAIT_HEAD;
+    case AS_H1_HEAD:
+        return WAIT_HEAD;
+    case AS_H1_BODY:
+        return WAIT_BODY;
+    default:
+        return WAIT_NONE;
+    }
+}
+
+static uint32_t time_for(const as_limits *limits, wait_kind kind) {
+    switch (kind) {
+    case WAIT_HEAD:
+        return limits->timeout_request_head;
+    case WAIT_BODY:
+        return limits->timeout_request_body;
+    case WAIT_KEEP_ALIVE:
+        return limits->timeout_keep_alive;
+    case WAIT_WRITE:
+        return limits->timeout_write;
+    case WAIT_LINGER:
+        return limits->timeout_linger;
+    default:
+        return 0;
+    }
+}
+
+static void set_timeout(as_conn *conn) {
+    as_loop *loop = conn->loop;
+    wait_kind kind = waits_for(conn);
+    bool restart = kind != conn->waiting || (conn->progress & restarted_by[kind]) != 0;
+    conn->progress = 0;
+    if (!restart) {
+        return;
+    }
+    conn->waiting = (uint8_t)kind;
+    uint32_t time = time_for(&loop->limits, kind);
+    if (time == 0) {
+        as__timeout_clear(&conn->timeout);
+        return;
+    }
+    uint64_t now = as__loop_now(loop), deadline = now + time;
+    if (kind == WAIT_LINGER && deadline > conn->linger_end) {
+        deadline = conn->linger_end;
+    }
+    as__timeout_set(&loop->wheel, &conn->timeout, now, deadline);
+}
+
+/* --- the watcher -------------------------------------------------------------------------------- */
+
+static void on_event(uv_poll_t *handle, int status, int events);
+
+static uint8_t wanted_interest(const as_conn *conn) {
+    uint8_t interest = 0;
+    if (conn->lingering || as_h1_wants_read(&conn->h1)) {
+        interest |= UV_READABLE;
+    }
+    if (conn->h1.out.size > 0) {
+        interest |= UV_WRITABLE;
+    }
+    /* Where neither is wanted (the client has half-closed, or sends faster than the application
+     * reads), a reset must be seen nevertheless: priority data is what no client sends. */
+    return interest != 0 ? interest : UV_PRIORITIZED;
+}
+
+static void watch(as_conn *conn) {
+    uint8_t interest = wanted_interest(conn);
+    if (interest != conn->interest) {
+        conn->interest = interest;
+        if (uv_poll_start(&conn->poll, interest, on_event) != 0) {
+            conn->cut = AS_E_IO;
+            enqueue(conn);
+        }
+        as__loop_again(conn->loop);
+    }
+}
+
+/* --- work --------------------------------------------------------------------------------------- */
+
+/* Our side is finished, but closing now would make the kernel answer bytes that are still under way
+ * with a reset, which can destroy our last answer before the client has read it (RFC 9112, 9.6). */
+static bool start_lingering(as_conn *conn) {
+    uint32_t time = conn->loop->limits.timeout_linger;
+    if (!as_h1_wants_linger(&conn->h1) || conn->h1.eof || time == 0) {
+        return false;
+    }
+    conn->lingering = true;
+    conn->linger_left = LINGER_BYTES;
+    conn->linger_end = as__loop_now(conn->loop) + (uint64_t)time * LINGER_TIMES;
+    conn->transport.ops->shutdown(&conn->transport);
+    return true;
+}
+
+/* The gateway can be told to write on. */
+static bool drain_due(const as_conn *conn) {
+    return conn->h1.above_high && conn->h1.out.size <= conn->loop->limits.limit_write_buffer / 4;
+}
+
+/* Lets the protocol and the gateway go on. */
+static void resume(as_conn *conn) {
+    uint64_t requests = conn->loop->env.requests_total;
+    as_h1_resume(&conn->h1);
+    if (conn->loop->env.requests_total != requests) {
+        conn->progress |= GOT_REQUEST;
+    }
+}
+
+/* Writes, and lets a gateway that waited for it write on. */
+static void flush_and_resume(as_conn *conn) {
+    for (unsigned round = 0; round < WORK_ROUNDS; round++) {
+        flush(conn);
+        if (conn->cut != AS_OK || !drain_due(conn)) {
+            return;
+        }
+        resume(conn);
+    }
+    enqueue(conn);
+}
+
+static bool is_finished(as_conn *conn) {
+    as_h1_phase phase = as_h1_get_phase(&conn->h1);
+    return phase == AS_H1_DEAD || (phase == AS_H1_CLOSING && conn->h1.out.size == 0 &&
+                                   !conn->lingering && !start_lingering(conn));
+}
+
+/* Makes everything follow what the protocol wants now. Frees `conn` when that is its end. */
+static void work(as_conn *conn) {
+    if (conn->cut == AS_OK && !conn->lingering) {
+        flush_and_resume(conn);
+    }
+    if (conn->cut != AS_OK) {
+        /* A client that left, and an idle connection, take nothing amiss. */
+        bool reset = conn->h1.ex != NULL || conn->h1.out.size > 0;
+        close_now(conn, conn->cut, reset);
+        return;
+    }
+    if (is_finished(conn)) {
+        bool dead = as_h1_get_phase(&conn->h1) == AS_H1_DEAD;
+        close_now(conn, conn->h1.error != AS_OK ? conn->h1.error : AS_E_CLOSED, dead);
+        return;
+    }
+    watch(conn);
+    set_timeout(conn);
+}
+
+void as__conn_work(as_link *todo) {
+    as_conn *conn = AS_OWNER(todo, as_conn, todo);
+    if (conn->cut == AS_OK && !conn->lingering) {
+        if (conn->drain) {
+            conn->drain = false;
+            as_h1_drain(&conn->h1);
+        }
+        if (conn->resume) {
+            conn->resume = false;
+            resume(conn);
+        }
+    }
+    work(conn);
+}
+
+/* Neither readable nor writable was asked for: a reset, a hang-up, or urgent data that nobody wants. */
+static void on_priority(as_conn *conn) {
+    int error = 0;
+    socklen_t len = sizeof(error);
+    char byte;
+    if (getsockopt(conn->transport.fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error != 0 ||
+        recv(conn->transport.fd, &byte, 1, MSG_OOB | MSG_DONTWAIT) != 1) {
+        conn->cut = AS_E_RESET;
+    }
+}
+
+static void on_event(uv_poll_t *handle, int status, int events) {
+    as_conn *conn = AS_OWNER(handle, as_conn, poll);
+    if (conn->closed) {
+        return;
+    }
+    if (status < 0) {
+        conn->cut = AS_E_RESET; /* libuv's way to say EPOLLERR */
+    }
+    else if (conn->cut == AS_OK && (events & UV_READABLE) != 0) {
+        if (conn->lingering) {
+            read_and_drop(conn);
+        }
+        else {
+            read_and_feed(conn);
+        }
+    }
+    else if (conn->cut == AS_OK && (events & UV_PRIORITIZED) != 0) {
+        on_priority(conn);
+    }
+    work(conn);
+}
+
+void as__conn_expire(as_timeout *timeout) {
+    as_conn *conn = AS_OWNER(timeout, as_conn, timeout);
+    wait_kind kind = (wait_kind)conn->waiting;
+    conn->waiting = WAIT_NONE;
+    switch (kind) {
+    case WAIT_WRITE:
+        conn->cut = AS_E_TIMEOUT_WRITE;
+        break;
+    case WAIT_LINGER:
+        conn->cut = AS_E_CLOSED;
+        break;
+    default:
+        as_h1_timeout(&conn->h1);
+        break;
+    }
+    work(conn);
+}
+
+/* --- from outside of events --------------------------------------------------------------------- */
+
+/* Nothing is left to do that needs the loop: the usual case of an answer that is written at once. */
+static bool is_settled(const as_conn *conn) {
+    const as_h1 *h1 = &conn->h1;
+    return conn->cut == AS_OK && h1->phase < AS_H1_CLOSING && h1->pending.len == 0 && !h1->eof &&
+           !h1->above_high && wanted_interest(conn) == conn->interest;
+}
+
+void as__conn_notify(as_h1 *h1) {
+    as_conn *conn = conn_of(h1);
+    if (conn->closed) {
+        return;
+    }
+    flush(conn);
+    if (is_settled(conn)) {
+        set_timeout(conn);
+        as__loop_timer(conn->loop);
+        return;
+    }
+    conn->resume = true;
+    enqueue(conn);
+}
+
+void as__conn_drain_all(as_loop *loop) {
+    for (as_link *at = loop->conns.next; at != &loop->conns; at = at->next) {
+        as_conn *conn = AS_OWNER(at, as_conn, all);
+        conn->drain = true;
+        enqueue(conn);
+    }
+}
+
+unsigned as__conn_cut_all(as_loop *loop) {
+    unsigned exchanges = 0;
+    for (as_link *at = loop->conns.next; at != &loop->conns; at = at->next) {
+        as_conn *conn = AS_OWNER(at, as_conn, all);
+        exchanges += conn->h1.ex != NULL;
+        if (conn->cut == AS_OK) {
+            conn->cut = AS_E_SHUTDOWN;
+        }
+        enqueue(conn);
+    }
+    return exchanges;
+}
+
+/* --- opening ------------------------------------------------------------------------------------ */
+
+static void describe(as_conn *conn, const as_listener *listener, const struct sockaddr *peer) {
+    as_conn_info *info = &conn->info;
+    info->is_unix = listener->is_unix;
+    info->is_tls = listener->is_tls;
+    info->server = listener->server;
+    info->server_port = listener->port;
+    as__format_address(peer, info->client, &info->client_port);
+    if (listener->wildcard) {
+        struct sockaddr_storage own = {.ss_family = AF_UNSPEC};
+        socklen_t len = sizeof(own);
+        (void)getsockname(conn->transport.fd, (struct sockaddr *)&own, &len);
+        as__format_address((struct sockaddr *)&own, conn->server, &info->server_port);
+        info->server = conn->server;
+    }
+}
+
+as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd, const struct sockaddr *peer) {
+    as_conn *conn = calloc(1, sizeof(*conn) + (listener->wildcard ? AS_ADDRESS_MAX : 0));
+    if (conn == NULL || uv_poll_init(&loop->uv, &conn->poll, fd) != 0) {
+        free(conn);
+        (void)close(fd);
+        return AS_E_NOMEM;
+    }
+    conn->loop = loop;
+    as__link_init(&conn->todo);
+    as__timeout_init(&conn->timeout);
+    as_tcp_transport_init(&conn->transport, fd);
+    describe(conn, listener, peer);
+    as_h1_init(&conn->h1, &loop->env, &conn->info);
+    as__list_push(&loop->conns, &conn->all);
+    loop->nconns++;
+    loop->conns_total++;
+    watch(conn);
+    set_timeout(conn);
+    return AS_OK;
+}

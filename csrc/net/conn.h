@@ -1,0 +1,36 @@
+/* One connection: its socket, its place in the loop, its timeouts, and the protocol that it feeds.
+ *
+ * Owner: the loop, through as_loop.conns. It is closed, and thereby freed, only by as__conn_work and by
+ * the loop's own callbacks: places with no handler on the stack. Whoever finds it broken elsewhere calls
+ * as__conn_cut. */
+#ifndef AS_NET_CONN_H
+#define AS_NET_CONN_H
+
+#include <sys/socket.h>
+
+#include "http/http1.h"
+#include "net/list.h"
+#include "net/loop_internal.h"
+#include "net/timeout.h"
+#include "net/transport.h"
+
+typedef struct as_conn as_conn;
+struct as_listener;
+
+/* Takes over `fd`, also when it fails. */
+as_err as__conn_open(as_loop *loop, const struct as_listener *listener, int fd,
+                     const struct sockaddr *peer);
+/* Does what is due: resumes, writes, watches, closes. May run handlers and free `conn`. */
+void as__conn_work(as_link *todo);
+/* Its deadline has come. May run handlers and free the connection. */
+void as__conn_expire(as_timeout *timeout);
+/* For all connections of the loop; the work itself is done from as_loop_poll. */
+void as__conn_drain_all(as_loop *loop);
+/* Returns how many exchanges are cut by it. */
+unsigned as__conn_cut_all(as_loop *loop);
+
+/* as_h1_env's two calls. */
+void as__conn_notify(as_h1 *h1);
+as_err as__conn_flush(as_h1 *h1);
+
+#endif

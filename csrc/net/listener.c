@@ -1,0 +1,230 @@
+#include "net/listener.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "net/conn.h"
+
+#define ACCEPT_MAX 64u   /* connections taken at once, before the others are served again */
+#define RETRY_AFTER 500u /* milliseconds without a connection that closed, then accepting is tried */
+
+void as__format_address(const struct sockaddr *address, char *out, uint16_t *port) {
+    out[0] = '\0';
+    *port = 0;
+    if (address->sa_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address;
+        (void)inet_ntop(AF_INET, &in->sin_addr, out, AS_ADDRESS_MAX);
+        *port = ntohs(in->sin_port);
+    }
+    else if (address->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)address;
+        *port = ntohs(in6->sin6_port);
+        if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
+            (void)inet_ntop(AF_INET, &in6->sin6_addr.s6_addr[12], out, AS_ADDRESS_MAX);
+            return;
+        }
+        (void)inet_ntop(AF_INET6, &in6->sin6_addr, out, AS_ADDRESS_MAX);
+        char zone[IF_NAMESIZE];
+        if (IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr) &&
+            if_indextoname(in6->sin6_scope_id, zone) != NULL) {
+            size_t n = strlen(out);
+            (void)snprintf(out + n, AS_ADDRESS_MAX - n, "%%%s", zone);
+        }
+    }
+}
+
+static bool is_wildcard(const struct sockaddr *address) {
+    if (address->sa_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address;
+        return in->sin_addr.s_addr == htonl(INADDR_ANY);
+    }
+    if (address->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)address;
+        return IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr);
+    }
+    return false;
+}
+
+/* A path is not always terminated; that of an abstract socket starts with a NUL, usually written '@'. */
+static void format_path(const struct sockaddr_un *address, socklen_t len, char out[AS_SERVER_MAX]) {
+    size_t n = len > offsetof(struct sockaddr_un, sun_path)
+                   ? (size_t)len - offsetof(struct sockaddr_un, sun_path)
+                   : 0;
+    memcpy(out, address->sun_path, n);
+    out[n] = '\0';
+    if (n > 0 && out[0] == '\0') {
+        out[0] = '@';
+    }
+}
+
+/* Stops accepting until as__listeners_resume. `why` goes to the log, once until the queue of waiting
+ * clients was empty again. */
+static void pause_accepting(as_loop *loop, const char *why) {
+    if (loop->accept_paused) {
+        return;
+    }
+    loop->accept_paused = true;
+    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
+        as_listener *listener = AS_OWNER(at, as_listener, link);
+        if (!listener->closed) {
+            (void)uv_poll_stop(&listener->poll);
+        }
+    }
+    if (!loop->accept_noticed) {
+        loop->accept_noticed = true;
+        char text[160];
+        (void)snprintf(text, sizeof(text), "accepting connections stopped: %s", why);
+        as__loop_notice(loop, text);
+    }
+}
+
+static void pause_and_retry(as_loop *loop, int error) {
+    pause_accepting(loop, strerror(error));
+    uint64_t now = as__loop_now(loop);
+    as__timeout_set(&loop->wheel, &loop->accept_retry, now, now + RETRY_AFTER);
+}
+
+/* Errors of the one connection that was about to be accepted (accept(2)): the next one may be fine. */
+static bool concerns_one_client(int error) {
+    switch (error) {
+    case EINTR:
+    case ECONNABORTED:
+    case EPROTO:
+    case EPERM: /* a firewall rule */
+    case ENETDOWN:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case EOPNOTSUPP:
+    case ENETUNREACH:
+    case ETIMEDOUT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* One connection; false: no more now. */
+static bool accept_one(as_listener *listener) {
+    as_loop *loop = listener->loop;
+    uint32_t limit = loop->limits.limit_connections;
+    if (limit != 0 && loop->nconns >= limit) {
+        pause_accepting(loop, "as many connections as limit_connections allows");
+        return false;
+    }
+    struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
+    socklen_t len = sizeof(peer);
+    int fd = accept4(listener->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+        if (as__conn_open(loop, listener, fd, (struct sockaddr *)&peer) != AS_OK) {
+            pause_and_retry(loop, ENOMEM);
+            return false;
+        }
+        return true;
+    }
+    if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        if (loop->accept_noticed) {
+            loop->accept_noticed = false;
+            as__loop_notice(loop, "accepting connections goes on");
+        }
+        return false;
+    }
+    if (concerns_one_client(errno)) {
+        return true;
+    }
+    pause_and_retry(loop, errno);
+    return false;
+}
+
+static void on_readable(uv_poll_t *handle, int status, int events) {
+    (void)events;
+    as_listener *listener = AS_OWNER(handle, as_listener, poll);
+    if (status < 0) {
+        pause_and_retry(listener->loop, -status);
+        return;
+    }
+    for (unsigned i = 0; i < ACCEPT_MAX && accept_one(listener); i++) {
+    }
+}
+
+static as_err describe(as_listener *listener) {
+    struct sockaddr_storage address;
+    socklen_t len = sizeof(address);
+    if (getsockname(listener->fd, (struct sockaddr *)&address, &len) != 0) {
+        return AS_E_IO;
+    }
+    listener->is_unix = address.ss_family == AF_UNIX;
+    if (listener->is_unix) {
+        format_path((struct sockaddr_un *)&address, len, listener->server);
+        return AS_OK;
+    }
+    as__format_address((struct sockaddr *)&address, listener->server, &listener->port);
+    listener->wildcard = is_wildcard((struct sockaddr *)&address);
+    /* Answers leave in whole batches: waiting for more to send with them only costs time. Accepted
+     * sockets inherit the option on Linux, where this saves a call for each of them. */
+    int on = 1;
+    (void)setsockopt(listener->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    return AS_OK;
+}
+
+as_err as__listener_open(as_loop *loop, int fd, bool is_tls) {
+    as_listener *listener = calloc(1, sizeof(*listener));
+    if (listener == NULL) {
+        return AS_E_NOMEM;
+    }
+    listener->loop = loop;
+    listener->fd = fd;
+    listener->is_tls = is_tls;
+    as_err err = describe(listener);
+    if (err != AS_OK || uv_poll_init(&loop->uv, &listener->poll, fd) != 0) {
+        free(listener);
+        return err != AS_OK ? err : AS_E_IO;
+    }
+    as__list_push(&loop->listeners, &listener->link);
+    if (!loop->accept_paused) {
+        (void)uv_poll_start(&listener->poll, UV_READABLE, on_readable);
+    }
+    as__loop_again(loop);
+    return AS_OK;
+}
+
+void as__listeners_close(as_loop *loop) {
+    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
+        as_listener *listener = AS_OWNER(at, as_listener, link);
+        if (!listener->closed) {
+            listener->closed = true;
+            uv_close((uv_handle_t *)&listener->poll, NULL);
+        }
+    }
+    as__timeout_remove(&loop->wheel, &loop->accept_retry);
+}
+
+void as__listeners_resume(as_loop *loop) {
+    if (!loop->accept_paused) {
+        return;
+    }
+    loop->accept_paused = false;
+    as__timeout_remove(&loop->wheel, &loop->accept_retry);
+    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
+        as_listener *listener = AS_OWNER(at, as_listener, link);
+        if (!listener->closed) {
+            (void)uv_poll_start(&listener->poll, UV_READABLE, on_readable);
+        }
+    }
+    as__loop_again(loop);
+}
+
+void as__listeners_free(as_loop *loop) {
+    as_link *link;
+    while ((link = as__list_pop(&loop->listeners)) != NULL) {
+        free(AS_OWNER(link, as_listener, link));
+    }
+}

@@ -1,0 +1,344 @@
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "net/conn.h"
+#include "net/listener.h"
+#include "net/loop_internal.h"
+
+#define POOL_BLOCKS 64u /* of AS_BUF_BLOCK bytes are kept for the next writers */
+#define POLL_ROUNDS 8u  /* in one as_loop_poll, before the driver gets its turn */
+
+/* --- time --------------------------------------------------------------------------------------- */
+
+/* The coarse clocks cost no more than a function call; their few milliseconds do not matter here. */
+uint64_t as__loop_now(as_loop *loop) {
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    loop->now = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+    return loop->now;
+}
+
+static void tick_date(as_loop *loop) {
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+    as_response_defaults_tick(&loop->defaults, (int64_t)ts.tv_sec);
+}
+
+/* --- hooks -------------------------------------------------------------------------------------- */
+
+void as__loop_again(as_loop *loop) {
+    loop->again = true;
+    if (loop->polling || loop->woken) {
+        return;
+    }
+    loop->woken = true;
+    if (loop->config.wake != NULL) {
+        loop->config.wake(loop->config.ctx);
+    }
+}
+
+void as__loop_timer(as_loop *loop) {
+    if (loop->polling) {
+        return; /* as_loop_poll looks at its end */
+    }
+    if (loop->wheel.count == 0) {
+        loop->timer_told = false;
+    }
+    else if (!loop->timer_told) {
+        loop->timer_told = true;
+        if (loop->config.timer != NULL) {
+            loop->config.timer(loop->config.ctx);
+        }
+    }
+}
+
+void as__loop_notice(as_loop *loop, const char *text) {
+    if (loop->config.notice != NULL) {
+        loop->config.notice(loop->config.ctx, text);
+    }
+}
+
+void as__loop_conn_gone(as_loop *loop) {
+    as__loop_again(loop); /* libuv frees a closed handle in its next run */
+    if (!loop->env.draining) {
+        as__listeners_resume(loop);
+    }
+}
+
+static void tell_drained(as_loop *loop) {
+    if (loop->env.draining && loop->nconns == 0 && !loop->drained_told) {
+        loop->drained_told = true;
+        if (loop->config.drained != NULL) {
+            loop->config.drained(loop->config.ctx);
+        }
+    }
+}
+
+/* --- life --------------------------------------------------------------------------------------- */
+
+static void on_wakeup(uv_poll_t *handle, int status, int events) {
+    (void)status;
+    (void)events;
+    uint64_t count;
+    ssize_t n = read(AS_OWNER(handle, as_loop, wakeup)->wakeup_fd, &count, sizeof(count));
+    (void)n; /* it only had to end the wait */
+}
+
+static int init_wakeup(as_loop *loop) {
+    loop->wakeup_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (loop->wakeup_fd < 0) {
+        return -errno;
+    }
+    int err = uv_poll_init(&loop->uv, &loop->wakeup, loop->wakeup_fd);
+    if (err == 0) {
+        err = uv_poll_start(&loop->wakeup, UV_READABLE, on_wakeup);
+    }
+    return err;
+}
+
+static as_err init_env(as_loop *loop, const as_loop_config *config) {
+    as_err err = as_response_defaults_init(&loop->defaults, loop->limits.server_header,
+                                           loop->limits.date_header, config->headers,
+                                           config->nheaders);
+    if (err != AS_OK) {
+        return err;
+    }
+    loop->env = (as_h1_env){
+        .limits = &loop->limits,
+        .handlers = config->handlers,
+        .ctx = config->ctx,
+        .defaults = &loop->defaults,
+        .pool = &loop->pool,
+        .notify = as__conn_notify,
+        .flush = as__conn_flush,
+    };
+    err = as_h1_env_init(&loop->env);
+    if (err != AS_OK) {
+        as_response_defaults_fini(&loop->defaults);
+    }
+    return err;
+}
+
+static void init_fields(as_loop *loop, const as_loop_config *config) {
+    loop->config = *config;
+    loop->config.headers = NULL;
+    loop->config.nheaders = 0;
+    loop->limits = config->limits;
+    loop->wakeup_fd = -1;
+    as__link_init(&loop->conns);
+    as__link_init(&loop->todo);
+    as__link_init(&loop->listeners);
+    as__timeout_init(&loop->accept_retry);
+    as__wheel_init(&loop->wheel, as__loop_now(loop));
+    as_buf_pool_init(&loop->pool, POOL_BLOCKS);
+}
+
+/* Runs until libuv has let go of every closed handle. */
+static void close_uv(as_loop *loop) {
+    while (uv_loop_close(&loop->uv) == UV_EBUSY) {
+        (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
+    }
+    if (loop->wakeup_fd >= 0) {
+        (void)close(loop->wakeup_fd);
+    }
+}
+
+as_loop *as_loop_new(const as_loop_config *config) {
+    int err = -ENOMEM;
+    as_loop *loop = calloc(1, sizeof(*loop));
+    if (loop == NULL) {
+        goto failed;
+    }
+    init_fields(loop, config);
+    loop->read_buf = malloc(AS_READ_BUFFER);
+    if (loop->read_buf == NULL || init_env(loop, config) != AS_OK) {
+        goto failed_memory;
+    }
+    err = uv_loop_init(&loop->uv);
+    if (err != 0) {
+        goto failed_uv;
+    }
+    err = init_wakeup(loop);
+    if (err != 0) {
+        goto failed_wakeup;
+    }
+    tick_date(loop);
+    (void)uv_run(&loop->uv, UV_RUN_NOWAIT); /* the kernel gets to know the wakeup's descriptor */
+    return loop;
+
+failed_wakeup:
+    if (loop->wakeup.type == UV_POLL) {
+        uv_close((uv_handle_t *)&loop->wakeup, NULL);
+    }
+    close_uv(loop);
+failed_uv:
+    as_h1_env_fini(&loop->env);
+    as_response_defaults_fini(&loop->defaults);
+failed_memory:
+    free(loop->read_buf);
+    as_buf_pool_fini(&loop->pool);
+    free(loop);
+failed:
+    errno = -err;
+    return NULL;
+}
+
+static void run_todo(as_loop *loop);
+
+void as_loop_free(as_loop *loop) {
+    if (loop == NULL) {
+        return;
+    }
+    loop->polling = true; /* handlers run below: nothing may poll or wake from here on */
+    loop->env.draining = true;
+    as__listeners_close(loop);
+    while (loop->nconns > 0) {
+        (void)as__conn_cut_all(loop);
+        run_todo(loop);
+    }
+    uv_close((uv_handle_t *)&loop->wakeup, NULL);
+    close_uv(loop);
+    as__listeners_free(loop);
+    as_h1_env_fini(&loop->env);
+    as_response_defaults_fini(&loop->defaults);
+    as_buf_pool_fini(&loop->pool);
+    free(loop->read_buf);
+    free(loop);
+}
+
+as_err as_loop_listen(as_loop *loop, int fd, bool is_tls) {
+    return as__listener_open(loop, fd, is_tls);
+}
+
+/* --- polling ------------------------------------------------------------------------------------ */
+
+/* One batch: what is queued meanwhile waits for the next one. */
+static void run_todo(as_loop *loop) {
+    as_link batch, *todo;
+    as__list_move(&loop->todo, &batch);
+    while ((todo = as__list_pop(&batch)) != NULL) {
+        as__conn_work(todo);
+    }
+}
+
+static void expire(as_timeout *timeout, void *arg) {
+    as_loop *loop = arg;
+    if (timeout == &loop->accept_retry) {
+        as__listeners_resume(loop);
+    }
+    else {
+        as__conn_expire(timeout);
+    }
+}
+
+int as_loop_fd(const as_loop *loop) {
+    return uv_backend_fd(&loop->uv);
+}
+
+/* Timeouts are judged by the time before the sockets were looked at: what a client sent in time is
+ * seen first, however long a handler kept the loop busy. */
+static void poll_once(as_loop *loop) {
+    uint64_t now = as__loop_now(loop);
+    loop->again = false;
+    (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
+    run_todo(loop);
+    as__wheel_advance(&loop->wheel, now, expire, loop);
+}
+
+void as_loop_poll(as_loop *loop) {
+    if (loop->polling) {
+        loop->again = true;
+        return;
+    }
+    loop->polling = true;
+    loop->woken = false;
+    tick_date(loop);
+    unsigned round = 0;
+    do {
+        poll_once(loop);
+    } while (loop->again && ++round < POLL_ROUNDS);
+    loop->polling = false;
+    if (loop->again) {
+        as__loop_again(loop);
+    }
+    as__loop_timer(loop);
+    tell_drained(loop);
+}
+
+int as_loop_timeout(const as_loop *loop) {
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return as__wheel_wait(&loop->wheel,
+                          (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000);
+}
+
+/* --- running ------------------------------------------------------------------------------------ */
+
+static void wait_for_events(as_loop *loop) {
+    struct pollfd fd = {.fd = uv_backend_fd(&loop->uv), .events = POLLIN};
+    (void)poll(&fd, 1, loop->woken ? 0 : as_loop_timeout(loop));
+}
+
+void as_loop_run(as_loop *loop, bool (*before_wait)(void *ctx), bool (*after_wait)(void *ctx)) {
+    void *ctx = loop->config.ctx;
+    while (!loop->stopping && !loop->drained_told) {
+        if (before_wait != NULL && !before_wait(ctx)) {
+            break;
+        }
+        wait_for_events(loop);
+        if (after_wait != NULL && !after_wait(ctx)) {
+            break;
+        }
+        as_loop_poll(loop);
+    }
+    loop->stopping = false;
+}
+
+void as_loop_stop(as_loop *loop) {
+    loop->stopping = true;
+}
+
+void as_loop_wakeup(as_loop *loop) {
+    int error = errno; /* a signal handler must leave it alone */
+    uint64_t one = 1;
+    ssize_t n = write(loop->wakeup_fd, &one, sizeof(one));
+    (void)n; /* a full counter wakes as well */
+    errno = error;
+}
+
+/* --- stopping ----------------------------------------------------------------------------------- */
+
+void as_loop_drain(as_loop *loop) {
+    if (loop->env.draining) {
+        return;
+    }
+    loop->env.draining = true;
+    as__listeners_close(loop);
+    as__conn_drain_all(loop);
+    as__loop_again(loop);
+}
+
+unsigned as_loop_abort_all(as_loop *loop) {
+    unsigned exchanges = as__conn_cut_all(loop);
+    if (!loop->polling) {
+        loop->polling = true;
+        run_todo(loop);
+        loop->polling = false;
+        as__loop_again(loop);
+    }
+    return exchanges;
+}
+
+void as_loop_get_stats(const as_loop *loop, as_loop_stats *stats) {
+    *stats = (as_loop_stats){
+        .connections = loop->nconns,
+        .requests = loop->env.requests,
+        .connections_total = loop->conns_total,
+        .requests_total = loop->env.requests_total,
+        .accepting = !loop->accept_paused && !loop->env.draining && as__link_linked(&loop->listeners),
+    };
+}

@@ -1,0 +1,68 @@
+/* One event loop with its listeners and connections: what a worker runs. Knows no Python.
+ *
+ * The loop is driven from outside: when `as_loop_fd` is readable, call `as_loop_poll`; when the hook
+ * `wake` was called, call it soon; while `as_loop_timeout` is not negative, also call `as_loop_poll`
+ * within that many milliseconds. `as_loop_run` does all of this where nobody else has a loop.
+ *
+ * Owner: whoever made it. All calls are made on one thread; as_loop_wakeup alone from any. */
+#ifndef AS_NET_LOOP_H
+#define AS_NET_LOOP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/limits.h"
+#include "http/exchange.h"
+
+typedef struct as_loop as_loop;
+
+typedef struct as_loop_config {
+    as_limits limits;
+    const as_handlers *handlers;
+    void *ctx;                  /* for handlers and hooks */
+    const as_slice *headers;    /* extra response field lines: name, value, …; copied */
+    size_t nheaders;            /* slices */
+    /* Hooks. `wake`: as_loop_poll must be called soon, from outside of the present stack; called once
+     * until the next poll. `timer`: as_loop_timeout became not negative. `drained`: after
+     * as_loop_drain, the last connection is gone. All may be NULL for as_loop_run. */
+    void (*wake)(void *ctx);
+    void (*timer)(void *ctx);
+    void (*drained)(void *ctx);
+    /* For the log: something that concerns no connection, such as accepting that stops or goes on. */
+    void (*notice)(void *ctx, const char *text);
+} as_loop_config;
+
+as_loop *as_loop_new(const as_loop_config *config); /* NULL: no memory or no descriptors, errno tells */
+/* Cuts what is left (on_abort, on_close run) and closes the listeners. */
+void as_loop_free(as_loop *loop);
+
+/* Accepts on `fd`, a listening socket, which stays the caller's and must stay open. */
+as_err as_loop_listen(as_loop *loop, int fd, bool is_tls);
+
+int as_loop_fd(const as_loop *loop);
+/* Handles what is ready; never blocks. A nested call does nothing but ask for another round. */
+void as_loop_poll(as_loop *loop);
+/* Milliseconds until as_loop_poll is due for timeouts; -1: nothing can time out. */
+int as_loop_timeout(const as_loop *loop);
+
+/* Waits and polls until as_loop_stop, or until `before_wait` / `after_wait` says stop by returning
+ * false. `before_wait` and `after_wait` (NULL: none) surround the blocking wait: the place to release and take
+ * a lock, and to look for signals. */
+void as_loop_run(as_loop *loop, bool (*before_wait)(void *ctx), bool (*after_wait)(void *ctx));
+void as_loop_stop(as_loop *loop);
+/* Makes a blocking wait return; async-signal-safe, from any thread. */
+void as_loop_wakeup(as_loop *loop);
+
+/* Stops accepting, closes idle connections, closes busy ones behind their answer. */
+void as_loop_drain(as_loop *loop);
+/* Cuts all connections now; returns how many exchanges were cut. */
+unsigned as_loop_abort_all(as_loop *loop);
+
+typedef struct as_loop_stats {
+    uint32_t connections, requests; /* now */
+    uint64_t connections_total, requests_total;
+    bool accepting;
+} as_loop_stats;
+void as_loop_get_stats(const as_loop *loop, as_loop_stats *stats);
+
+#endif

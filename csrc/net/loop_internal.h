@@ -1,0 +1,59 @@
+/* The loop as the files of this ring see it. */
+#ifndef AS_NET_LOOP_INTERNAL_H
+#define AS_NET_LOOP_INTERNAL_H
+
+#include <uv.h>
+
+#include "http/http1.h"
+#include "net/list.h"
+#include "net/loop.h"
+#include "net/timeout.h"
+
+#define AS_READ_BUFFER ((size_t)64 * 1024) /* bytes; one for all connections of a loop */
+
+struct as_loop {
+    uv_loop_t uv;
+    as_loop_config config; /* `headers` is not valid any more */
+    as_limits limits;
+    as_h1_env env;
+    as_response_defaults defaults;
+    as_buf_pool pool;
+    as_wheel wheel;
+    uint64_t now; /* milliseconds; as__loop_now refreshes it */
+    char *read_buf;
+
+    as_link conns; /* as_conn.all */
+    uint32_t nconns;
+    uint64_t conns_total;
+    as_link todo;      /* as_conn.todo: as__conn_work is due */
+    as_link listeners; /* as_listener.link; also closed ones, whose names connections point to */
+    as_timeout accept_retry;
+
+    uv_poll_t wakeup;
+    int wakeup_fd;
+
+    bool polling;      /* as_loop_poll is on the stack */
+    bool again;        /* one more round is due: a watcher changed, or somebody asked for it */
+    bool woken;        /* the hook `wake` was called and no poll came since */
+    bool timer_told;   /* the hook `timer` was called and the wheel is not empty since */
+    bool stopping;     /* as_loop_stop was called */
+    bool drained_told; /* the hook `drained` was called */
+    bool accept_paused;
+    bool accept_noticed; /* the log knows that accepting stopped */
+};
+
+static inline as_loop *as__loop_of(as_h1_env *env) {
+    return AS_OWNER(env, as_loop, env);
+}
+
+/* Refreshes and returns loop->now. A handler may have taken long since the last time. */
+uint64_t as__loop_now(as_loop *loop);
+/* Another round of as_loop_poll is needed: a watcher changed or work was queued. */
+void as__loop_again(as_loop *loop);
+/* A timeout may have been set outside of as_loop_poll: tells the driver. */
+void as__loop_timer(as_loop *loop);
+/* A connection is gone: accepting can go on, or draining may be over. */
+void as__loop_conn_gone(as_loop *loop);
+void as__loop_notice(as_loop *loop, const char *text);
+
+#endif

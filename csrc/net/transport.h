@@ -1,0 +1,31 @@
+/* How bytes reach a client: one table of functions makes plain TCP, Unix sockets and TLS the same. */
+#ifndef AS_NET_TRANSPORT_H
+#define AS_NET_TRANSPORT_H
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "base/err.h"
+
+typedef struct as_transport as_transport;
+
+/* Each returns bytes moved (> 0), 0 for "not now" (for `read`: use `*eof`), or a negative as_err. */
+typedef struct as_transport_ops {
+    ssize_t (*read)(as_transport *t, char *buf, size_t n, int *eof);
+    ssize_t (*writev)(as_transport *t, const struct iovec *vec, int nvec);
+    /* From a file; 0 for "not now", AS_E_IO when the file is shorter than promised. */
+    ssize_t (*sendfile)(as_transport *t, int fd, off_t off, size_t n);
+    /* Our side is finished (FIN, close_notify). */
+    void (*shutdown)(as_transport *t);
+    void (*close)(as_transport *t);
+} as_transport_ops;
+
+struct as_transport {
+    const as_transport_ops *ops;
+    int fd;
+};
+
+/* Plain sockets: TCP and Unix. Takes over `fd`, which is non-blocking. */
+void as_tcp_transport_init(as_transport *t, int fd);
+
+#endif

@@ -1,0 +1,164 @@
+"""Fixtures of all tests.
+
+HOW TO USE THEM
+
+``serve(app, *args, **options)`` starts a fresh server process, waits until it is ready, and returns a
+``support.server.Server``; at the end of the test each one is stopped with SIGTERM, and must exit with
+status 0 and with no traceback in its log::
+
+    def test_hello(serve):
+        server = serve("echo_asgi:app", "--timeout-keep-alive", "1", loop="uvloop")
+        with server.raw() as client:
+            client.get("/path")
+            assert client.recv_response().status == 200
+
+- ``app`` is a module of tests/apps (that folder is ``--app-dir``), ``args`` are further command line words.
+- ``interface=`` "asgi" | "wsgi" | "asgi2" | "auto", ``loop=`` "asyncio" | "uvloop", ``env={…}``, ``cwd=``.
+- ``bind="::1"``; ``uds=path``; ``port_option=True`` uses ``--port 0`` instead of an inherited ``--fd``.
+- ``rlimits={resource.RLIMIT_NOFILE: 64}``; ``python=("-X", "dev")``; ``wait=False`` returns at once.
+- ``server.url``, ``.port``, ``.authority``, ``.raw()`` (strict raw client, support/client.py), ``.log()``,
+  ``.wait_log(regex)``, ``.expect_tracebacks()``, ``.signal(n)``, ``.wait()`` (exit status),
+  ``.stop(status=0)``, ``.rss()``, ``.cpu()``, ``.open_files()``.
+
+``shared(app, *args, **options)`` is the same for tests that leave the server as they found it: one process
+for each different call is kept for the whole session; ``log`` sees only what this test caused.
+
+``backend`` parametrises a test over asgi-asyncio, asgi-uvloop and wsgi, ``loop`` over the two loops; pass
+``**backend.options`` to ``serve`` or ``shared``.
+
+A test that takes more than 5 s bears ``@pytest.mark.slow`` (left out by ``-m "not slow"``).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from support.client import SLOWNESS
+from support.server import Server
+
+Factory = Callable[..., Server]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than five seconds")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test has a time-out, also where the command line gives none."""
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            seconds = 300 if item.get_closest_marker("slow") else 60
+            item.add_marker(pytest.mark.timeout(seconds * SLOWNESS))
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a test is parametrised over."""
+
+    name: str
+    interface: str  # "asgi" | "wsgi"
+    loop: str | None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"interface": self.interface, "loop": self.loop}
+
+
+BACKENDS = [
+    Backend("asgi-asyncio", "asgi", "asyncio"),
+    Backend("asgi-uvloop", "asgi", "uvloop"),
+    Backend("wsgi", "wsgi", None),
+]
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    chosen: Backend = request.param
+    return chosen
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def report_log(request: pytest.FixtureRequest, server: Server) -> None:
+    """Puts the server's log beside a failure."""
+    request.node.add_report_section("teardown", f"log of {server.app} ({server.pid})", server.log())
+
+
+@pytest.fixture
+def serve(request: pytest.FixtureRequest) -> Iterator[Factory]:
+    started: list[Server] = []
+
+    def start(app: str | None, *args: str, wait: bool = True, **options: Any) -> Server:
+        server = Server(app, *args, **options)
+        started.append(server)
+        if wait:
+            server.await_ready()
+        return server
+
+    yield start
+    problems = []
+    for server in started:
+        try:
+            if server.process.returncode is None:
+                server.stop()
+            else:
+                server.check_log()
+        except AssertionError as error:
+            problems.append(str(error))
+        finally:
+            server.kill()
+            report_log(request, server)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.fixture(scope="session")
+def shared_servers() -> Iterator[dict[Any, Server]]:
+    servers: dict[Any, Server] = {}
+    yield servers
+    problems = []
+    for server in servers.values():
+        try:
+            server.mark()
+            server.stop()
+        except AssertionError as error:
+            problems.append(str(error))
+        finally:
+            server.kill()
+    assert not problems, "\n".join(problems)
+
+
+@pytest.fixture
+def shared(request: pytest.FixtureRequest, shared_servers: dict[Any, Server]) -> Iterator[Factory]:
+    used: list[Server] = []
+
+    def find(app: str, *args: str, **options: Any) -> Server:
+        key = (app, args, tuple(sorted(options.items())))
+        server = shared_servers.get(key)
+        if server is None or not server.alive():
+            server = shared_servers[key] = Server(app, *args, **options)
+            server.await_ready()
+        if server not in used:
+            server.mark()
+            server.tracebacks_expected = False
+            used.append(server)
+        return server
+
+    yield find
+    for server in used:
+        report_log(request, server)
+        assert server.alive(), (
+            f"the server died with status {server.process.returncode}:\n{server.log()}"
+        )
+        server.check_log()

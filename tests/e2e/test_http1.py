@@ -1,0 +1,1209 @@
+"""HTTP/1 as a client meets it: order, persistence, expectations, closing, limits, time-outs, and what is logged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import select
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.client import SLOWNESS, RawClient
+from support.server import Server
+
+Factory = Callable[..., Server]
+
+
+@pytest.fixture
+def probe(shared: Factory, backend: Any) -> Server:
+    """The probe application over the backend, with default options."""
+    return shared(f"probe_{backend.interface}:app", **backend.options)
+
+
+@pytest.fixture
+def asgi_probe(shared: Factory, loop: str) -> Server:
+    return shared("probe_asgi:app", interface="asgi", loop=loop)
+
+
+@pytest.fixture
+def with_options(serve: Factory, backend: Any) -> Callable[..., Server]:
+    """A fresh server over the backend with the given options."""
+    return lambda *args, **options: serve(
+        f"probe_{backend.interface}:app", *args, **backend.options, **options
+    )
+
+
+def fetch(server: Server, target: str) -> bytes:
+    """A request on a connection of its own."""
+    with server.raw() as client:
+        client.get(target)
+        return client.recv_response().body
+
+
+def nothing_to_read(client: RawClient) -> bool:
+    """True while the server has sent nothing (more)."""
+    return not client.buffer and not select.select([client.socket], [], [], 0)[0]
+
+
+def await_event(server: Server, event: str) -> None:
+    """Asks until the application has seen it; each question is answered by the loop after what came before."""
+    deadline = time.monotonic() + 10 * SLOWNESS
+    with server.raw() as client:
+        while time.monotonic() < deadline:
+            client.get("/events")
+            if event in (seen := json.loads(client.recv_response().body)):
+                return
+    raise AssertionError(f"no {event!r} among {seen}")
+
+
+# --- order -----------------------------------------------------------------------------------------------
+
+
+def test_pipelined_answers_in_order(probe: Server) -> None:
+    """RFC 9112, 9.3.2."""
+    requests = [f"GET /hello?{n} HTTP/1.1\r\nHost: a\r\n\r\n" for n in range(200)]
+    with probe.raw() as client:
+        client.send("".join(requests))
+        for n in range(200):
+            assert client.recv_response().text == f"hello {n}"
+        assert nothing_to_read(client)
+
+
+def test_pipelined_answers_of_different_kinds_in_order(probe: Server) -> None:
+    """Chunked, counted, empty and failed answers keep their bounds."""
+    targets = [
+        "/hello?1",
+        "/stream?n=3&size=5",
+        "/status?code=204",
+        "/stream?n=2&size=3&length=1",
+    ] * 5
+    with probe.raw() as client:
+        client.send("".join(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n" for target in targets))
+        for target in targets:
+            response = client.recv_response()
+            expected = {
+                "/hello?1": (200, b"hello 1"),
+                "/stream?n=3&size=5": (200, b"aaaaabbbbbccccc"),
+                "/status?code=204": (204, b""),
+                "/stream?n=2&size=3&length=1": (200, b"aaabbb"),
+            }[target]
+            assert (response.status, response.body) == expected
+
+
+def test_pipelined_uploads(probe: Server) -> None:
+    bodies = [b"%d" % n * (n * 37 % 1000) for n in range(60)]
+    requests = [
+        b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        for body in bodies
+    ]
+    with probe.raw() as client:
+        client.send(b"".join(requests))
+        for body in bodies:
+            assert client.recv_response().text == f"{len(body)} {hashlib.sha256(body).hexdigest()}"
+
+
+def test_slow_first_request(asgi_probe: Server, request: pytest.FixtureRequest) -> None:
+    """twisted CVE-2023-46137, CVE-2024-41671: a quick answer never overtakes a slow one."""
+    name = f"slow-{asgi_probe.pid}-{request.node.name}"
+    with asgi_probe.raw() as client:
+        client.get(f"/wait?name={name}")
+        client.get("/hello?2")
+        client.post("/digest", b"three")
+        await_event(asgi_probe, f"waiting {name}")
+        assert nothing_to_read(client)
+        client.get("/hello?4")
+        assert fetch(asgi_probe, "/hello?other") == b"hello other"  # Others are not held up.
+        assert nothing_to_read(client)
+        fetch(asgi_probe, f"/open?name={name}")
+        assert client.recv_response().text == f"waited {name}"
+        assert client.recv_response().text == "hello 2"
+        assert client.recv_response().text.startswith("5 ")
+        assert client.recv_response().text == "hello 4"
+
+
+def test_slow_good_request_before_a_bad_one(
+    asgi_probe: Server, request: pytest.FixtureRequest
+) -> None:
+    name = f"good-{asgi_probe.pid}-{request.node.name}"
+    with asgi_probe.raw() as client:
+        client.send(f"GET /wait?name={name} HTTP/1.1\r\nHost: a\r\n\r\nNONSENSE\r\n\r\n")
+        await_event(asgi_probe, f"waiting {name}")
+        assert nothing_to_read(client)
+        fetch(asgi_probe, f"/open?name={name}")
+        assert client.recv_response().text == f"waited {name}"
+        response = client.recv_response()
+        assert response.status in (400, 501)
+        assert response.closes
+        assert client.at_end()
+
+
+def test_what_waits_behind_a_request_is_bounded(serve: Factory, loop: str) -> None:
+    """--limit-pipeline: the server stops reading; the client's writes stall in the kernel's buffers."""
+    server = serve("probe_asgi:app", "--limit-pipeline", "4096", interface="asgi", loop=loop)
+    request = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+    batch = request * 1000
+    with server.raw() as client:
+        client.get("/wait?name=bound")
+        await_event(server, "waiting bound")
+        before = server.rss()
+        client.socket.setblocking(False)
+        sent = 0
+        while select.select([], [client.socket], [], 0.5 * SLOWNESS)[1]:
+            sent += client.socket.send(batch[sent % len(request) :])
+            assert sent < 64 << 20, "the server reads without bound"
+        assert server.rss() - before < 4 << 20
+        client.socket.settimeout(20 * SLOWNESS)
+        fetch(server, "/open?name=bound")
+        assert client.recv_response().text == "waited bound"
+        for _ in range(sent // len(request)):
+            assert client.recv_response().body == b"hello "
+
+
+def test_disconnect_is_seen_behind_pipelined_bytes(asgi_probe: Server) -> None:
+    """Reading goes on while a request is worked on, so that a leaving client is seen."""
+    with asgi_probe.raw() as client:
+        client.get("/disconnect?name=behind")
+        client.get("/hello")
+        await_event(asgi_probe, "here behind")
+        client.reset()
+    await_event(asgi_probe, "left behind")
+
+
+# --- half-closed clients, and closing ----------------------------------------------------------------------
+
+
+def test_half_closed_client_is_answered(probe: Server) -> None:
+    with probe.raw() as client:
+        client.get("/hello?half")
+        client.shutdown()
+        assert client.recv_response().text == "hello half"
+        assert client.at_end()
+
+
+def test_half_closed_client_of_pipelined_requests_is_answered(probe: Server) -> None:
+    with probe.raw() as client:
+        client.send("".join(f"GET /hello?{n} HTTP/1.1\r\nHost: a\r\n\r\n" for n in range(20)))
+        client.shutdown()
+        for n in range(20):
+            assert client.recv_response().text == f"hello {n}"
+        assert client.at_end()
+
+
+def test_half_closed_client_of_a_long_answer(probe: Server) -> None:
+    with probe.raw() as client:
+        client.get("/stream?n=300&size=10000")
+        client.shutdown()
+        assert len(client.recv_response().body) == 3_000_000
+        assert client.at_end()
+
+
+def test_half_open_connections_cost_no_processor_time(asgi_probe: Server) -> None:
+    """waitress GHSA-3f84-rpwh-47g6: a busy loop over half-closed connections."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(asgi_probe.raw()) for _ in range(20)]
+        for client in clients:
+            client.get("/wait?name=half-open")
+            client.shutdown()
+        idle = stack.enter_context(asgi_probe.raw())
+        idle.send("GET /hello HT")
+        fetch(asgi_probe, "/hello")
+        before = asgi_probe.cpu()
+        assert not select.select([client.socket for client in clients], [], [], 1)[0]
+        assert asgi_probe.cpu() - before < 0.3
+        fetch(asgi_probe, "/open?name=half-open")
+        for client in clients:
+            assert client.recv_response().text == "waited half-open"
+
+
+@pytest.mark.parametrize("size", [1 << 20, 20 << 20])
+def test_413_reaches_a_client_that_still_sends(
+    with_options: Callable[..., Server], size: int
+) -> None:
+    """RFC 9112, 9.6: closing at once would reset the connection and lose the answer."""
+    server = with_options("--limit-request-body", "1000")
+    with server.raw() as client:
+        send_most(client, b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        send_most(client, b"x" * size)
+        response = client.recv_response()
+        assert response.status == 413
+        assert response.closes
+        assert client.at_end()
+
+
+def test_413_of_a_chunked_body(with_options: Callable[..., Server]) -> None:
+    """The limit holds for bodies of unknown length, and counts data, not framing."""
+    server = with_options("--limit-request-body", "1000")
+    with server.raw() as client:
+        client.send("POST /digest HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.send(b"64\r\n" + b"x" * 100 + b"\r\n")
+        for _ in range(9):
+            client.send(b"64\r\n" + b"x" * 100 + b"\r\n")
+        client.send(b"0\r\n\r\n")
+        assert client.recv_response().text.startswith("1000 ")
+        client.send("POST /digest HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(2000):
+            send_most(client, b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+        response = client.recv_response()
+        assert response.status == 413
+        assert client.at_end()
+
+
+def test_400_in_a_body_reaches_a_client_that_still_sends(probe: Server) -> None:
+    with probe.raw() as client:
+        client.send("POST /digest HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.send(b"3e8\r\n" + b"x" * 1000 + b"\r\nnonsense\r\n")
+        send_most(client, b"x" * (5 << 20))
+        response = client.recv_response()
+        assert response.status == 400
+        assert response.closes
+        assert client.at_end()
+
+
+def test_400_in_a_head_reaches_a_client_that_still_sends(probe: Server) -> None:
+    with probe.raw() as client:
+        send_most(client, b"POST /digest HTTP/1.1\r\nBad header\r\n\r\n" + b"x" * (5 << 20))
+        assert client.recv_response().status == 400
+        assert client.at_end()
+
+
+def test_answer_reaches_a_client_whose_upload_is_not_read(probe: Server) -> None:
+    """gunicorn 26: closing without reading the rest truncates the answer."""
+    with probe.raw() as client:
+        send_most(client, b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 5242880\r\n\r\n")
+        send_most(client, b"x" * 5242880)
+        response = client.recv_response()
+        assert (response.status, response.text) == (200, "unread")
+
+
+def send_most(client: RawClient, data: bytes) -> None:
+    """Sends until the server is through with the connection."""
+    try:
+        client.send(data)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+
+
+def test_unread_body_is_never_taken_for_a_request(probe: Server) -> None:
+    """gunicorn 25: "keepalive smuggling"; a body that the application ignores is skipped."""
+    body = b"GET /fail HTTP/1.1\r\nHost: a\r\n\r\n"
+    with probe.raw() as client:
+        for _ in range(5):
+            client.post("/unread", body)
+            assert client.recv_response().text == "unread"
+        client.get("/hello?next")
+        assert client.recv_response().text == "hello next"
+
+
+def test_unread_body_that_comes_later_is_never_taken_for_a_request(probe: Server) -> None:
+    """As above: the answer is out before the body is in."""
+    body = b"GET /fail HTTP/1.1\r\nHost: a\r\n\r\n"
+    with probe.raw() as client:
+        for _ in range(3):
+            client.send(
+                b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+            )
+            if probe.app == "probe_asgi:app":  # WSGI may wait for the body before it calls.
+                response = client.recv_response()
+                client.send(body)
+            else:
+                client.send(body)
+                response = client.recv_response()
+            assert response.text == "unread"
+            if response.closes:
+                assert client.at_end()
+                return
+        client.get("/hello?next")
+        assert client.recv_response().text == "hello next"
+
+
+def test_unread_body_above_the_limit_closes(serve: Factory, loop: str) -> None:
+    """--limit-body-discard: beyond it the connection is not worth keeping."""
+    server = serve("probe_asgi:app", "--limit-body-discard", "100", interface="asgi", loop=loop)
+    with server.raw() as client:
+        client.send("POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n")
+        assert client.recv_response().text == "unread"
+        client.send(b"x" * 50)
+        client.get("/hello")
+        assert client.recv_response().text == "hello "
+        client.send("POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+        response = client.recv_response()
+        assert response.text == "unread"
+        assert response.closes
+        assert client.at_end()
+
+
+def test_shutdown_lets_the_client_read_everything(probe: Server) -> None:
+    """Behind Connection: close a long answer arrives whole, also when more was pipelined."""
+    with probe.raw() as client:
+        client.send(
+            "GET /stream?n=100&size=50000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+        )
+        response = client.recv_response()
+        assert len(response.body) == 5_000_000
+        assert response.closes
+        assert client.at_end()
+
+
+# --- Expect: 100-continue ----------------------------------------------------------------------------------
+
+EXPECT = "POST {} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n"
+
+
+def test_continue_when_the_body_is_asked_for(probe: Server) -> None:
+    with probe.raw() as client:
+        for body in (b"hello", b"again"):
+            client.send(EXPECT.format("/digest", 5))
+            interim = client.recv_head()
+            assert (interim.status, interim.fields) == (100, [])
+            client.send(body)
+            assert client.recv_response().text == f"5 {hashlib.sha256(body).hexdigest()}"
+
+
+def test_continue_chunked(probe: Server) -> None:
+    with probe.raw() as client:
+        client.send(
+            "POST /digest HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert client.recv_head().status == 100
+        client.send("2\r\nok\r\n0\r\n\r\n")
+        assert client.recv_response().text.startswith("2 ")
+
+
+def test_no_continue_when_the_body_is_not_wanted(serve: Factory, loop: str) -> None:
+    """RFC 9110, 10.1.1: the final answer comes instead; whatever the client sends then is no request."""
+    server = serve("probe_asgi:app", interface="asgi", loop=loop)
+    with server.raw() as client:
+        client.send(EXPECT.format("/unread?status=403", 33))
+        response = client.recv_response()
+        assert response.status == 403
+        if not response.closes:
+            client.send(b"GET /fail HTTP/1.1\r\nHost: a\r\n\r\n..")
+            client.get("/hello")
+            assert client.recv_response().text == "hello "
+        else:
+            assert client.at_end()
+
+
+def test_no_continue_for_a_body_that_is_too_large(with_options: Callable[..., Server]) -> None:
+    server = with_options("--limit-request-body", "1000")
+    with server.raw() as client:
+        client.send(EXPECT.format("/digest", 1001))
+        assert client.recv_response().status == 413
+        assert client.at_end()
+
+
+def test_no_continue_over_1_0(probe: Server) -> None:
+    """RFC 9110, 10.1.1: HTTP/1.0 knows no interim answers."""
+    with probe.raw() as client:
+        client.send("POST /digest HTTP/1.0\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        client.send("ok")
+        assert client.recv_response().text.startswith("2 ")
+
+
+def test_continue_at_most_once(probe: Server) -> None:
+    """A body in pieces is asked for once."""
+    with probe.raw() as client:
+        client.send(EXPECT.format("/digest", 30000))
+        assert client.recv_head().status == 100
+        for _ in range(30):
+            client.send(b"x" * 1000)
+        assert client.recv_response().text.startswith("30000 ")
+
+
+# --- persistence -------------------------------------------------------------------------------------------
+
+
+def test_keep_alive_1_1(probe: Server) -> None:
+    with probe.raw() as client:
+        for n in range(5):
+            client.get(f"/hello?{n}")
+            response = client.recv_response()
+            assert response.text == f"hello {n}"
+            assert response.get("connection") is None
+
+
+def test_keep_alive_1_0(probe: Server) -> None:
+    """RFC 9112, C.2.2: a client of 1.0 is told that the connection stays."""
+    with probe.raw() as client:
+        for n in range(3):
+            client.get(f"/hello?{n}", "Connection: keep-alive", version="1.0")
+            response = client.recv_response()
+            assert response.text == f"hello {n}"
+            assert response.get("connection") == b"keep-alive"
+        client.get("/hello", version="1.0")
+        response = client.recv_response()
+        assert response.get("connection") in (None, b"close")
+        assert client.at_end()
+
+
+def test_unknown_length_over_1_0_ends_with_the_connection(probe: Server) -> None:
+    """RFC 9112, 6.3: no chunks for HTTP/1.0, keep-alive or not."""
+    with probe.raw() as client:
+        client.get("/stream?n=3&size=5", "Connection: keep-alive", version="1.0")
+        response = client.recv_response()
+        assert (response.framing, response.body) == ("close", b"aaaaabbbbbccccc")
+        assert response.get("connection") in (None, b"close")
+
+
+def test_known_length_over_1_0_keeps_alive(probe: Server) -> None:
+    with probe.raw() as client:
+        client.get("/stream?n=3&size=5&length=1", "Connection: keep-alive", version="1.0")
+        response = client.recv_response()
+        assert (response.framing, response.body) == ("length", b"aaaaabbbbbccccc")
+        client.get("/hello", version="1.0")
+        assert client.recv_response().text == "hello "
+
+
+def test_unknown_length_over_1_1_is_chunked(probe: Server) -> None:
+    with probe.raw() as client:
+        client.get("/stream?n=3&size=5")
+        response = client.recv_response()
+        assert (response.framing, response.body) == ("chunked", b"aaaaabbbbbccccc")
+
+
+def test_connection_close_by_the_application(probe: Server) -> None:
+    """ASGI applications may close; WSGI ones may not say it (PEP 3333)."""
+    if probe.app == "probe_wsgi:app":
+        pytest.skip("Connection is a hop-by-hop field")
+    with probe.raw() as client:
+        client.get("/fields?connection=close")
+        response = client.recv_response()
+        assert response.get("connection") == b"close"
+        assert client.at_end()
+
+
+def test_keep_alive_of_zero_closes_each(with_options: Callable[..., Server]) -> None:
+    server = with_options("--timeout-keep-alive", "0")
+    with server.raw() as client:
+        client.get("/hello")
+        response = client.recv_response()
+        assert response.closes
+        assert client.at_end()
+
+
+# --- answers without a body --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["/hello", "/stream?n=3&size=5", "/stream?n=3&size=5&length=1"])
+def test_head_is_a_get_without_its_body(probe: Server, target: str) -> None:
+    """RFC 9110, 9.3.2: the same fields, but for those that cannot be known."""
+    with probe.raw() as client:
+        client.get(target)
+        got = client.recv_response()
+        client.get(target, method="HEAD")
+        head = client.recv_response("HEAD")
+        assert head.status == 200
+        assert head.get("content-length") == got.get("content-length")
+        assert head.get("content-type") == got.get("content-type")
+        client.get("/hello?next")
+        assert client.recv_response().text == "hello next"
+
+
+def test_head_over_1_0(probe: Server) -> None:
+    with probe.raw() as client:
+        client.get("/stream?n=3&size=5", method="HEAD", version="1.0")
+        assert client.recv_response("HEAD").status == 200
+        assert client.at_end()
+
+
+@pytest.mark.parametrize("code", [204, 304])
+@pytest.mark.parametrize("length", ["", "&length=1"])
+def test_no_body_whatever_the_application_sends(probe: Server, code: int, length: str) -> None:
+    """RFC 9112, 6.3."""
+    with probe.raw() as client:
+        client.get(f"/status?code={code}{length}")
+        response = client.recv_response()
+        assert response.status == code
+        assert response.get("transfer-encoding") is None
+        if code == 204:
+            assert response.get("content-length") is None  # RFC 9110, 8.6
+        client.get("/hello?next")
+        assert client.recv_response().text == "hello next"
+
+
+@pytest.mark.parametrize("code", [200, 201, 404, 418, 500, 599, 799, 999])
+def test_any_status(probe: Server, code: int) -> None:
+    with probe.raw() as client:
+        client.get(f"/status?code={code}")
+        response = client.recv_response()
+        assert (response.status, response.text) == (code, "a body")
+
+
+def test_reason_phrase(probe: Server) -> None:
+    with probe.raw() as client:
+        client.get("/nowhere")
+        assert (client.recv_head().reason) == b"Not Found"
+
+
+@pytest.mark.parametrize(("said", "sent"), [(10, 5), (5, 10), (0, 1)])
+def test_wrong_length_is_never_hidden(probe: Server, said: int, sent: int) -> None:
+    """A body that is not as long as announced: the connection is cut, or the answer is a 500; never a wrong frame."""
+    probe.expect_tracebacks()
+    with probe.raw() as client:
+        client.get(f"/mismatch?said={said}&sent={sent}")
+        data = client.recv_all()
+        head, _, body = data.partition(b"\r\n\r\n")
+        if head.startswith(b"HTTP/1.1 200"):
+            assert len(body) <= said
+            assert len(body) < said or sent > said
+        else:
+            assert head.startswith(b"HTTP/1.1 500")
+    assert fetch(probe, "/hello") == b"hello "
+
+
+# --- fields of the server ----------------------------------------------------------------------------------
+
+
+def test_date_and_server(probe: Server) -> None:
+    """RFC 9110, 6.6.1: IMF-fixdate."""
+    with probe.raw() as client:
+        client.get("/hello")
+        response = client.recv_response()
+    assert response.get("server") == b"asgiserver"
+    date = response.get("date")
+    assert date is not None
+    assert len(date) == 29
+    assert date.endswith(b" GMT")
+    shown = parsedate_to_datetime(date.decode())
+    assert abs((datetime.now(UTC) - shown).total_seconds()) < 3
+    assert shown.strftime("%a, %d %b %Y %H:%M:%S GMT") == date.decode()
+
+
+def test_date_moves_on(probe: Server) -> None:
+    """Formatted once a second, not once: the second answer's date is that of its own second."""
+    with probe.raw() as client:
+        client.get("/hello")
+        first = client.recv_response().get("date")
+        deadline = time.monotonic() + 5 * SLOWNESS
+        while time.monotonic() < deadline:
+            client.get("/hello")
+            if client.recv_response().get("date") != first:
+                return
+    raise AssertionError("the date stands still")
+
+
+def test_date_after_idling(with_options: Callable[..., Server]) -> None:
+    """An idle server wakes up for nothing; its next answer has the right date all the same."""
+    server = with_options()
+    with server.raw() as client:
+        client.get("/hello")
+        client.recv_response()
+        assert not select.select([client.socket], [], [], 2.2)[0]
+        client.get("/hello")
+        date = client.recv_response().get("date")
+        assert date is not None
+        shown = parsedate_to_datetime(date.decode())
+        assert abs((datetime.now(UTC) - shown).total_seconds()) < 2 * SLOWNESS
+
+
+def test_no_date_no_server(with_options: Callable[..., Server]) -> None:
+    server = with_options("--no-server-header", "--no-date-header")
+    with server.raw() as client:
+        client.get("/hello")
+        response = client.recv_response()
+        assert response.get("server") is None
+        assert response.get("date") is None
+        client.send("GET / HTTP/1.1\r\n\r\n")
+        refused = client.recv_response()
+        assert refused.status == 400
+        assert refused.get("server") is None
+
+
+def test_added_headers(with_options: Callable[..., Server]) -> None:
+    server = with_options("--header", "X-One: 1", "--header", "x-two:2:2")
+    with server.raw() as client:
+        client.get("/hello")
+        response = client.recv_response()
+        assert response.get("x-one") == b"1"
+        assert response.get("x-two") == b"2:2"
+
+
+def test_own_date_and_server_replace(probe: Server) -> None:
+    with probe.raw() as client:
+        client.get("/fields?Date=Thu,+01+Jan+1970+00:00:00+GMT&Server=mine")
+        response = client.recv_response()
+        assert response.get("date") == b"Thu, 01 Jan 1970 00:00:00 GMT"
+        assert response.get("server") == b"mine"
+        client.get("/hello")
+        assert client.recv_response().get("server") == b"asgiserver"
+
+
+# --- large bodies ------------------------------------------------------------------------------------------
+
+
+def test_large_upload_arrives_whole(probe: Server) -> None:
+    body = bytes(range(256)) * 40_000
+    with probe.raw() as client:
+        client.post("/digest", body)
+        assert client.recv_response().text == f"{len(body)} {hashlib.sha256(body).hexdigest()}"
+        client.get("/hello")
+        assert client.recv_response().text == "hello "
+
+
+def test_large_chunked_upload_arrives_whole(probe: Server) -> None:
+    body = bytes(range(256)) * 10_000
+    with probe.raw() as client:
+        client.send("POST /digest HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        at, size = 0, 1
+        while at < len(body):
+            part = body[at : at + size]
+            client.send(b"%x\r\n%b\r\n" % (len(part), part))
+            at, size = at + size, size * 2 % 70_001 + 1
+        client.send("0\r\n\r\n")
+        assert client.recv_response().text == f"{len(body)} {hashlib.sha256(body).hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    "query", ["n=1&size=10000000", "n=1000&size=10000", "n=20000&size=1", "n=50&size=200001"]
+)
+@pytest.mark.parametrize("length", ["", "&length=1"])
+def test_large_download_arrives_whole(probe: Server, query: str, length: str) -> None:
+    n, size = (int(word.partition("=")[2]) for word in query.split("&"))
+    with probe.raw() as client:
+        client.get(f"/stream?{query}{length}")
+        body = client.recv_response().body
+        expected = b"".join(b"%c" % (97 + at % 26) * size for at in range(n))
+        assert body == expected
+        client.get("/hello")
+        assert client.recv_response().text == "hello "
+
+
+def test_slow_reader_gets_everything(probe: Server) -> None:
+    """The write queue goes above its mark and below it again, many times."""
+    with probe.raw() as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.get("/stream?n=200&size=20000")
+        assert len(client.recv_response().body) == 4_000_000
+
+
+def test_full_duplex(asgi_probe: Server) -> None:
+    """Each part is sent back while the next ones still come."""
+    with asgi_probe.raw() as client:
+        client.send("POST /duplex HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert client.recv_head().status == 200
+        for word in (b"one", b"two", b"three"):
+            client.send(b"%x\r\n%b\r\n" % (len(word), word))
+            assert client.recv_until(b"\r\n") == b"%x\r\n" % len(word)
+            assert client.recv_exactly(len(word) + 2) == word + b"\r\n"
+        client.send("0\r\n\r\n")
+        assert client.recv_until(b"0\r\n\r\n") == b"0\r\n\r\n"
+        client.get("/hello")
+        assert client.recv_response().text == "hello "
+
+
+# --- limits ------------------------------------------------------------------------------------------------
+
+
+def check_limit(server: Server, good: str, bad: str, status: int) -> None:
+    """``good`` is served and ``bad`` refused, each on a connection of its own."""
+    with server.raw() as client:
+        client.send(good)
+        assert client.recv_response().status == 200
+    with server.raw() as client:
+        client.send(bad)
+        response = client.recv_response()
+        assert response.status == status
+        assert response.closes
+        assert client.at_end()
+
+
+def head(target: str = "/hello", *fields: str) -> str:
+    return "\r\n".join([f"GET {target} HTTP/1.1", "Host: a", *fields]) + "\r\n\r\n"
+
+
+def test_limit_request_line(with_options: Callable[..., Server]) -> None:
+    server = with_options("--limit-request-line", "100")
+    length = len("GET /hello? HTTP/1.1")
+    at_limit, above = "x" * (100 - length), "x" * (103 - length)
+    check_limit(server, head(f"/hello?{at_limit}"), head(f"/hello?{above}"), 414)
+
+
+def test_limit_request_head(with_options: Callable[..., Server]) -> None:
+    server = with_options("--limit-request-head", "500")
+    rest = len(head("/hello", "X: "))
+    at_limit, above = f"X: {'x' * (500 - rest)}", f"X: {'x' * (501 - rest)}"
+    assert len(head("/hello", at_limit)) == 500
+    check_limit(server, head("/hello", at_limit), head("/hello", above), 431)
+
+
+def test_limit_request_fields(with_options: Callable[..., Server]) -> None:
+    server = with_options("--limit-request-fields", "5")
+    check_limit(server, head("/hello", *["X: y"] * 4), head("/hello", *["X: y"] * 5), 431)
+
+
+def test_limit_request_body(with_options: Callable[..., Server]) -> None:
+    server = with_options("--limit-request-body", "10")
+    good = "POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789"
+    check_limit(server, good, good.replace("10\r\n\r\n", "11\r\n\r\n"), 413)
+
+
+def test_no_limit_of_the_body(with_options: Callable[..., Server]) -> None:
+    """0: none; a length that no default would let through is begun with."""
+    server = with_options("--limit-request-body", "0")
+    with server.raw() as client:
+        client.send(EXPECT.format("/digest", 99_999_999_999))
+        assert client.recv_head().status == 100
+
+
+def test_limit_concurrency(serve: Factory, loop: str) -> None:
+    """Requests count, not connections (granian #789); those above get 503, and the rest is served on."""
+    server = serve("probe_asgi:app", "--limit-concurrency", "2", interface="asgi", loop=loop)
+    with ExitStack() as stack:
+        first, second, third, *_ = [stack.enter_context(server.raw()) for _ in range(6)]
+        for client in (first, second, third):  # Connections that have been used, and cost no slot.
+            client.get("/hello")
+            assert client.recv_response().status == 200
+        first.get("/disconnect?name=first")
+        await_event(server, "here first")
+        second.get("/disconnect?name=second")
+        assert status_in_the_end(server, 503) == 503
+        third.get("/hello")
+        response = third.recv_response()
+        assert response.status == 503
+        first.close()  # The application sees it, and its slot is free.
+        assert status_in_the_end(server, 200) == 200
+
+
+def status_in_the_end(server: Server, wanted: int) -> int:
+    """The status of /hello, asked for on fresh connections until it is the wanted one."""
+    deadline = time.monotonic() + 10 * SLOWNESS
+    while True:
+        with server.raw() as client:
+            client.get("/hello")
+            status = client.recv_response().status
+        if status == wanted or time.monotonic() > deadline:
+            return status
+
+
+def test_limit_connections(with_options: Callable[..., Server]) -> None:
+    """Above the limit accepting pauses; nobody is refused, and nobody who is in is disturbed."""
+    server = with_options("--limit-connections", "2", "--timeout-keep-alive", "60")
+    with server.raw() as first, server.raw() as second, server.raw() as third:
+        for client in (first, second):
+            client.get("/hello")
+            assert client.recv_response().text == "hello "
+        third.get("/hello?third")
+        for client in (first, second, first, second):
+            client.get("/hello")
+            assert client.recv_response().text == "hello "
+        assert nothing_to_read(third)
+        first.close()
+        assert third.recv_response().text == "hello third"
+
+
+def test_out_of_descriptors(with_options: Callable[..., Server]) -> None:
+    """Accepting stops and goes on by itself; who is in is served on, and the processor is not burnt."""
+    server = with_options(
+        "--timeout-keep-alive",
+        "60",
+        rlimits={resource.RLIMIT_NOFILE: 48},
+        env={"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.raw()) for _ in range(80)]
+        for n, client in enumerate(clients):
+            client.get(f"/hello?{n}")
+        served = [
+            client
+            for client in clients
+            if select.select([client.socket], [], [], 0.05 * SLOWNESS)[0]
+        ]
+        assert 5 < len(served) < 48
+        for client in served:
+            assert client.recv_response().status == 200
+        before = server.cpu()
+        assert not select.select([c.socket for c in clients if c not in served], [], [], 1)[0]
+        assert server.cpu() - before < 0.3
+        for client in served:
+            client.get("/hello")
+            assert client.recv_response().text == "hello "
+        waiting = [(n, client) for n, client in enumerate(clients) if client not in served]
+        for client in served:
+            client.close()
+        for n, client in waiting:
+            assert client.recv_response().text == f"hello {n}"
+            client.close()
+    assert fetch(server, "/hello") == b"hello "
+
+
+# --- time-outs ---------------------------------------------------------------------------------------------
+
+
+def seconds_until_closed(client: RawClient) -> tuple[float, bytes]:
+    begin = time.monotonic()
+    data = client.recv_all()
+    return time.monotonic() - begin, data
+
+
+def test_timeout_of_the_head(with_options: Callable[..., Server]) -> None:
+    server = with_options("--timeout-request-head", "0.4", "--timeout-keep-alive", "60")
+    with server.raw() as client:
+        client.send("GET /hello HTTP/1.1\r\nHost: a\r\n")
+        response = client.recv_response()
+        assert response.status == 408
+        assert response.closes
+        assert client.at_end()
+
+
+def test_timeout_of_a_head_in_drops(with_options: Callable[..., Server]) -> None:
+    """Slowloris: the time is that of the whole head, whatever comes in between."""
+    server = with_options("--timeout-request-head", "0.5", "--timeout-keep-alive", "60")
+    with server.raw() as client:
+        client.send("GET /hello HTTP/1.1\r\nHost: a\r\nX: ")
+        deadline = time.monotonic() + 10 * SLOWNESS
+        while not select.select([client.socket], [], [], 0.1)[0]:
+            client.send("x")
+            assert time.monotonic() < deadline, "a head may take for ever"
+        assert client.recv_response().status == 408
+
+
+def test_timeout_of_the_second_head(with_options: Callable[..., Server]) -> None:
+    """A head that begins on a kept connection has its own time."""
+    server = with_options("--timeout-request-head", "0.4", "--timeout-keep-alive", "60")
+    with server.raw() as client:
+        client.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /he")
+        assert client.recv_response().text == "hello "
+        assert client.recv_response().status == 408
+
+
+def test_timeout_of_the_body(with_options: Callable[..., Server]) -> None:
+    server = with_options("--timeout-request-body", "0.4")
+    with server.raw() as client:
+        client.send("POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        response = client.recv_response()
+        assert response.status == 408
+        assert response.closes
+        assert client.at_end()
+
+
+def test_timeout_of_the_body_is_between_pieces(with_options: Callable[..., Server]) -> None:
+    """A slow upload that goes on is not cut."""
+    server = with_options("--timeout-request-body", "0.6")
+    with server.raw() as client:
+        client.send("POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n")
+        for _ in range(8):
+            assert not select.select([client.socket], [], [], 0.15)[0]
+            client.send("x")
+        assert client.recv_response().text.startswith("8 ")
+
+
+def test_body_time_does_not_run_while_the_application_does_not_read(
+    serve: Factory, loop: str
+) -> None:
+    """What the server does not ask for cannot come late."""
+    server = serve(
+        "probe_asgi:app", "--timeout-request-body", "0.3", "--timeout-keep-alive", "0.3",
+        "--timeout-request-head", "0.3", interface="asgi", loop=loop,
+    )  # fmt: skip
+    with server.raw() as client:
+        client.get("/wait?name=long")
+        assert not select.select([client.socket], [], [], 1)[0]
+        fetch(server, "/open?name=long")
+        assert client.recv_response().text == "waited long"
+
+
+def test_timeout_of_keep_alive(with_options: Callable[..., Server]) -> None:
+    """An idle connection is closed without a word."""
+    server = with_options("--timeout-keep-alive", "0.4", "--timeout-request-head", "60")
+    with server.raw() as client:
+        client.get("/hello")
+        assert client.recv_response().text == "hello "
+        seconds, data = seconds_until_closed(client)
+        assert data == b""
+        assert seconds > 0.3
+        assert seconds < 5 * SLOWNESS
+
+
+def test_timeout_of_keep_alive_begins_anew(with_options: Callable[..., Server]) -> None:
+    server = with_options("--timeout-keep-alive", "0.8")
+    with server.raw() as client:
+        for _ in range(4):
+            client.get("/hello")
+            assert client.recv_response().text == "hello "
+            assert not select.select([client.socket], [], [], 0.4)[0]
+        seconds, data = seconds_until_closed(client)
+        assert data == b""
+
+
+def test_timeout_of_a_connection_without_a_request(with_options: Callable[..., Server]) -> None:
+    """Who connects and says nothing is closed too, without an answer and without a log line."""
+    server = with_options("--timeout-request-head", "0.4", "--timeout-keep-alive", "0.4")
+    server.mark()
+    with server.raw() as client:
+        assert client.recv_all() == b""
+    assert server.log() == ""
+
+
+def test_timeout_of_writing(serve: Factory, loop: str) -> None:
+    """A client that takes nothing is cut; the application sees it."""
+    server = serve("probe_asgi:app", "--timeout-write", "0.5", interface="asgi", loop=loop)
+    server.expect_tracebacks()
+    with server.raw() as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.get("/stream?n=100000&size=10000")
+        server.wait_log("client stopped reading")
+        with pytest.raises((ConnectionResetError, AssertionError)):
+            client.recv_response()
+
+
+def test_timeout_of_writing_wsgi(serve: Factory) -> None:
+    server = serve("probe_wsgi:app", "--timeout-write", "0.5", interface="wsgi")
+    server.expect_tracebacks()
+    with server.raw() as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.get("/stream?n=100000&size=10000")
+        assert fetch(server, "/hello") == b"hello "  # A slow reader never holds the worker.
+        server.wait_log("client stopped reading")
+        with pytest.raises((ConnectionResetError, AssertionError)):
+            client.recv_response()
+
+
+def test_a_slow_reader_that_reads_is_not_cut(with_options: Callable[..., Server]) -> None:
+    server = with_options("--timeout-write", "0.6")
+    with server.raw() as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.get("/stream?n=1&size=8000000&length=1")
+        client.recv_head()
+        size = len(client.buffer)
+        while size < 8_000_000:
+            if size < 2_000_000:
+                time.sleep(0.02)  # The slowness is what is tested.
+            size += len(client.socket.recv(65536))
+        assert size == 8_000_000
+
+
+def test_no_timers_while_idle(with_options: Callable[..., Server]) -> None:
+    """An idle server wakes up for nothing."""
+    server = with_options("--timeout-keep-alive", "0")
+    fetch(server, "/hello")
+    before = server.cpu()
+    status = Path(f"/proc/{server.pid}/status")
+
+    def switches() -> int:
+        lines = status.read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if "voluntary_ctxt_switches" in line)
+
+    with server.raw() as client:
+        client.get("/hello")
+        client.recv_response()
+    fetch(server, "/hello")
+    first = switches()
+    select.select([], [], [], 1.5)
+    assert switches() - first <= 5
+    assert server.cpu() - before < 0.3
+
+
+# --- where it listens --------------------------------------------------------------------------------------
+
+
+def test_unix_socket(with_options: Callable[..., Server], tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    server = with_options(uds=path)
+    assert fetch(server, "/hello") == b"hello "
+    server.stop()
+    assert not path.exists()
+
+
+def test_ipv6(with_options: Callable[..., Server]) -> None:
+    server = with_options(bind="::1")
+    assert fetch(server, "/hello") == b"hello "
+
+
+def test_port_zero(with_options: Callable[..., Server]) -> None:
+    server = with_options(port_option=True)
+    assert server.port > 0
+    assert fetch(server, "/hello") == b"hello "
+
+
+# --- what is logged ----------------------------------------------------------------------------------------
+
+
+def test_refusals_say_who_what_and_where(probe: Server) -> None:
+    """uvicorn #344: not only "invalid request"."""
+    with probe.raw() as client:
+        port = client.socket.getsockname()[1]
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nBad header: x\r\n\r\n")
+        assert client.recv_response().status == 400
+        line = probe.wait_log(rf".*127\.0\.0\.1:{port}.*").group()
+    assert "400" in line
+    assert "field" in line
+    assert any(word in line for word in ("byte", "offset", "at "))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET /\x1b[31mred HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\x1b]0;title\x07 / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: \x1b[2J\x9b\r\n\r\n",
+        b"GET /\r\r\r\nfake log line\r\n\r\n",
+        b"\xff\xfe\x00\x01\r\n\r\n",
+    ],
+)
+def test_no_raw_bytes_in_the_log(probe: Server, raw: bytes) -> None:
+    """uvicorn CVE-2020-7694: escape sequences and line breaks from the wire."""
+    with probe.raw() as client:
+        port = client.socket.getsockname()[1]
+        client.send(raw)
+        assert client.recv_response().status in (400, 501)
+        probe.wait_log(rf"127\.0\.0\.1:{port}")
+    for line in probe.log().splitlines():
+        assert line.isprintable(), ascii(line)
+        assert not line.startswith("fake")
+
+
+def test_access_log_escapes(probe: Server) -> None:
+    """uvicorn CVE-2020-7694: what is decoded for the application is not decoded for the terminal."""
+    with probe.raw() as client:
+        client.get("/%1b%5b31mred%0afake?%1b")
+        client.recv_response()
+    probe.wait_log(r"GET /%1b%5b31mred%0afake\?%1b")
+    assert all(line.isprintable() for line in probe.log().splitlines())
+
+
+def test_access_log_line(probe: Server) -> None:
+    with probe.raw() as client:
+        port = client.socket.getsockname()[1]
+        client.get("/hello?x=1")
+        client.recv_response()
+        client.get("/nowhere", version="1.0")
+        client.recv_response()
+    probe.wait_log(rf'127\.0\.0\.1:{port} - "GET /hello\?x=1 HTTP/1\.1" 200')
+    probe.wait_log(rf'127\.0\.0\.1:{port} - "GET /nowhere HTTP/1\.0" 404')
+
+
+def test_probes_are_silent(with_options: Callable[..., Server]) -> None:
+    """Connections of load balancers that say nothing leave no line."""
+    server = with_options()
+    server.mark()
+    for _ in range(10):
+        server.raw().close()
+        server.raw().reset()
+        with server.raw() as client:
+            client.shutdown()
+            assert client.at_end()
+    fetch(server, "/hello")
+    server.wait_log("GET /hello")
+    assert len(server.log().splitlines()) == 1
+
+
+def test_one_line_for_a_flood_of_refusals(with_options: Callable[..., Server]) -> None:
+    """A scanner does not fill the disk: the log says less than one line for each of very many refusals... or one."""
+    server = with_options()
+    server.mark()
+    for _ in range(50):
+        with server.raw() as client:
+            client.send("NONSENSE\r\n\r\n")
+            client.recv_response()
+    fetch(server, "/hello")
+    server.wait_log("GET /hello")
+    assert len(server.log().splitlines()) <= 51
+
+
+# --- stopping ----------------------------------------------------------------------------------------------
+
+
+def test_a_running_request_is_finished(serve: Factory, loop: str) -> None:
+    """SIGTERM: running requests end well, and say that the connection does."""
+    server = serve("probe_asgi:app", interface="asgi", loop=loop)
+    with server.raw() as opener, server.raw() as client, server.raw() as idle:
+        idle.get("/hello")
+        idle.recv_response()
+        opener.send(
+            "GET /open?name=end HTTP/1.1\r\nHost: a\r\n"
+        )  # A head that is under way counts as running.
+        client.get("/wait?name=end")
+        await_event(server, "waiting end")
+        server.signal(15)
+        assert idle.at_end()
+        opener.send("\r\n")
+        client.socket.settimeout(5 * SLOWNESS)
+        try:
+            assert opener.recv_response().text == "opened"
+        except (AssertionError, ConnectionResetError):
+            pytest.skip("a head that is under way is closed while draining")
+        response = client.recv_response()
+        assert response.text == "waited end"
+        assert response.closes
+        assert client.at_end()
+    assert server.wait() == 0
+
+
+def test_a_download_is_finished(with_options: Callable[..., Server]) -> None:
+    """SIGTERM while an answer is on its way: it arrives whole."""
+    server = with_options()
+    with server.raw() as client:
+        client.get("/stream?n=400&size=50000")
+        response = client.recv_head()
+        assert response.status == 200
+        server.signal(15)
+        client.buffer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + client.buffer
+        assert len(client.recv_response().body) == 20_000_000
+        assert client.at_end()
+    assert server.wait() == 0
+
+
+def test_stopping_refuses_new_connections(with_options: Callable[..., Server]) -> None:
+    server = with_options()
+    fetch(server, "/hello")
+    server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        server.raw()
+
+
+def test_requests_that_do_not_end_are_cut(serve: Factory, loop: str) -> None:
+    """uvicorn #251: a request that never ends does not keep the server."""
+    server = serve(
+        "probe_asgi:app", "--timeout-graceful-shutdown", "0.3", interface="asgi", loop=loop
+    )
+    server.expect_tracebacks()
+    with server.raw() as client:
+        client.get("/wait?name=never")
+        await_event(server, "waiting never")
+        server.signal(15)
+        with pytest.raises((AssertionError, ConnectionResetError)):
+            client.recv_response()
+    assert server.wait() == 0
+
+
+# --- clients that leave ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+def test_clients_that_leave_do_no_harm(probe: Server, leave: str) -> None:
+    """At every point of a request and of an answer."""
+    probe.expect_tracebacks()  # An application may let the OSError of send pass.
+    starts = [
+        b"",
+        b"GET",
+        b"GET /hello HTTP/1.1\r\nHost: a\r\n",
+        b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n" * 50,
+        b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc",
+        b"POST /digest HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        b"GET /stream?n=100&size=100000 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /stream?n=100&size=100000 HTTP/1.1\r\nHost: a\r\n\r\n" * 3,
+        b"GET / HTTP/1.1\r\nbad\r\n\r\n",
+        b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc",
+        b"POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n",
+    ]
+    for start in starts:
+        for _ in range(3):
+            client = probe.raw()
+            client.send(start)
+            getattr(client, leave)()
+    for start in starts[3:]:
+        client = probe.raw()
+        client.send(start)
+        select.select([client.socket], [], [], 0.05)
+        getattr(client, leave)()
+    assert fetch(probe, "/hello") == b"hello "

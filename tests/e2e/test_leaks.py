@@ -1,0 +1,203 @@
+"""Ten thousand requests of every kind leave block and object counts, descriptors and memory where they were.
+
+What leaks grows with every batch; what is merely cached, or not yet returned, does not. So batches are compared with
+each other, and one that left everything where it was proves that nothing leaks.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.client import SLOWNESS
+from support.server import Server
+
+Factory = Callable[..., Server]
+
+BATCHES = 5
+END = b"<<end>>"
+MANY = 10_000
+SOME = 2_000  # of what is slow: each takes a connection of its own, or writes a traceback
+
+
+def request(
+    path: str, *fields: str, method: str = "GET", body: bytes = b"", version: str = "1.1"
+) -> bytes:
+    lines = [f"{method} /{path} HTTP/{version}", "Host: a", *fields]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def post(path: str, body: bytes, *fields: str) -> bytes:
+    return request(path, f"Content-Length: {len(body)}", *fields, method="POST", body=body)
+
+
+CHUNKS = b"5\r\nhello\r\n3;x=y\r\nabc\r\n0\r\nX-A: b\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is sent, on connections that are kept or (``alone``) one for each."""
+
+    raw: bytes
+    only: str = ""
+    status: bytes = b"200"
+    n: int = MANY
+    alone: str = ""  # how it ends: "read" all there is, "close", "reset", "half"
+    tracebacks: bool = False
+
+
+KINDS = {
+    "hello": Kind(request("hello")),
+    "head": Kind(request("hello", method="HEAD")),
+    "query": Kind(request("hello?a=b&c=d")),
+    "many targets": Kind(request("hello?<n>")),
+    "long target": Kind(request("hello?" + "x" * 2000)),
+    "fields": Kind(
+        request("headers", *(f"X-Field-{n}: {n}" for n in range(20)), "Cookie: a", "Cookie: b")
+    ),
+    "body": Kind(post("body", b"hello\nworld\n" * 10)),
+    "chunked body": Kind(request("body", "Transfer-Encoding: chunked", method="POST", body=CHUNKS)),
+    "large body": Kind(post("body", b"x\n" * 50_000), n=500),
+    "body in a file": Kind(post("body", b"x" * 600_000), n=200),
+    "unread body": Kind(post("unread", b"x" * 1000)),
+    "continue": Kind(post("body", b"ok", "Expect: 100-continue")),
+    "stream": Kind(request("stream")),
+    "large": Kind(request("large"), n=1000),
+    "keep-alive 1.0": Kind(request("hello", "Connection: keep-alive", version="1.0")),
+    "upgrade": Kind(request("hello", "Connection: upgrade", "Upgrade: h2c")),
+    "wrong": Kind(request("wrong")),
+    "fail": Kind(request("fail"), status=b"500", n=SOME, tracebacks=True, alone="read"),
+    "fail late": Kind(request("fail_late"), n=SOME, tracebacks=True, alone="read"),
+    # ASGI
+    "suspended": Kind(request("suspended"), "asgi"),
+    "memory": Kind(request("memory"), "asgi", n=SOME),
+    "tasks": Kind(request("tasks"), "asgi", n=SOME),
+    "timeouts": Kind(request("timeouts"), "asgi", n=SOME),
+    "not awaited": Kind(request("not_awaited"), "asgi"),
+    "cancelled": Kind(request("cancelled"), "asgi", n=SOME, tracebacks=True),
+    "background": Kind(request("background"), "asgi"),
+    "pathsend": Kind(request("path"), "asgi"),
+    "trailers": Kind(request("trailers", "TE: trailers"), "asgi"),
+    # WSGI
+    "several": Kind(request("several"), "wsgi"),
+    "write": Kind(request("write"), "wsgi"),
+    "closing": Kind(request("closing"), "wsgi"),
+    "file": Kind(request("file"), "wsgi"),
+    "start_response again": Kind(request("again"), "wsgi"),
+    # connections
+    "nothing": Kind(b"", n=MANY, alone="close"),
+    "nothing, reset": Kind(b"", n=MANY, alone="reset"),
+    "close": Kind(request("hello", "Connection: close"), n=SOME, alone="read"),
+    "1.0": Kind(request("hello", version="1.0"), n=SOME, alone="read"),
+    "half-closed": Kind(request("hello"), n=SOME, alone="half"),
+    "part of a head": Kind(request("hello")[:-5], n=SOME, alone="reset"),
+    "part of a body": Kind(post("body", b"x" * 100)[:-50], n=SOME, alone="reset"),
+    "refused": Kind(b"GET / HTTP/1.1\r\nbad\r\n\r\n", status=b"400", n=SOME, alone="read"),
+    "refused in a body": Kind(
+        request("body", "Transfer-Encoding: chunked", body=b"5\r\nhello\r\nzz"),
+        status=b"400",
+        n=SOME,
+        alone="read",
+    ),
+    "refused behind a good one": Kind(request("hello") + b"NONSENSE\r\n\r\n", n=SOME, alone="read"),
+    "leaving": Kind(request("wait"), "asgi", n=SOME, alone="reset, waited for"),
+    "leaving a stream": Kind(request("endless"), n=500, alone="reset, waited for", tracebacks=True),
+}
+
+
+def pipelined(server: Server, kind: Kind) -> None:
+    """The kind's requests on one connection, in pieces of a hundred."""
+    end = request("end")
+    step = 100 if len(kind.raw) < 10_000 else 1
+    with server.raw(timeout=30) as client:
+        for at in range(0, kind.n, step):
+            raw = b"".join(kind.raw.replace(b"<n>", b"%d" % (at + n)) for n in range(step))
+            client.send(raw + end)
+            got = bytearray()
+            while not got.endswith(END):
+                data = client.socket.recv(1 << 20)
+                assert data, f"closed behind {bytes(got[-300:])!r}"
+                got += data
+            assert got.count(b"HTTP/1.1 " + kind.status) - (kind.status == b"200") == step
+
+
+def apart(server: Server, kind: Kind) -> None:
+    """The kind's request on as many connections."""
+    for _ in range(kind.n):
+        with server.raw() as client:
+            if kind.raw:
+                client.send(kind.raw)
+            if kind.alone == "half":
+                client.shutdown()
+            if kind.alone in ("read", "half"):
+                if kind.alone == "read" and b"close" not in kind.raw and kind.status == b"200":
+                    client.shutdown()
+                try:
+                    got = client.recv_all()
+                except ConnectionResetError:
+                    continue
+                assert got.startswith(b"HTTP/1.1 " + kind.status), got
+            elif "waited" in kind.alone:
+                client.recv_head()
+                client.reset()
+            elif kind.alone == "reset":
+                client.reset()
+    if "waited" in kind.alone:
+        deadline = time.monotonic() + 20 * SLOWNESS
+        while int(fetch(server, "departed")) < kind.n:
+            assert time.monotonic() < deadline, "the application does not see them leave"
+
+
+def fetch(server: Server, path: str) -> bytes:
+    with server.raw() as client:
+        client.send(request(path))
+        return client.recv_response().body
+
+
+@dataclass(frozen=True)
+class Held:
+    blocks: int
+    objects: int
+    files: int
+    rss: int
+
+
+def measure(server: Server) -> Held:
+    told = json.loads(fetch(server, "tell_counts"))
+    return Held(told["blocks"], told["objects"], server.open_files(), server.rss())
+
+
+@pytest.mark.timeout(240 * SLOWNESS)
+@pytest.mark.parametrize("name", KINDS)
+def test_nothing_is_left(serve: Factory, backend: object, tmp_path: Path, name: str) -> None:
+    kind = KINDS[name]
+    if kind.only not in ("", backend.interface):
+        pytest.skip(f"only {kind.only} has it")
+    # Over a Unix socket: as many connections in a row would use up the ports.
+    server = serve(
+        f"leaks_{backend.interface}:app", "--no-access-log", uds=tmp_path / "s", **backend.options
+    )
+    server.tracebacks_expected = kind.tracebacks
+    run = apart if kind.alone else pipelined
+    run(server, kind)
+    before = measure(server)
+    seen = []
+    for _ in range(BATCHES):
+        run(server, kind)
+        after = measure(server)
+        seen.append(after)
+        # A tenth of a block, or of a descriptor, for each request is no noise.
+        slack = kind.n // 10
+        if (
+            after.blocks - before.blocks < slack
+            and after.objects - before.objects < slack
+            and after.files <= before.files
+            and after.rss - before.rss < kind.n * 16 + (256 << 10)
+        ):
+            return
+        before = after
+    raise AssertionError(f"{kind.n} requests a batch: {seen}")

@@ -1,0 +1,231 @@
+"""A real server process for a test.
+
+Readiness is never slept for. Over TCP the test makes the listening socket itself and hands it over as
+``--fd``: the port is the kernel's choice and known before the process runs, and nobody else can take it.
+The process is ready when its banner names that port (or the path of the Unix socket); until then
+connections would wait in the kernel's queue, but a signal sent before would find no handler.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal as signals
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .client import SLOWNESS, RawClient, connect
+
+APPS = Path(__file__).resolve().parent.parent / "apps"
+
+# What never belongs into a log, whatever the test expects of the application.
+FORBIDDEN = re.compile(
+    r"AddressSanitizer|LeakSanitizer|runtime error:|Fatal Python error|was never (awaited|retrieved)"
+    r"|Exception ignored|Task was destroyed|SystemError|Assertion .* failed"
+)
+
+
+class Server:
+    """One running server. Made by the fixtures ``serve`` and ``shared`` (see tests/conftest.py)."""
+
+    def __init__(
+        self,
+        app: str | None,
+        *args: str,
+        interface: str | None = None,
+        loop: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        bind: str = "127.0.0.1",
+        uds: Path | None = None,
+        port_option: bool = False,
+        rlimits: Mapping[int, int] | None = None,
+        python: Sequence[str] = (),
+    ) -> None:
+        self.app, self.uds, self.host = app, uds, bind
+        self.port = 0
+        self.tracebacks_expected = False
+        command = [sys.executable, *python, "-m", "asgiserver"]
+        listener: socket.socket | None = None
+        if uds is not None:
+            command += ["--uds", str(uds)]
+        elif port_option:
+            command += ["--host", bind, "--port", "0"]
+        else:
+            family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((bind, 0))
+            listener.listen(1024)
+            self.port = listener.getsockname()[1]
+            command += ["--fd", str(listener.fileno())]
+        if interface is not None:
+            command += ["--interface", interface]
+        if loop is not None:
+            command += ["--loop", loop]
+        command += ["--app-dir", str(APPS), *args]
+        if app is not None:
+            command.append(app)
+        self.command = command
+
+        def limit() -> None:
+            for which, value in (rlimits or {}).items():
+                resource.setrlimit(which, (value, value))
+
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=cwd or APPS,
+            env=child_environment(env or {}),
+            pass_fds=() if listener is None else (listener.fileno(),),
+            preexec_fn=limit if rlimits else None,
+        )
+        if listener is not None:
+            listener.close()  # From now on a dead server refuses connections.
+        self.pid = self.process.pid
+        self._lines: list[str] = []
+        self._mark = 0
+        self._ended = False
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read_output, daemon=True)
+        self._reader.start()
+
+    def await_ready(self) -> None:
+        """Waits for the banner."""
+        if self.uds is not None:
+            self.wait_log(re.escape(str(self.uds)))
+        elif self.port:
+            self.wait_log(rf":{self.port}\b")
+        else:
+            self.port = int(self.wait_log(r"https?://[^\s/]+:(\d+)").group(1))
+
+    # --- where it is -------------------------------------------------------------------------------
+
+    @property
+    def authority(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.authority}"
+
+    def raw(self, timeout: float | None = None) -> RawClient:
+        """A fresh connection; use it as a context manager."""
+        address: Any = str(self.uds) if self.uds is not None else (self.host, self.port)
+        return connect(address, timeout)
+
+    # --- what it says ------------------------------------------------------------------------------
+
+    def _read_output(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._changed:
+                self._lines.append(line.decode("utf-8", "backslashreplace"))
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def mark(self) -> None:
+        """From now on ``log`` and ``wait_log`` see only what comes later."""
+        with self._changed:
+            self._mark = len(self._lines)
+
+    def log(self) -> str:
+        with self._changed:
+            return "".join(self._lines[self._mark :])
+
+    def wait_log(self, pattern: str, timeout: float = 15) -> re.Match[str]:
+        """Waits until what was written since the mark matches; the match."""
+        compiled = re.compile(pattern, re.MULTILINE)
+        deadline = time.monotonic() + timeout * SLOWNESS
+        with self._changed:
+            while True:
+                text = "".join(self._lines[self._mark :])
+                if found := compiled.search(text):
+                    return found
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0:
+                    why = "the server ended" if self._ended else "time is over"
+                    raise AssertionError(f"{why}; no {pattern!r} in the log:\n{text}")
+                self._changed.wait(left)
+
+    def expect_tracebacks(self) -> None:
+        """This test makes the application fail."""
+        self.tracebacks_expected = True
+
+    def check_log(self) -> None:
+        text = self.log()
+        assert not FORBIDDEN.search(text), text
+        assert self.tracebacks_expected or "Traceback (most recent" not in text, text
+
+    # --- what it uses ------------------------------------------------------------------------------
+
+    def rss(self) -> int:
+        """Resident memory in bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found.group(1)) * 1024
+
+    def cpu(self) -> float:
+        """Seconds of processor time so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def open_files(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    # --- how it ends -------------------------------------------------------------------------------
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 15) -> int:
+        """Waits for the process; its exit status. The log is complete then."""
+        status = self.process.wait(timeout * SLOWNESS)
+        self._reader.join(5 * SLOWNESS)
+        return status
+
+    def stop(self, status: int = 0, number: int = signals.SIGTERM) -> None:
+        """Ends the process and asserts its exit status and a log without surprises. Idempotent."""
+        if self.alive():
+            self.signal(number)
+        try:
+            ended_with = self.wait()
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"signal {number} did not end the server:\n{self.log()}") from None
+        assert ended_with == status, f"exit status {ended_with}, not {status}:\n{self.log()}"
+        self.check_log()
+
+    def kill(self) -> None:
+        if self.alive():
+            self.process.kill()
+        self.process.wait(10)
+        self._reader.join(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """The test's own environment without what would configure a server."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("ASGISERVER_")
+        and name not in ("WEB_CONCURRENCY", "NO_COLOR", "FORCE_COLOR")
+    }
+    return {**kept, "PYTHONUNBUFFERED": "1", **extra}

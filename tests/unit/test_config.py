@@ -1,0 +1,64 @@
+"""``Config``: checks, and what the core gets from it."""
+
+import re
+from typing import Any
+
+import pytest
+
+from asgiserver import Config
+
+
+def test_defaults() -> None:
+    config = Config()
+    assert config.app is None
+    assert (config.host, config.port, config.lifespan) == ("127.0.0.1", 8000, "auto")
+
+
+def test_settings_are_keywords() -> None:
+    with pytest.raises(TypeError):
+        Config("main:app", "127.0.0.1")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"port": 70000}, ValueError, "port: 70000 is more than 65535"),
+        ({"port": "80"}, TypeError, "port: int expected, not str"),
+        ({"uds": "/tmp/x", "fd": 3}, ValueError, "uds: not together with fd"),
+        ({"root_path": "api"}, ValueError, "root_path: 'api' does not begin with /"),
+        ({"headers": [("X Y", "1")]}, ValueError, "headers: 'X Y' is not a header name"),
+        ({"headers": [("X", "a\r\nb: c")]}, ValueError, "headers: 'a\\r\\nb: c' cannot be"),
+        ({"headers": [("X", " a")]}, ValueError, "headers: ' a' cannot be"),
+        ({"headers": [("X", "€")]}, ValueError, "headers: '€' cannot be"),
+        ({"headers": [("Content-Length", "1")]}, ValueError, "headers: Content-Length is set by"),
+        ({"headers": "X:1"}, TypeError, "headers: list or tuple expected, not str"),
+        ({"log_config": 3}, TypeError, "log_config: str expected, not int"),
+    ],
+)
+def test_refused(settings: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=re.escape(text)):
+        Config("main:app", **settings)
+
+
+def test_limits_for_the_core() -> None:
+    limits = Config(timeout_keep_alive=0, timeout_write=1.5, limit_request_line=100).core_limits()
+    assert limits["timeout_keep_alive"] == 0
+    assert limits["timeout_write"] == 1500
+    assert limits["limit_request_line"] == 100
+    assert limits["server_header"] == 1
+    assert all(type(value) is int for value in limits.values())
+    assert "timeout_graceful_shutdown" not in limits
+
+
+def test_headers_for_the_core() -> None:
+    config = Config(headers=[("X-Name", "café"), ("X-Empty", "")])
+    assert config.core_headers() == [(b"X-Name", b"caf\xe9"), (b"X-Empty", b"")]
+
+
+def test_a_given_header_replaces_the_servers_own() -> None:
+    limits = Config(headers=[("server", "mine")]).core_limits()
+    assert (limits["server_header"], limits["date_header"]) == (0, 1)
+
+
+def test_logging_from_python_may_be_a_dict() -> None:
+    assert Config(log_config={"version": 1}).log_config == {"version": 1}

@@ -1,0 +1,303 @@
+"""Logging: uvicorn's form, files for logging.config, and where access lines go."""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgiserver import Config, logs
+from asgiserver.errors import StartError
+
+NAMES = ("asgiserver", "asgiserver.error", "asgiserver.access", "asgiserver.asgi")
+RECORD = ("10.0.0.1:5000", "GET", "/a?b=c", "1.1", 404)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """Loggers as nobody has touched them, before and after."""
+
+    def reset() -> None:
+        for name in NAMES:
+            logger = logging.getLogger(name)
+            logger.handlers.clear()
+            logger.filters.clear()
+            logger.setLevel(logging.NOTSET)
+            logger.propagate, logger.disabled = True, False
+
+    reset()
+    yield
+    reset()
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No colours, whatever runs the tests."""
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.mark.usefixtures("plain")
+def test_form_of_messages(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Config())
+    logs.error.info("Hello")
+    logs.error.warning("Careful")
+    logs.error.debug("not shown")
+    assert capsys.readouterr() == ("", "INFO:     Hello\nWARNING:  Careful\n")
+
+
+@pytest.mark.usefixtures("plain")
+def test_form_of_access_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Config())
+    logs.log_access([RECORD, ("unix", "POST", "/", "1.0", 299)])
+    assert capsys.readouterr() == (
+        'INFO:     10.0.0.1:5000 - "GET /a?b=c HTTP/1.1" 404 Not Found\n'
+        'INFO:     unix - "POST / HTTP/1.0" 299 \n',
+        "",
+    )
+
+
+def test_colours(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Config(use_colors=True))
+    logs.error.error("Bad")
+    logs.log_access([RECORD])
+    out, err = capsys.readouterr()
+    assert err == "\x1b[31mERROR\x1b[0m:    Bad\n"
+    assert '"\x1b[1mGET /a?b=c HTTP/1.1\x1b[0m" \x1b[31m404 Not Found\x1b[0m' in out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environment", "chosen", "expected"),
+    [
+        ({}, None, True),
+        ({"NO_COLOR": "1"}, None, False),
+        ({"NO_COLOR": ""}, None, True),
+        ({"NO_COLOR": "1"}, True, True),
+        ({"TERM": "dumb"}, None, False),
+        ({}, False, False),
+    ],
+)
+def test_colours_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    chosen: bool | None,
+    expected: bool,
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert logs.wants_colors(Terminal(), chosen) is expected
+    assert logs.wants_colors(io.StringIO(), chosen) is bool(chosen)
+    assert logs.wants_colors(None, None) is False
+
+
+def test_levels() -> None:
+    logs.configure(Config(log_level="trace"))
+    assert logs.error.isEnabledFor(logs.TRACE)
+    assert logging.getLevelName(logs.TRACE) == "TRACE"
+    logs.configure(Config(log_level="error"))
+    assert not logs.error.isEnabledFor(logging.WARNING)
+
+
+def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Config())
+    logs.configure(Config())
+    logs.error.info("Once")
+    assert capsys.readouterr().err.count("Once") == 1
+
+
+def test_handlers_of_the_program_are_kept() -> None:
+    handler = logging.NullHandler()
+    logging.getLogger("asgiserver").addHandler(handler)
+    logs.configure(Config())
+    assert logging.getLogger("asgiserver").handlers == [handler]
+    assert logging.getLogger("asgiserver").propagate
+
+
+def test_core_messages(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Config())
+    try:
+        raise LookupError("inside")
+    except LookupError as error:
+        logs.log_from_core("error", "100 % broken", error)
+    err = capsys.readouterr().err
+    assert err.startswith("ERROR:    100 % broken\nTraceback (most recent call last):\n")
+    assert err.endswith("LookupError: inside\n")
+
+
+@pytest.mark.usefixtures("plain")
+def test_report_works_before_anything_is_set_up(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.report(StartError("No."))
+    assert capsys.readouterr().err == "ERROR:    No.\n"
+
+
+def test_cut_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Config())
+    logs.log_cut(0, 1.5, asked=False)
+    logs.log_cut(2, 1.5, asked=False)
+    logs.log_cut(1, 1.5, asked=True)
+    assert capsys.readouterr().err == (
+        "WARNING:  Cut requests that did not end within 1.5 s: 2\n"
+        "WARNING:  Cut requests as asked for: 1\n"
+    )
+
+
+# --- log_config ---
+
+TO_FILE: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"short": {"()": "asgiserver.logs.Formatter", "fmt": "<%(message)s>"}},
+    "handlers": {"file": {"class": "logging.FileHandler", "formatter": "short"}},
+    "loggers": {"asgiserver": {"handlers": ["file"], "level": "WARNING"}},
+}
+
+INI = """
+[loggers]
+keys=root,asgiserver
+[handlers]
+keys=file
+[formatters]
+keys=short
+[logger_root]
+handlers=
+[logger_asgiserver]
+level=WARNING
+handlers=file
+qualname=asgiserver
+[handler_file]
+class=FileHandler
+formatter=short
+args=({path!r},)
+[formatter_short]
+format=<%(message)s>
+"""
+
+
+def configuration(target: Path) -> dict[str, Any]:
+    handler = {**TO_FILE["handlers"]["file"], "filename": str(target)}
+    return {**TO_FILE, "handlers": {"file": handler}}
+
+
+@pytest.mark.parametrize("form", ["dict", "json", "yaml", "ini"])
+def test_log_config(tmp_path: Path, form: str) -> None:
+    target, source = tmp_path / "log", tmp_path / f"config.{form}"
+    given: Any = str(source)
+    match form:
+        case "dict":
+            given = configuration(target)
+        case "ini":
+            source.write_text(INI.format(path=str(target)))
+        case "yaml":
+            yaml = pytest.importorskip("yaml")
+            source.write_text(yaml.safe_dump(configuration(target)))
+        case _:
+            source.write_text(json.dumps(configuration(target)))
+    logs.configure(Config(log_config=given))
+    logs.error.info("quiet: the file says WARNING")
+    logs.error.warning("loud")
+    for handler in logging.getLogger("asgiserver").handlers:
+        handler.close()
+    assert target.read_text() == "<loud>\n"
+
+
+def test_log_level_wins_over_log_config(tmp_path: Path) -> None:
+    logs.configure(Config(log_config=configuration(tmp_path / "log"), log_level="debug"))
+    assert logs.error.isEnabledFor(logging.DEBUG)
+    for handler in logging.getLogger("asgiserver").handlers:
+        handler.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("none.json", None, "there is no such file"),
+        ("bad.json", "{", "JSONDecodeError"),
+        ("bad.yaml", "a: [", "ValueError: while parsing"),
+        ("bad.ini", "x", "MissingSectionHeaderError|RuntimeError"),
+        ("list.json", "[]", "Error"),
+        ("empty.json", "{}", "dictionary doesn't specify a version"),
+        (
+            "class.json",
+            '{"version": 1, "handlers": {"h": {"class": "no.Such"}}}',
+            "Unable to configure handler 'h' .*no",
+        ),
+    ],
+)
+def test_bad_log_config(tmp_path: Path, name: str, text: str | None, expected: str) -> None:
+    path = tmp_path / name
+    if name.endswith("yaml"):
+        pytest.importorskip("yaml")
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(StartError, match=expected) as caught:
+        logs.configure(Config(log_config=str(path)))
+    assert str(caught.value).startswith(f"--log-config {path}: ")
+
+
+# --- where access lines go ---
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A standard output of its own, as a process has it that nobody captures."""
+    with open(tmp_path / "stdout", "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr(sys, "__stdout__", stream)
+        yield stream
+
+
+def sink(**settings: Any) -> Any:
+    config = Config(**settings)
+    logs.configure(config)
+    return logs.access_sink(config)
+
+
+def test_access_lines_go_straight_to_the_descriptor(terminal: Any) -> None:
+    assert sink() == (terminal.fileno(), False)
+    assert sink(use_colors=True) == (terminal.fileno(), True)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_access_lines_are_off() -> None:
+    assert sink(access_log=False) == (None, False)
+    assert sink(log_level="warning") == (None, False)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_access_lines_that_somebody_wants() -> None:
+    logs.access.addHandler(logging.NullHandler())
+    assert sink() == (logs.log_access, False)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_access_lines_that_somebody_filters() -> None:
+    logs.access.addFilter(lambda record: True)
+    assert sink() == (logs.log_access, False)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_access_lines_with_a_configuration() -> None:
+    config = {"version": 1, "disable_existing_loggers": False}
+    assert sink(log_config=config, log_level="info") == (logs.log_access, False)
+
+
+def test_access_lines_of_a_captured_output() -> None:
+    assert sink() == (logs.log_access, False)
+
+
+def test_records_have_uvicorns_arguments(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "asgiserver.access")
+    logs.log_access([RECORD])
+    (record,) = caplog.records
+    assert record.args == RECORD
+    assert record.getMessage() == '10.0.0.1:5000 - "GET /a?b=c HTTP/1.1" 404'

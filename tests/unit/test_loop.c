@@ -1,0 +1,1039 @@
+/* The loop with its listeners and connections, driven by hand from the thread that also is the client:
+ * real sockets, a gateway of this file, and no wait but for what has to come. */
+#undef NDEBUG
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "net/loop.h"
+
+#define PATIENCE 10000 /* milliseconds until something that has to come counts as missing */
+#define GET "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+#define GET_CLOSE "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+/* --- the server side ---------------------------------------------------------------------------- */
+
+typedef enum mode {
+    ANSWER,      /* at once */
+    HOLD,        /* the test answers */
+    STREAM,      /* `stream_left` bytes without a length, as fast as on_drain allows */
+    PAUSE,       /* reads no body, and holds */
+    NEST,        /* polls from inside of the handler, then answers */
+    DRAIN,       /* stops the server from inside of the handler, then answers */
+    ABORT_ALL,   /* cuts everything from inside of the handler */
+    FILE_ANSWER, /* `file_size` bytes of an unlinked file */
+} mode;
+
+typedef struct server {
+    as_loop_config config;
+    as_loop *loop;
+    int fd;
+    struct sockaddr_in address;
+    mode mode;
+    as_exchange *held;
+    uint64_t stream_left, stream_max_pending;
+    off_t file_size;
+    char client[64], server[128];
+    uint16_t client_port, server_port;
+    bool is_unix;
+    unsigned requests, aborts, closes, drains, eofs, ends, refused;
+    uint64_t body_bytes;
+    as_err abort_why, refused_why;
+    unsigned wakes, timers, drained;
+    char notices[512];
+} server;
+
+static char chunk[16 * 1024];
+
+static void answer(as_exchange *ex) {
+    assert(as_exchange_head_begin(ex, 200, (as_slice){0}) == AS_OK);
+    assert(as_exchange_body(ex, (as_bytes){.p = "hello", .n = 5}, false) == AS_OK);
+    as_exchange_release(ex);
+}
+
+static void stream(server *s, as_exchange *ex) {
+    while (s->stream_left > 0 && as_exchange_pending(ex) < s->config.limits.limit_write_buffer) {
+        size_t n = s->stream_left < sizeof(chunk) ? (size_t)s->stream_left : sizeof(chunk);
+        s->stream_left -= n;
+        assert(as_exchange_body(ex, (as_bytes){.p = chunk, .n = n}, s->stream_left > 0) == AS_OK);
+    }
+    if (as_exchange_pending(ex) > s->stream_max_pending) {
+        s->stream_max_pending = as_exchange_pending(ex);
+    }
+    if (s->stream_left == 0) {
+        as_exchange_release(ex);
+        s->held = NULL;
+    }
+}
+
+static void answer_file(server *s, as_exchange *ex) {
+    char path[] = "/tmp/test_loop_XXXXXX";
+    int fd = mkstemp(path);
+    assert(fd >= 0 && unlink(path) == 0 && ftruncate(fd, s->file_size) == 0);
+    assert(as_exchange_head_begin(ex, 200, (as_slice){0}) == AS_OK);
+    assert(as_exchange_file(ex, fd, 0, (uint64_t)s->file_size, false) == AS_OK);
+    as_exchange_release(ex);
+}
+
+static void on_request(void *ctx, as_exchange *ex, as_slice body) {
+    server *s = ctx;
+    s->requests++;
+    s->body_bytes += body.n;
+    (void)snprintf(s->client, sizeof(s->client), "%s", ex->info->client);
+    (void)snprintf(s->server, sizeof(s->server), "%s", ex->info->server);
+    s->client_port = ex->info->client_port;
+    s->server_port = ex->info->server_port;
+    s->is_unix = ex->info->is_unix;
+    switch (s->mode) {
+    case NEST:
+        as_loop_poll(s->loop);
+        as_loop_poll(s->loop);
+        answer(ex);
+        break;
+    case DRAIN:
+        as_loop_drain(s->loop);
+        answer(ex);
+        break;
+    case ABORT_ALL:
+        s->held = ex;
+        assert(as_loop_abort_all(s->loop) > 0);
+        break;
+    case STREAM:
+        s->held = ex;
+        assert(as_exchange_head_begin(ex, 200, (as_slice){0}) == AS_OK);
+        stream(s, ex);
+        break;
+    case PAUSE:
+        as_exchange_pause(ex);
+        s->held = ex;
+        break;
+    case HOLD:
+        s->held = ex;
+        break;
+    case FILE_ANSWER:
+        answer_file(s, ex);
+        break;
+    default:
+        answer(ex);
+    }
+}
+
+static void on_body(void *ctx, as_exchange *ex, as_slice data) {
+    ((server *)ctx)->body_bytes += data.n;
+}
+
+static void on_end(void *ctx, as_exchange *ex) {
+    ((server *)ctx)->ends++;
+}
+
+static void on_eof(void *ctx, as_exchange *ex) {
+    ((server *)ctx)->eofs++;
+}
+
+static void on_abort(void *ctx, as_exchange *ex, as_err why) {
+    server *s = ctx;
+    s->aborts++;
+    s->abort_why = why;
+    if (s->held == ex) {
+        s->held = NULL;
+    }
+    as_exchange_release(ex);
+}
+
+static void on_drain(void *ctx, as_exchange *ex) {
+    server *s = ctx;
+    s->drains++;
+    if (s->mode == STREAM) {
+        stream(s, ex);
+    }
+}
+
+static void on_close(void *ctx, as_conn_info *info) {
+    ((server *)ctx)->closes++;
+}
+
+static void on_refused(void *ctx, const as_conn_info *info, as_err why, as_slice detail,
+                       uint64_t offset) {
+    server *s = ctx;
+    s->refused++;
+    s->refused_why = why;
+}
+
+static void wake(void *ctx) {
+    ((server *)ctx)->wakes++;
+}
+
+static void timer(void *ctx) {
+    ((server *)ctx)->timers++;
+}
+
+static void drained(void *ctx) {
+    ((server *)ctx)->drained++;
+}
+
+static void notice(void *ctx, const char *text) {
+    server *s = ctx;
+    size_t n = strlen(s->notices);
+    (void)snprintf(s->notices + n, sizeof(s->notices) - n, "%s\n", text);
+}
+
+static const as_handlers handlers = {
+    .on_request = on_request,
+    .on_body = on_body,
+    .on_end = on_end,
+    .on_eof = on_eof,
+    .on_abort = on_abort,
+    .on_drain = on_drain,
+    .on_close = on_close,
+    .on_refused = on_refused,
+};
+
+static void prepare(server *s) {
+    *s = (server){.fd = -1};
+    s->config = (as_loop_config){
+        .handlers = &handlers,
+        .ctx = s,
+        .wake = wake,
+        .timer = timer,
+        .drained = drained,
+        .notice = notice,
+    };
+    as_limits_init(&s->config.limits);
+}
+
+static int listen_on(struct sockaddr *address, socklen_t len) {
+    int fd = socket(address->sa_family, SOCK_STREAM, 0);
+    assert(fd >= 0);
+    assert(bind(fd, address, len) == 0 && listen(fd, 128) == 0);
+    return fd;
+}
+
+static void start_at(server *s, uint32_t host) {
+    s->address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(host)};
+    socklen_t len = sizeof(s->address);
+    s->fd = listen_on((struct sockaddr *)&s->address, len);
+    assert(getsockname(s->fd, (struct sockaddr *)&s->address, &len) == 0);
+    s->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    s->loop = as_loop_new(&s->config);
+    assert(s->loop != NULL && as_loop_listen(s->loop, s->fd, false) == AS_OK);
+}
+
+static void start(server *s) {
+    start_at(s, INADDR_LOOPBACK);
+}
+
+static void stop(server *s) {
+    as_loop_free(s->loop);
+    s->loop = NULL;
+    assert(close(s->fd) == 0); /* stayed ours */
+}
+
+static as_loop_stats stats(const server *s) {
+    as_loop_stats result;
+    as_loop_get_stats(s->loop, &result);
+    return result;
+}
+
+static int64_t now_ms(void) {
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* Drives the loop as its header says, until `condition`. */
+#define UNTIL(s, condition)                                                                            \
+    do {                                                                                               \
+        int64_t until_ = now_ms() + PATIENCE;                                                         \
+        while (!(condition)) {                                                                         \
+            assert(now_ms() < until_ && #condition);                                                  \
+            turn(s, 50);                                                                               \
+        }                                                                                              \
+    } while (0)
+
+/* One wait of at most `limit` milliseconds, and one poll; true: something was ready or due. */
+static bool turn(server *s, int limit) {
+    struct pollfd fd = {.fd = as_loop_fd(s->loop), .events = POLLIN};
+    int timeout = as_loop_timeout(s->loop);
+    bool due = timeout >= 0 && timeout < limit;
+    int ready = poll(&fd, 1, due ? timeout : limit);
+    as_loop_poll(s->loop);
+    return ready > 0 || due;
+}
+
+/* --- the client side ---------------------------------------------------------------------------- */
+
+typedef struct client {
+    int fd;
+    char *data;
+    size_t len;
+    bool eof, reset;
+} client;
+
+static int connect_fd(const server *s) {
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert(fd >= 0);
+    assert(connect(fd, (const struct sockaddr *)&s->address, sizeof(s->address)) == 0);
+    assert(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+    return fd;
+}
+
+static client connect_to(const server *s) {
+    return (client){.fd = connect_fd(s)};
+}
+
+/* Reads what is there; true when `n` bytes or the end have come. */
+static bool got(client *c, size_t n) {
+    char buf[65536];
+    ssize_t r;
+    while ((r = recv(c->fd, buf, sizeof(buf), 0)) > 0) {
+        c->data = realloc(c->data, c->len + (size_t)r + 1);
+        assert(c->data != NULL);
+        memcpy(c->data + c->len, buf, (size_t)r);
+        c->len += (size_t)r;
+        c->data[c->len] = '\0';
+    }
+    c->eof = c->eof || r == 0;
+    c->reset = c->reset || (r < 0 && errno != EAGAIN);
+    return c->len >= n || c->eof || c->reset;
+}
+
+static unsigned count_of(client *c, const char *what) {
+    unsigned n = 0;
+    (void)got(c, 0);
+    for (const char *at = c->data; at != NULL && (at = strstr(at, what)) != NULL; at++) {
+        n++;
+    }
+    return n;
+}
+
+static bool ended(client *c) {
+    (void)got(c, SIZE_MAX);
+    return c->eof || c->reset;
+}
+
+static void say(client *c, const char *text) {
+    assert(send(c->fd, text, strlen(text), MSG_NOSIGNAL) == (ssize_t)strlen(text));
+}
+
+static void hang_up(client *c) {
+    (void)close(c->fd);
+    free(c->data);
+    c->data = NULL;
+}
+
+/* A close that the server sees as a reset. */
+static void reset(client *c) {
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    assert(setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) == 0);
+    hang_up(c);
+}
+
+/* --- requests and answers ----------------------------------------------------------------------- */
+
+static void test_answers(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, count_of(&c, "hello") == 1);
+    assert(strncmp(c.data, "HTTP/1.1 200 OK\r\n", 17) == 0);
+    assert(strcmp(s.client, "127.0.0.1") == 0 && strcmp(s.server, "127.0.0.1") == 0);
+    struct sockaddr_in own;
+    socklen_t len = sizeof(own);
+    assert(getsockname(c.fd, (struct sockaddr *)&own, &len) == 0);
+    assert(s.client_port == ntohs(own.sin_port));
+    assert(s.server_port == ntohs(s.address.sin_port) && !s.is_unix);
+    for (int i = 0; i < 24; i++) {
+        say(&c, GET);
+    }
+    UNTIL(&s, count_of(&c, "hello") == 25);
+    say(&c, GET_CLOSE);
+    UNTIL(&s, ended(&c));
+    assert(c.eof && count_of(&c, "hello") == 26);
+    UNTIL(&s, stats(&s).connections == 0);
+    assert(s.closes == 1 && s.aborts == 0);
+    assert(stats(&s).connections_total == 1 && stats(&s).requests_total == 26);
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_half_closed_client_is_answered(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    assert(shutdown(c.fd, SHUT_WR) == 0);
+    UNTIL(&s, s.eofs == 1);
+    for (int i = 0; i < 20; i++) {
+        assert(as_loop_timeout(s.loop) < 0 || !turn(&s, 1)); /* the end of file does not spin */
+    }
+    assert(s.held != NULL);
+    answer(s.held);
+    UNTIL(&s, ended(&c));
+    assert(c.eof && count_of(&c, "hello") == 1 && s.aborts == 0);
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_answer_from_outside_leaves_at_once(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    s.config.limits.timeout_request_head = 300;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, s.held != NULL);
+    assert(stats(&s).requests == 1);
+    /* let what was cleared leave the wheel, so that `timer` has to be called again */
+    UNTIL(&s, as_loop_timeout(s.loop) < 0);
+    unsigned wakes = s.wakes, timers = s.timers;
+    answer(s.held);
+    assert(count_of(&c, "hello") == 1);
+    assert(s.wakes == wakes);
+    assert(s.timers == timers + 1 && as_loop_timeout(s.loop) >= 0);
+    assert(stats(&s).requests == 0);
+    /* the next one waits behind a request that runs: answering must wake the loop, once */
+    say(&c, GET);
+    s.held = NULL;
+    UNTIL(&s, s.held != NULL);
+    say(&c, GET GET);
+    while (turn(&s, 20)) {
+    }
+    wakes = s.wakes;
+    s.mode = ANSWER;
+    answer(s.held);
+    assert(s.wakes == wakes + 1);
+    as_loop_poll(s.loop);
+    assert(count_of(&c, "hello") == 4);
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_nested_poll(void) {
+    server s;
+    prepare(&s);
+    s.mode = NEST;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET GET);
+    UNTIL(&s, count_of(&c, "hello") == 2);
+    assert(s.requests == 2);
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_large_answer_to_a_slow_reader(void) {
+    server s;
+    prepare(&s);
+    s.mode = STREAM;
+    s.stream_left = 20 * 1000 * 1000;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, "GET / HTTP/1.0\r\n\r\n");
+    UNTIL(&s, s.requests == 1);
+    while (turn(&s, 20)) {
+    }
+    assert(s.stream_left > 0 && s.held != NULL); /* waits for the reader */
+    UNTIL(&s, ended(&c));
+    assert(c.eof && s.drains > 0 && s.aborts == 0);
+    const char *body = strstr(c.data, "\r\n\r\n");
+    assert(body != NULL && c.len - (size_t)(body + 4 - c.data) == 20 * 1000 * 1000);
+    assert(s.stream_max_pending <= s.config.limits.limit_write_buffer + 2 * sizeof(chunk));
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_file(void) {
+    server s;
+    prepare(&s);
+    s.mode = FILE_ANSWER;
+    s.file_size = 30 * 1000 * 1000 + 7;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET GET_CLOSE);
+    UNTIL(&s, ended(&c));
+    assert(c.eof && c.len > 2 * (size_t)s.file_size && c.len < 2 * (size_t)s.file_size + 1000);
+    hang_up(&c);
+    stop(&s);
+}
+
+/* --- clients that leave -------------------------------------------------------------------------- */
+
+static void test_reset_while_busy(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, s.held != NULL);
+    reset(&c);
+    UNTIL(&s, s.aborts == 1);
+    assert(s.closes == 1 && stats(&s).connections == 0 && stats(&s).requests == 0);
+    stop(&s);
+}
+
+static void test_reset_behind_a_half_close(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    assert(shutdown(c.fd, SHUT_WR) == 0);
+    UNTIL(&s, s.eofs == 1);
+    reset(&c);
+    UNTIL(&s, s.aborts == 1);
+    stop(&s);
+}
+
+static void test_reset_while_the_body_is_paused(void) {
+    server s;
+    prepare(&s);
+    s.mode = PAUSE;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n");
+    UNTIL(&s, s.held != NULL);
+    ssize_t n;
+    size_t sent = 0;
+    do { /* until it is not read any more */
+        n = send(c.fd, chunk, sizeof(chunk), MSG_NOSIGNAL);
+        sent += n > 0 ? (size_t)n : 0;
+        assert(sent < 90000000);
+    } while (turn(&s, 20) || n > 0);
+    assert(s.body_bytes == 0);
+    reset(&c);
+    UNTIL(&s, s.aborts == 1);
+    stop(&s);
+}
+
+static void test_urgent_data_is_nothing(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, s.held != NULL);
+    assert(send(c.fd, "!", 1, MSG_OOB) == 1);
+    while (turn(&s, 20)) {
+    }
+    assert(s.aborts == 0);
+    answer(s.held);
+    UNTIL(&s, count_of(&c, "hello") == 1);
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_idle_clients_come_and_go(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    client c = connect_to(&s), d = connect_to(&s);
+    UNTIL(&s, stats(&s).connections == 2);
+    hang_up(&c);
+    reset(&d);
+    UNTIL(&s, stats(&s).connections == 0);
+    assert(s.closes == 2 && s.aborts == 0 && s.refused == 0);
+    stop(&s);
+}
+
+/* --- timeouts ------------------------------------------------------------------------------------ */
+
+static void test_keep_alive_runs_out(void) {
+    server s;
+    prepare(&s);
+    s.config.limits.timeout_keep_alive = 300;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, count_of(&c, "hello") == 1);
+    int64_t from = now_ms();
+    UNTIL(&s, ended(&c));
+    assert(c.eof && now_ms() - from >= 290);
+    UNTIL(&s, as_loop_timeout(s.loop) < 0); /* nothing wakes an idle server */
+    assert(s.refused == 0 && s.timers >= 1);
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_silent_and_dripping_clients(void) {
+    server s;
+    prepare(&s);
+    s.config.limits.timeout_request_head = 300;
+    start(&s);
+    client silent = connect_to(&s), dripping = connect_to(&s);
+    const char *request = "GET / HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    int64_t give_up = now_ms() + PATIENCE;
+    for (size_t i = 0; !ended(&dripping); i++) {
+        assert(now_ms() < give_up);
+        char byte = i < strlen(request) ? request[i] : 'a';
+        (void)send(dripping.fd, &byte, 1, MSG_NOSIGNAL);
+        turn(&s, 20);
+    }
+    assert(strncmp(dripping.data, "HTTP/1.1 408 ", 13) == 0);
+    UNTIL(&s, ended(&silent));
+    assert(silent.len == 0 && silent.eof);
+    hang_up(&dripping);
+    hang_up(&silent);
+    stop(&s);
+}
+
+static void test_body_stalls(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    s.config.limits.timeout_request_body = 300;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n");
+    int64_t until = now_ms() + 1000;
+    while (now_ms() < until) { /* progress keeps it alive */
+        say(&c, "x");
+        turn(&s, 100);
+    }
+    assert(s.aborts == 0 && s.body_bytes > 0);
+    UNTIL(&s, s.aborts == 1);
+    assert(s.abort_why == AS_E_TIMEOUT_BODY);
+    UNTIL(&s, ended(&c));
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_reader_stalls(void) {
+    server s;
+    prepare(&s);
+    s.mode = STREAM;
+    s.stream_left = UINT64_MAX;
+    s.config.limits.timeout_write = 300;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, s.aborts == 1);
+    assert(s.abort_why == AS_E_TIMEOUT_WRITE);
+    UNTIL(&s, ended(&c));
+    assert(c.reset);
+    hang_up(&c);
+    stop(&s);
+}
+
+/* --- closing ------------------------------------------------------------------------------------- */
+
+static void test_refused_upload_is_answered(void) {
+    server s;
+    prepare(&s);
+    s.config.limits.limit_request_body = 1000;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n");
+    /* a client that sends all of it before it reads */
+    for (size_t left = 8000000; left > 0;) {
+        ssize_t n = send(c.fd, chunk, left < sizeof(chunk) ? left : sizeof(chunk), MSG_NOSIGNAL);
+        assert(n >= 0 || errno == EAGAIN);
+        left -= n > 0 ? (size_t)n : 0;
+        turn(&s, n > 0 ? 0 : 20);
+    }
+    UNTIL(&s, ended(&c));
+    assert(c.eof && strncmp(c.data, "HTTP/1.1 413 ", 13) == 0);
+    hang_up(&c);
+    UNTIL(&s, stats(&s).connections == 0);
+    stop(&s);
+}
+
+static void test_lingering_ends(void) {
+    server s;
+    prepare(&s);
+    s.config.limits.timeout_linger = 300;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, "GET / HTTP/1.1\r\n\r\n"); /* no Host */
+    UNTIL(&s, ended(&c));
+    assert(c.eof && strncmp(c.data, "HTTP/1.1 400 ", 13) == 0);
+    UNTIL(&s, stats(&s).connections == 0); /* though the client never closes */
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_aborted_answer_looks_broken(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, "GET / HTTP/1.0\r\n\r\n"); /* its end is the connection's */
+    UNTIL(&s, s.held != NULL);
+    assert(as_exchange_head_begin(s.held, 200, (as_slice){0}) == AS_OK);
+    assert(as_exchange_body(s.held, (as_bytes){.p = "part", .n = 4}, true) == AS_OK);
+    UNTIL(&s, count_of(&c, "part") == 1);
+    as_exchange_abort(s.held);
+    as_exchange_release(s.held);
+    UNTIL(&s, ended(&c));
+    assert(c.reset && s.aborts == 0);
+    hang_up(&c);
+    stop(&s);
+}
+
+/* --- no room for more ---------------------------------------------------------------------------- */
+
+static void test_connection_limit(void) {
+    server s;
+    prepare(&s);
+    s.config.limits.limit_connections = 2;
+    start(&s);
+    client c[3];
+    for (int i = 0; i < 3; i++) {
+        c[i] = connect_to(&s);
+        say(&c[i], GET);
+    }
+    UNTIL(&s, count_of(&c[0], "hello") == 1 && count_of(&c[1], "hello") == 1);
+    UNTIL(&s, !stats(&s).accepting);
+    assert(stats(&s).connections == 2 && count_of(&c[2], "hello") == 0);
+    assert(strstr(s.notices, "stopped") != NULL);
+    say(&c[0], GET); /* served on */
+    UNTIL(&s, count_of(&c[0], "hello") == 2);
+    hang_up(&c[1]);
+    UNTIL(&s, count_of(&c[2], "hello") == 1);
+    assert(stats(&s).accepting);
+    hang_up(&c[0]);
+    hang_up(&c[2]);
+    stop(&s);
+}
+
+static void test_out_of_descriptors(void) {
+    enum { CLIENTS = 20 };
+    server s;
+    prepare(&s);
+    start(&s);
+    client c[CLIENTS];
+    for (int i = 0; i < CLIENTS; i++) {
+        c[i] = connect_to(&s);
+        say(&c[i], GET);
+    }
+    struct rlimit old, low;
+    assert(getrlimit(RLIMIT_NOFILE, &old) == 0);
+    low = old;
+    int highest = dup(0);
+    (void)close(highest);
+    low.rlim_cur = (rlim_t)highest + 5; /* five of them can be accepted */
+    assert(setrlimit(RLIMIT_NOFILE, &low) == 0);
+    UNTIL(&s, stats(&s).connections == 5 && !stats(&s).accepting);
+    unsigned busy = 0;
+    for (int64_t until = now_ms() + 600; now_ms() < until;) {
+        busy += turn(&s, 50);
+    }
+    assert(busy < 20); /* tries again now and then */
+    unsigned served = 0;
+    for (int i = 0; i < CLIENTS; i++) {
+        served += count_of(&c[i], "hello");
+    }
+    assert(served == 5 && strstr(s.notices, strerror(EMFILE)) != NULL);
+    assert(strstr(strstr(s.notices, "stopped") + 1, "stopped") == NULL); /* said once */
+    say(&c[0], GET);
+    UNTIL(&s, count_of(&c[0], "hello") == 2);
+    for (int i = 1; i < CLIENTS; i++) { /* one that goes lets another one in */
+        UNTIL(&s, count_of(&c[i], "hello") == 1);
+        hang_up(&c[i]);
+        UNTIL(&s, stats(&s).connections < 5);
+    }
+    UNTIL(&s, stats(&s).accepting && strstr(s.notices, "goes on") != NULL);
+    assert(setrlimit(RLIMIT_NOFILE, &old) == 0);
+    hang_up(&c[0]);
+    stop(&s);
+}
+
+/* --- stopping ------------------------------------------------------------------------------------ */
+
+static void test_drain(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    client idle = connect_to(&s), busy = connect_to(&s), sent = connect_to(&s);
+    say(&idle, GET);
+    say(&sent, GET);
+    UNTIL(&s, count_of(&idle, "hello") == 1 && count_of(&sent, "hello") == 1);
+    s.mode = HOLD;
+    say(&busy, GET);
+    UNTIL(&s, s.held != NULL);
+    s.mode = ANSWER;
+    say(&sent, GET); /* is in the socket already when the server stops */
+    unsigned wakes = s.wakes;
+    as_loop_drain(s.loop);
+    assert(s.wakes == wakes + 1 && s.drained == 0);
+    UNTIL(&s, ended(&idle) && ended(&sent));
+    assert(idle.eof && sent.eof && count_of(&sent, "hello") == 2);
+    assert(!stats(&s).accepting && s.drained == 0 && !ended(&busy));
+    answer(s.held);
+    UNTIL(&s, ended(&busy));
+    assert(busy.eof && count_of(&busy, "hello") == 1);
+    assert(strstr(busy.data, "onnection: close") != NULL);
+    UNTIL(&s, s.drained == 1);
+    assert(s.aborts == 0);
+    hang_up(&idle);
+    hang_up(&busy);
+    hang_up(&sent);
+    stop(&s);
+}
+
+static void test_drain_of_nothing_and_from_a_handler(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    as_loop_drain(s.loop);
+    assert(s.drained == 0 && s.wakes > 0);
+    as_loop_poll(s.loop);
+    as_loop_poll(s.loop);
+    assert(s.drained == 1);
+    stop(&s);
+
+    prepare(&s);
+    s.mode = DRAIN;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, ended(&c) && s.drained == 1);
+    assert(c.eof && count_of(&c, "hello") == 1);
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_abort_all(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    start(&s);
+    client idle = connect_to(&s), busy = connect_to(&s);
+    say(&busy, GET);
+    UNTIL(&s, s.held != NULL && stats(&s).connections == 2);
+    assert(as_loop_abort_all(s.loop) == 1);
+    assert(s.aborts == 1 && s.abort_why == AS_E_SHUTDOWN);
+    UNTIL(&s, ended(&busy) && ended(&idle));
+    assert(busy.reset && idle.eof && stats(&s).connections == 0);
+    hang_up(&idle);
+    hang_up(&busy);
+    stop(&s);
+
+    prepare(&s); /* from inside of a handler: behind it */
+    s.mode = ABORT_ALL;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, ended(&c));
+    assert(c.reset && s.aborts == 1 && s.held == NULL);
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_free_in_any_state(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    start(&s);
+    client clients[4];
+    for (int i = 0; i < 4; i++) {
+        clients[i] = connect_to(&s);
+    }
+    say(&clients[0], GET GET);
+    UNTIL(&s, s.held != NULL);
+    say(&clients[1], "GET / HT");
+    say(&clients[2], "GET / HTTP/1.1\r\n\r\n");
+    UNTIL(&s, count_of(&clients[2], "400") >= 1 && stats(&s).connections == 4);
+    stop(&s);
+    assert(s.aborts == 1 && s.closes == 4);
+    for (int i = 0; i < 4; i++) {
+        hang_up(&clients[i]);
+    }
+    prepare(&s);
+    start(&s);
+    stop(&s); /* not once polled */
+}
+
+/* --- addresses ----------------------------------------------------------------------------------- */
+
+static void test_no_delay_is_inherited(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    as_loop_drain(s.loop); /* we accept ourselves */
+    client c = connect_to(&s);
+    int fd = accept(s.fd, NULL, NULL), on = 0;
+    socklen_t len = sizeof(on);
+    assert(fd >= 0 && getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, &len) == 0 && on != 0);
+    (void)close(fd);
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_wildcard_tells_the_address_reached(void) {
+    server s;
+    prepare(&s);
+    start_at(&s, INADDR_ANY);
+    s.address.sin_addr.s_addr = htonl(0x7f000003);
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, count_of(&c, "hello") == 1);
+    assert(strcmp(s.server, "127.0.0.3") == 0 && s.server_port == ntohs(s.address.sin_port));
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_ipv6(void) {
+    server s;
+    prepare(&s);
+    struct sockaddr_in6 any = {.sin6_family = AF_INET6};
+    socklen_t len = sizeof(any);
+    int fd = socket(AF_INET6, SOCK_STREAM, 0), off = 0;
+    if (fd < 0 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)) != 0 ||
+        bind(fd, (struct sockaddr *)&any, len) != 0) {
+        (void)close(fd);
+        return; /* a machine without IPv6 */
+    }
+    assert(listen(fd, 8) == 0 && getsockname(fd, (struct sockaddr *)&any, &len) == 0);
+    start(&s);
+    assert(as_loop_listen(s.loop, fd, false) == AS_OK);
+    s.address.sin_port = any.sin6_port;
+    client mapped = connect_to(&s);
+    say(&mapped, GET);
+    UNTIL(&s, count_of(&mapped, "hello") == 1);
+    assert(strcmp(s.client, "127.0.0.1") == 0 && strcmp(s.server, "127.0.0.1") == 0);
+    any.sin6_addr = in6addr_loopback;
+    client c = {.fd = socket(AF_INET6, SOCK_STREAM, 0)};
+    if (connect(c.fd, (struct sockaddr *)&any, len) == 0) {
+        assert(fcntl(c.fd, F_SETFL, O_NONBLOCK) == 0);
+        say(&c, GET);
+        UNTIL(&s, count_of(&c, "hello") == 1);
+        assert(strcmp(s.client, "::1") == 0 && strcmp(s.server, "::1") == 0);
+    }
+    hang_up(&c);
+    hang_up(&mapped);
+    stop(&s);
+    (void)close(fd);
+}
+
+static void test_unix_socket(void) {
+    server s;
+    prepare(&s);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char folder[] = "/tmp/test_loop_XXXXXX";
+    assert(mkdtemp(folder) != NULL);
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s/socket", folder);
+    int fd = listen_on((struct sockaddr *)&address, sizeof(address));
+    start(&s);
+    assert(as_loop_listen(s.loop, fd, false) == AS_OK);
+    client c = {.fd = socket(AF_UNIX, SOCK_STREAM, 0)};
+    assert(connect(c.fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+    assert(fcntl(c.fd, F_SETFL, O_NONBLOCK) == 0);
+    say(&c, GET);
+    UNTIL(&s, count_of(&c, "hello") == 1);
+    assert(s.is_unix && s.client[0] == '\0' && strcmp(s.server, address.sun_path) == 0);
+    hang_up(&c);
+    UNTIL(&s, stats(&s).connections == 0);
+    stop(&s);
+    (void)close(fd);
+    assert(unlink(address.sun_path) == 0 && rmdir(folder) == 0);
+}
+
+/* --- as_loop_run --------------------------------------------------------------------------------- */
+
+static unsigned waits, waited;
+
+static bool before_wait(void *ctx) {
+    waits++;
+    return true;
+}
+
+static bool after_wait(void *ctx) {
+    waited++;
+    return ((server *)ctx)->requests == 0;
+}
+
+static void *wake_up(void *arg) {
+    server *s = arg;
+    as_loop_wakeup(s->loop);
+    return NULL;
+}
+
+static bool until_woken(void *ctx) {
+    return false;
+}
+
+static void test_run(void) {
+    server s;
+    prepare(&s);
+    s.config.wake = s.config.timer = s.config.drained = NULL;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    as_loop_run(s.loop, before_wait, after_wait); /* until after_wait has seen the request */
+    assert(s.requests == 1 && waits == waited && waits >= 2);
+    pthread_t thread;
+    assert(pthread_create(&thread, NULL, wake_up, &s) == 0);
+    as_loop_run(s.loop, NULL, until_woken);
+    assert(pthread_join(thread, NULL) == 0);
+    as_loop_stop(s.loop);
+    as_loop_run(s.loop, NULL, NULL);
+    hang_up(&c);
+    as_loop_drain(s.loop);
+    as_loop_run(s.loop, NULL, NULL); /* returns when all is drained */
+    assert(stats(&s).connections == 0);
+    stop(&s);
+}
+
+#define RUN(test)                                                                                      \
+    do {                                                                                               \
+        (void)fprintf(stderr, "%s\n", #test);                                                          \
+        test();                                                                                        \
+    } while (0)
+
+int main(void) {
+    (void)alarm(120);
+    (void)signal(SIGPIPE, SIG_IGN);
+    RUN(test_answers);
+    RUN(test_half_closed_client_is_answered);
+    RUN(test_answer_from_outside_leaves_at_once);
+    RUN(test_nested_poll);
+    RUN(test_large_answer_to_a_slow_reader);
+    RUN(test_file);
+    RUN(test_reset_while_busy);
+    RUN(test_reset_behind_a_half_close);
+    RUN(test_reset_while_the_body_is_paused);
+    RUN(test_urgent_data_is_nothing);
+    RUN(test_idle_clients_come_and_go);
+    RUN(test_keep_alive_runs_out);
+    RUN(test_silent_and_dripping_clients);
+    RUN(test_body_stalls);
+    RUN(test_reader_stalls);
+    RUN(test_refused_upload_is_answered);
+    RUN(test_lingering_ends);
+    RUN(test_aborted_answer_looks_broken);
+    RUN(test_connection_limit);
+    RUN(test_out_of_descriptors);
+    RUN(test_drain);
+    RUN(test_drain_of_nothing_and_from_a_handler);
+    RUN(test_abort_all);
+    RUN(test_free_in_any_state);
+    RUN(test_no_delay_is_inherited);
+    RUN(test_wildcard_tells_the_address_reached);
+    RUN(test_ipv6);
+    RUN(test_unix_socket);
+    RUN(test_run);
+    return 0;
+}

@@ -1,0 +1,253 @@
+/* The timer wheel: nothing fires early, nothing more than a tick late, whatever happens in between. */
+#undef NDEBUG
+#include <assert.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include "net/timeout.h"
+
+typedef struct entry {
+    as_timeout timeout;
+    unsigned fired;
+    uint64_t fired_at;
+    /* what the entry does when it fires */
+    struct entry *removes, *sets;
+    uint64_t sets_after;
+} entry;
+
+typedef struct wheel_clock {
+    as_wheel wheel;
+    uint64_t now;
+} wheel_clock;
+
+static void expire(as_timeout *timeout, void *arg) {
+    entry *e = AS_OWNER(timeout, entry, timeout);
+    wheel_clock *c = arg;
+    e->fired++;
+    e->fired_at = c->now;
+    assert(!as__link_linked(&timeout->link));
+    if (e->removes != NULL) {
+        as__timeout_remove(&c->wheel, &e->removes->timeout);
+    }
+    if (e->sets != NULL) {
+        as__timeout_set(&c->wheel, &e->sets->timeout, c->now, c->now + e->sets_after);
+    }
+}
+
+static void start(wheel_clock *c, uint64_t now) {
+    c->now = now;
+    as__wheel_init(&c->wheel, now);
+}
+
+static entry *make(entry *e) {
+    *e = (entry){0};
+    as__timeout_init(&e->timeout);
+    return e;
+}
+
+static void set(wheel_clock *c, entry *e, uint64_t after) {
+    as__timeout_set(&c->wheel, &e->timeout, c->now, c->now + after);
+}
+
+/* The clock goes on in steps of `step`. */
+static void pass(wheel_clock *c, uint64_t time, uint64_t step) {
+    for (uint64_t end = c->now + time; c->now < end;) {
+        c->now += step;
+        as__wheel_advance(&c->wheel, c->now, expire, c);
+    }
+}
+
+static void test_empty_wheel_waits_for_nothing(void) {
+    wheel_clock c;
+    start(&c, 1000003);
+    assert(as__wheel_wait(&c.wheel, c.now) == -1);
+    pass(&c, 1000000, 777);
+    assert(as__wheel_wait(&c.wheel, c.now) == -1);
+}
+
+static void test_fires_once_on_time(void) {
+    static const uint64_t times[] = {1, 249, 250, 251, 5000, 63999, 64000, 64001, 300000, 86400000};
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        wheel_clock c;
+        entry e;
+        start(&c, 123457 + i);
+        uint64_t from = c.now;
+        set(&c, make(&e), times[i]);
+        pass(&c, times[i] + 10 * AS_WHEEL_TICK, 10);
+        assert(e.fired == 1);
+        assert(e.fired_at >= from + times[i]);
+        assert(e.fired_at < from + times[i] + AS_WHEEL_TICK + 10);
+        assert(as__wheel_wait(&c.wheel, c.now) == -1);
+    }
+}
+
+static void test_wait_leads_to_the_deadline(void) {
+    wheel_clock c;
+    entry e;
+    start(&c, 99);
+    set(&c, make(&e), 1000);
+    unsigned polls = 0;
+    for (int wait; (wait = as__wheel_wait(&c.wheel, c.now)) >= 0; polls++) {
+        assert(wait > 0 && wait <= (int)AS_WHEEL_TICK);
+        c.now += (uint64_t)wait;
+        as__wheel_advance(&c.wheel, c.now, expire, &c);
+    }
+    assert(e.fired == 1 && e.fired_at >= 1099 && e.fired_at < 1099 + AS_WHEEL_TICK);
+    assert(polls <= 6);
+}
+
+static void test_a_wheel_that_was_empty_for_long(void) {
+    wheel_clock c;
+    entry e;
+    start(&c, 0);
+    c.now = 100000000; /* nobody advances it meanwhile */
+    set(&c, make(&e), 1000);
+    assert(as__wheel_wait(&c.wheel, c.now) > 0);
+    pass(&c, 999, 9);
+    assert(e.fired == 0);
+    pass(&c, 300, 9);
+    assert(e.fired == 1);
+}
+
+static void test_later_deadline_is_only_stored(void) {
+    wheel_clock c;
+    entry e;
+    start(&c, 5);
+    set(&c, make(&e), 5000);
+    uint32_t tick = e.timeout.tick;
+    pass(&c, 2000, 100);
+    set(&c, &e, 5000);
+    assert(e.timeout.tick == tick && c.wheel.count == 1);
+    pass(&c, 4999, 1);
+    assert(e.fired == 0);
+    pass(&c, 251, 1);
+    assert(e.fired == 1);
+}
+
+static void test_earlier_deadline(void) {
+    wheel_clock c;
+    entry e;
+    start(&c, 5);
+    set(&c, make(&e), 600000);
+    set(&c, &e, 500);
+    assert(c.wheel.count == 1);
+    pass(&c, 499, 1);
+    assert(e.fired == 0);
+    pass(&c, 251, 1);
+    assert(e.fired == 1);
+}
+
+static void test_cleared_and_removed(void) {
+    wheel_clock c;
+    entry cleared, removed, again;
+    start(&c, 5);
+    set(&c, make(&cleared), 500);
+    set(&c, make(&removed), 500);
+    set(&c, make(&again), 500);
+    as__timeout_clear(&cleared.timeout);
+    as__timeout_remove(&c.wheel, &removed.timeout);
+    as__timeout_remove(&c.wheel, &removed.timeout); /* harmless */
+    as__timeout_clear(&again.timeout);
+    set(&c, &again, 2000);
+    assert(c.wheel.count == 2);
+    pass(&c, 1000, 50);
+    assert(c.wheel.count == 1); /* the cleared one is gone, too */
+    pass(&c, 1500, 50);
+    assert(cleared.fired == 0 && removed.fired == 0 && again.fired == 1);
+    assert(as__wheel_wait(&c.wheel, c.now) == -1);
+}
+
+static void test_expire_may_do_anything(void) {
+    wheel_clock c;
+    entry a, b, d, e;
+    start(&c, 5);
+    set(&c, make(&a), 500);
+    set(&c, make(&b), 500); /* same slot: `a` removes it while it is being looked at */
+    set(&c, make(&d), 500);
+    make(&e);
+    a.removes = &b;
+    d.removes = &a; /* which has fired */
+    d.sets = &e;
+    d.sets_after = 0; /* due at once: fires with the next tick, not in an endless loop */
+    e.sets = &a;
+    e.sets_after = 1000;
+    a.sets = NULL;
+    pass(&c, 1001, 25);
+    assert(a.fired == 1 && b.fired == 0 && d.fired == 1 && e.fired == 1);
+    a.removes = NULL;
+    pass(&c, 1500, 25);
+    assert(a.fired == 2 && as__wheel_wait(&c.wheel, c.now) == -1);
+}
+
+static void test_a_jump_of_the_clock(void) {
+    wheel_clock c;
+    entry near, far, later;
+    start(&c, 5);
+    set(&c, make(&near), 100);
+    set(&c, make(&far), 1000000);
+    set(&c, make(&later), 100000000);
+    c.now += 2000000; /* the process was suspended */
+    assert(as__wheel_wait(&c.wheel, c.now) == 0);
+    as__wheel_advance(&c.wheel, c.now, expire, &c);
+    assert(near.fired == 1 && far.fired == 1 && later.fired == 0);
+    assert(as__wheel_wait(&c.wheel, c.now) > 0);
+    c.now += 100000000;
+    as__wheel_advance(&c.wheel, c.now, expire, &c);
+    assert(later.fired == 1);
+}
+
+static void test_random(void) {
+    enum { COUNT = 200, STEPS = 200000 };
+    static entry entries[COUNT];
+    static uint64_t deadlines[COUNT]; /* what ought to happen; 0: nothing */
+    wheel_clock c;
+    start(&c, 77777);
+    srand(1);
+    for (int i = 0; i < COUNT; i++) {
+        make(&entries[i]);
+    }
+    for (int step = 0; step < STEPS; step++) {
+        int i = rand() % COUNT;
+        unsigned fired = entries[i].fired;
+        assert(fired == 0);
+        switch (rand() % 4) {
+        case 0:
+            as__timeout_clear(&entries[i].timeout);
+            deadlines[i] = 0;
+            break;
+        case 1:
+            as__timeout_remove(&c.wheel, &entries[i].timeout);
+            deadlines[i] = 0;
+            break;
+        default: {
+            uint64_t after = (uint64_t)(rand() % 2 ? rand() % 3000 : rand() % 200000);
+            set(&c, &entries[i], after);
+            deadlines[i] = c.now + after;
+        }
+        }
+        c.now += (uint64_t)(rand() % 40);
+        as__wheel_advance(&c.wheel, c.now, expire, &c);
+        for (int k = 0; k < COUNT; k++) {
+            if (entries[k].fired != 0) {
+                assert(entries[k].fired == 1 && deadlines[k] != 0 && deadlines[k] <= c.now);
+                entries[k].fired = 0;
+                deadlines[k] = 0;
+            }
+            assert(deadlines[k] == 0 || deadlines[k] + AS_WHEEL_TICK + 40 > c.now);
+        }
+    }
+}
+
+int main(void) {
+    test_empty_wheel_waits_for_nothing();
+    test_fires_once_on_time();
+    test_wait_leads_to_the_deadline();
+    test_a_wheel_that_was_empty_for_long();
+    test_later_deadline_is_only_stored();
+    test_earlier_deadline();
+    test_cleared_and_removed();
+    test_expire_may_do_anything();
+    test_a_jump_of_the_clock();
+    test_random();
+    return 0;
+}

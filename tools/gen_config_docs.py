@@ -1,0 +1,126 @@
+"""Writes docs/config.md from the option table; with ``--check`` only tells whether it is up to date."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "asgiserver" / "options.py"
+PAGE = ROOT / "docs" / "config.md"
+
+HEAD = """\
+# Settings
+
+<!-- Made from asgiserver/options.py by tools/gen_config_docs.py: change it there. -->
+
+Each setting has one name in three spellings:
+
+| where | spelling | example |
+|---|---|---|
+| command line | `--limit-request-body BYTES` | `asgiserver --limit-request-body 1000000 main:app` |
+| environment | `ASGISERVER_LIMIT_REQUEST_BODY` | `ASGISERVER_LIMIT_REQUEST_BODY=1000000 asgiserver main:app` |
+| Python | `limit_request_body` | `asgiserver.run("main:app", limit_request_body=1000000)` |
+
+The command line wins over the environment. Switches are `--access-log` and `--no-access-log` on the
+command line, `on` or `off` in the environment, `True` or `False` in Python. `ASGISERVER_APP` names the
+application. A value outside of its range is an error at start, never a guess.
+"""
+
+TAIL = """\
+## Addresses
+
+A name such as `localhost` is bound on every address that it has. `--host ::` listens on all addresses
+of IPv6 and of IPv4, each family with a socket of its own. With `--port 0` the kernel chooses the port;
+the banner shows it. `--fd` takes a socket that another program has made: systemd's first one is
+`--fd 3`. The file of a Unix socket is removed at the end; one that a dead server left behind is
+replaced; any other file at that path is an error.
+
+Addresses are bound before the application is imported, so that a port in use is found at once. They
+listen only when the application's start-up is complete: until then clients are refused, not kept
+waiting.
+
+## Stopping, exit status
+
+SIGINT (CTRL+C) and SIGTERM stop the server: it accepts no more connections, closes idle ones, and lets
+running requests end within `--timeout-graceful-shutdown`; what is left then is cut. A second signal cuts
+at once. In both cases the application's lifespan shutdown runs. A third signal ends the process.
+
+| status | meaning |
+|---|---|
+| 0 | stopped, by a signal or by the program |
+| 1 | could not start: address, import, configuration |
+| 2 | wrong option |
+| 3 | the application's start-up (lifespan) failed |
+| 130, 143 | SIGINT or SIGTERM came while the server was still starting |
+
+## Logging
+
+Errors and notices go to the standard error output, through the logger `asgiserver.error`; access lines go
+to the standard output, from the logger `asgiserver.access`. The C core writes the access lines itself, in
+batches, as long as nobody wants them: with `--log-config`, or a handler or filter on that logger, they
+are log records whose arguments are client, method, target, HTTP version and status, as uvicorn's are.
+`--log-level trace` logs every ASGI message on `asgiserver.asgi`.
+
+A file for `--log-config` may use the formatters `asgiserver.logs.Formatter` (knows `%(levelprefix)s`) and
+`asgiserver.logs.AccessFormatter` (also `%(client_addr)s`, `%(request_line)s`, `%(status_code)s`).
+"""
+
+
+def load_table() -> ModuleType:
+    """The table alone: the package itself need not be built."""
+    spec = importlib.util.spec_from_file_location("options", TABLE)
+    assert spec is not None
+    assert spec.loader is not None
+    table = sys.modules["options"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    return table
+
+
+def row_text(option: Any) -> str:
+    """One line of a group's table."""
+    default = option.default not in (None, "", ()) and f"`{option.text(option.default)}`"
+    words = f"{option.help}{range_text(option)}".replace("|", "\\|")
+    return f"| `{option.spelling.replace('|', chr(92) + '|')}` | {default or ''} | {words} |\n"
+
+
+def range_text(option: Any) -> str:
+    if option.minimum is None and option.maximum is None:
+        return ""
+    least, most = option.text(option.minimum), option.text(option.maximum)
+    zero = "0, or " if option.zero and option.minimum > 0 else ""
+    return f" Range: {zero}{least} to {most}."
+
+
+def page(table: ModuleType) -> str:
+    parts = [HEAD]
+    for group, note in table.GROUPS.items():
+        rows = [row_text(option) for option in table.OPTIONS if option.group == group]
+        note_line = f"{note[0].upper()}{note[1:]}.\n\n" if note else ""
+        parts.append(
+            f"## {group}\n\n{note_line}| option | default | what it does |\n|---|---|---|\n"
+            + "".join(rows)
+        )
+    parts.append(TAIL)
+    return "\n".join(parts)
+
+
+def main(*words: str) -> int:
+    text = page(load_table())
+    if words == ("--check",):
+        if PAGE.exists() and PAGE.read_text(encoding="utf-8") == text:
+            return 0
+        print("docs/config.md is out of date: run tools/gen_config_docs.py", file=sys.stderr)
+        return 1
+    if words:
+        print(f"usage: {Path(__file__).name} [--check]", file=sys.stderr)
+        return 2
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

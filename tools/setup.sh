@@ -1,0 +1,153 @@
+#!/bin/sh
+# Makes what a make target needs and does only what is missing, so that every target begins with it:
+# Debian's packages, the virtual environment, the Python packages, the editable install.
+#
+#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`
+#
+# PYTHON      the interpreter (python3); another one than last time replaces the environment
+# VENV        the environment (.venv); its build is build/venv
+# SHARE       an environment whose packages this one uses too: only the install is its own
+# MESON_ARGS  what else to tell `meson setup`, such as -Db_sanitize=address
+set -eu
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv}
+SHARE=${SHARE:-}
+MESON_ARGS=${MESON_ARGS:-}
+NAME=$(basename "$VENV")
+BUILD=build/${NAME#.}
+STAMPS=$VENV/stamps
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "error: $*"; exit 1; }
+quietly() { # runs a command; shows what it printed only when it fails
+    log=$(mktemp)
+    if ! "$@" >"$log" 2>&1 </dev/null; then
+        cat "$log" >&2
+        rm -f "$log"
+        return 1
+    fi
+    rm -f "$log"
+}
+
+# --- Debian's packages ---------------------------------------------------------------------------
+
+missing_packages() {
+    command -v cc >/dev/null || echo gcc
+    echo '#include <stdio.h>' | cc -E -x c -o /dev/null - 2>/dev/null || echo libc6-dev
+    command -v pkg-config >/dev/null || echo pkg-config
+    pkg-config --exists 'libuv >= 1.44' 2>/dev/null || echo libuv1-dev
+    if command -v "$PYTHON" >/dev/null; then
+        missing_for_python
+    else
+        echo python3 python3-venv python3-dev
+    fi
+}
+
+# What Debian splits off its own Python; any other Python has it all.
+missing_for_python() {
+    "$PYTHON" - <<'END'
+import importlib.util, os.path, sys, sysconfig
+debian = "python%d.%d" % sys.version_info[:2]
+if not importlib.util.find_spec("ensurepip"):
+    print(debian + "-venv")
+if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
+    print(debian + "-dev")
+END
+}
+
+install_packages() {
+    missing=$(missing_packages)
+    [ -n "$missing" ] || return 0
+    # shellcheck disable=SC2086 # a list of words
+    set -- $missing
+    as_root=
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null && as_root=sudo
+        [ -n "$as_root" ] && [ ! -t 0 ] && as_root="sudo -n"
+        [ -n "$as_root" ] || fail "missing packages, install them as root: apt install $*"
+    fi
+    command -v apt-get >/dev/null || fail "missing, install it your system's way (Debian's names): $*"
+    say "installing from Debian: $*"
+    apt="$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120"
+    # shellcheck disable=SC2086
+    {
+        timeout 300 $apt update || say "apt-get update failed; going on with the lists that are there"
+        quietly timeout 900 $apt install -y --no-install-recommends "$@"
+    } || fail "cannot install: apt install $*"
+}
+
+# --- the virtual environment ---------------------------------------------------------------------
+
+make_environment() {
+    # What makes another environment necessary: another Python, another place.
+    identity=$("$PYTHON" -c 'import sys; print(sys.version, sys.base_prefix)') || fail "$PYTHON fails"
+    identity="$identity $PWD $SHARE"
+    if [ -x "$VENV/bin/python" ] && [ "$(cat "$STAMPS/python" 2>/dev/null)" = "$identity" ]; then
+        return
+    fi
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "asgiserver needs Python 3.11 or newer, this is $("$PYTHON" --version 2>&1):" \
+            "say make PYTHON=/path/to/python3.12"
+    say "making $VENV with $("$PYTHON" --version 2>&1)"
+    rm -rf "$VENV" "$BUILD"
+    timeout 120 "$PYTHON" -m venv "$VENV"
+    mkdir -p "$STAMPS"
+    if [ -n "$SHARE" ]; then
+        # A line in a .pth file adds a folder, but not what .pth files in that folder ask for:
+        # the editable install of $SHARE stays out.
+        packages='import sysconfig; print(sysconfig.get_path("purelib"))'
+        "$SHARE/bin/python" -c "$packages" >"$("$VENV/bin/python" -c "$packages")/shared.pth"
+    fi
+    printf '%s\n' "$identity" >"$STAMPS/python"
+}
+
+pip() {
+    # The environment's own meson and ninja go first, also for the build backend.
+    PATH="$PWD/$VENV/bin:$PATH" timeout 900 "$VENV/bin/python" -m pip --no-input \
+        --disable-pip-version-check "$@"
+}
+
+# unless_done NAME FILES WORDS COMMAND…: runs the command unless it succeeded before with the same
+# content of the files and the same words.
+unless_done() {
+    stamp=$STAMPS/$1
+    # shellcheck disable=SC2086
+    content=$(cat $2 | cksum; echo "$3")
+    shift 3
+    [ "$(cat "$stamp" 2>/dev/null)" = "$content" ] && return
+    "$@"
+    printf '%s\n' "$content" >"$stamp"
+}
+
+install_group() {
+    say "installing Python packages: $1"
+    quietly pip install --requirement "requirements/$1.txt" \
+        --constraint requirements/constraints.txt || fail "cannot install requirements/$1.txt"
+}
+
+# --- the server itself ---------------------------------------------------------------------------
+
+install_server() {
+    say "building asgiserver in $BUILD"
+    set -- "-Csetup-args=-Dtests=true"
+    for argument in $MESON_ARGS; do
+        set -- "$@" "-Csetup-args=$argument"
+    done
+    rm -rf "$BUILD"
+    quietly pip install --no-deps --no-build-isolation "-Cbuild-dir=$BUILD" "$@" --editable . ||
+        fail "the build failed (see above)"
+}
+
+install_packages
+make_environment
+if [ -z "$SHARE" ]; then
+    for group in build "$@"; do
+        files="requirements/constraints.txt requirements/$group.txt"
+        unless_done "$group" "$files" "" install_group "$group"
+    done
+fi
+# What ninja does not watch; of the rest it rebuilds what changed.
+unless_done install "pyproject.toml meson.options tools/build_backend.py" "$MESON_ARGS" install_server
+quietly "${SHARE:-$VENV}/bin/ninja" -C "$BUILD" || fail "the build failed (see above)"
