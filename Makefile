@@ -18,6 +18,7 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
 export PYTHON VENV
+export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
 .PHONY: help build run test ctest lint fmt asan cov sdist clean
 
@@ -30,23 +31,26 @@ help: ## this list
 	@echo '  JOBS=2                    pytest processes'
 
 build: ## an editable install in .venv, with the console script .venv/bin/asgiserver
-	@MESON_ARGS=-Dwerror=$(WERROR) tools/setup.sh
+	@tools/setup.sh
 	@ln -sfn ../$(BUILD)/bench/floor bench/floor
 
 run: ## serve an application: make run [APP=package.module:app] [ARGS="--port 9000"]
-	@MESON_ARGS=-Dwerror=$(WERROR) tools/setup.sh $(if $(filter examples.%,$(APP)),examples)
+	@tools/setup.sh $(EXAMPLES)
 	@exec $(BIN)/asgiserver $(ARGS) $(APP)
 
+# Some examples are applications of frameworks.
+EXAMPLES = $(if $(filter examples.%,$(filter-out %hello:app examples.welcome:app,$(APP))),examples)
+
 test: ## all tests: the C tests, then pytest
-	@MESON_ARGS=-Dwerror=$(WERROR) tools/setup.sh test
+	@tools/setup.sh test
 	@$(BIN)/meson test -C $(BUILD) --quiet --print-errorlogs
-	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 ctest: build ## the C tests alone
 	@$(BIN)/meson test -C $(BUILD) --print-errorlogs
 
 lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
-	@MESON_ARGS=-Dwerror=$(WERROR) tools/setup.sh test lint
+	@tools/setup.sh test lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -64,8 +68,8 @@ asan: ## all tests against a build with the address and undefined behaviour sani
 	@tools/setup.sh test
 	@VENV=$(ASAN) SHARE=$(VENV) MESON_ARGS="$(ASAN_BUILD)" tools/setup.sh
 	@$(BIN)/meson test -C $(BUILD)-asan --quiet --print-errorlogs
-	@$(ASAN_ENV) $(ASAN)/bin/python -m pytest -n $(JOBS) $(ARGS)
-ASAN_BUILD = -Dwerror=$(WERROR) -Db_sanitize=address,undefined -Db_lundef=false -Db_lto=false \
+	@$(ASAN_ENV) $(ASAN)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+ASAN_BUILD = $(MESON_ARGS) -Db_sanitize=address,undefined -Db_lundef=false -Db_lto=false \
 	-Dbuildtype=debugoptimized -Db_ndebug=false
 
 cov: ## coverage of the C and Python sources by all tests, in build/coverage
@@ -75,13 +79,13 @@ cov: ## coverage of the C and Python sources by all tests, in build/coverage
 	@rm -rf build/coverage .coverage .coverage.*
 	@mkdir -p build/coverage
 	@$(BIN)/meson test -C $(BUILD)-cov --quiet --print-errorlogs
-	@$(COV)/bin/python -m coverage run -m pytest -n $(JOBS) $(ARGS)
+	@$(COV)/bin/python -m coverage run -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage html --quiet --directory build/coverage/python
 	@$(BIN)/coverage report
 	@$(BIN)/gcovr --root . --filter csrc/ --object-directory $(BUILD)-cov --txt \
 		--html-details build/coverage/c.html $(BUILD)-cov
-COV_BUILD = -Db_coverage=true -Db_lto=false -Dbuildtype=debugoptimized -Db_ndebug=false
+COV_BUILD = $(MESON_ARGS) -Db_coverage=true -Db_lto=false -Dbuildtype=debugoptimized -Db_ndebug=false
 
 sdist: ## a source distribution of the last commit, in dist
 	@tools/setup.sh

@@ -159,6 +159,8 @@ class Lifespan:
             return True
         if isinstance(error, KeyError):
             return bool(error.args) and error.args[0] in _REQUEST_KEYS
+        if not isinstance(error, ValueError | TypeError | RuntimeError):
+            return False
         text = str(error).lower()
         return "lifespan" in text or "scope" in text
 

@@ -19,10 +19,9 @@ _SETTLE = 1.0  # seconds for cut requests to end, and again after they were canc
 class _Level:
     """The stop request's level, to be awaited in the loop."""
 
-    def __init__(self, stop: StopRequest) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._events = {level: asyncio.Event() for level in (Level.DRAIN, Level.CUT)}
-        self._take(stop.level)
 
     def changed(self, level: Level, _frame: FrameType | None) -> None:
         """From any thread or a signal handler."""
@@ -50,7 +49,7 @@ async def serve(
     Raises StartError. When it is cancelled, connections are cut; the application's shutdown runs
     all the same.
     """
-    level = _Level(stop)
+    level = _Level()
     with stop.heard_by(level.changed), _signals_wake(stop):
         lifespan = Lifespan(app, config.lifespan)
         if not await _start(lifespan, level):
@@ -96,7 +95,7 @@ async def _core_server(
         limits=config.core_limits(),
         headers=config.core_headers(),
         root_path=config.root_path,
-        state=lifespan.state,
+        state=lifespan.state if config.lifespan != "off" else None,
         access_log=access_log,
         access_log_colors=colors,
         on_error=logs.log_from_core,
@@ -104,7 +103,10 @@ async def _core_server(
     try:
         yield core
     finally:
-        core.abort()  # Nothing is left after an orderly end.
+        # After an orderly end nothing is left. After an exception (a cancellation, SystemExit from
+        # the application) everything is cut, as part of the stop and not as so many errors.
+        core.drain()
+        core.abort()
         await _end_requests()
         core.close()
 

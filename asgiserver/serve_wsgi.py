@@ -33,17 +33,20 @@ class _Stopper:
 
     def changed(self, level: Level, frame: FrameType | None) -> None:
         if level == Level.DRAIN:
-            self._timer = threading.Timer(
-                self._config.timeout_graceful_shutdown, self._time_is_over
-            )
+            self._drain()
+            return
+        self.cut += self._core.abort()
+        self._core.stop()
+        if frame is not None and _is_in_application(frame):
+            raise _Cut("the server is stopping")
+
+    def _drain(self) -> None:
+        if self._timer is None:
+            seconds = self._config.timeout_graceful_shutdown
+            self._timer = threading.Timer(seconds, self._time_is_over)
             self._timer.daemon = True
             self._timer.start()
             self._core.drain()
-            return
-        self.cut = self._core.abort()
-        self._core.stop()
-        if frame is not None and _is_in_application(frame):
-            raise _Cut(0)
 
     def _time_is_over(self) -> None:
         """On the timer's thread. The serving one must hear of it, also inside the application."""

@@ -162,8 +162,18 @@ class Server:
 
         from .loops import loop_factory  # noqa: PLC0415
 
+        async def wait(task: asyncio.Task[None]) -> None:
+            await asyncio.shield(task)
+
         with asyncio.Runner(loop_factory=loop_factory(self.config.loop)) as runner:
-            runner.run(self._serve_asgi(application))
+            serving = runner.get_loop().create_task(self._serve_asgi(application))
+            try:
+                runner.run(wait(serving))
+            except (SystemExit, KeyboardInterrupt):
+                # The application ended the program, which stops the loop in mid-air: go on, in order.
+                self._stop.ask(Level.DRAIN)
+                runner.run(wait(serving))
+                raise
 
     async def _serve_asgi(self, application: _Application) -> None:
         import asyncio  # noqa: PLC0415

@@ -52,8 +52,13 @@ class StopRequest:
 
     @contextmanager
     def heard_by(self, listener: Listener) -> Iterator[None]:
-        """Within, signals are requests; outside, while the server only starts, they interrupt."""
+        """Within, signals are requests; outside, while the server only starts, they interrupt.
+
+        The listener is told at once what was asked before.
+        """
         self._listener = listener
+        if self.level > Level.RUN:
+            listener(self.level, None)
         try:
             yield
         finally:

@@ -1,10 +1,10 @@
-/* The benchmark's floor: one constant answer from the rings below Python, so that what a request costs
- * on top of this is Python's and the interface's part.
+/* The benchmark's floor: one constant answer from the rings below Python, so that what a request
+ * costs on top of this is Python's and the interface's part.
  *
  *     floor [--host ADDRESS] [--port N] [--timeout-keep-alive SECONDS] [--plain-fields none]
  *
- * Prints the port that it listens on; ends on SIGINT and SIGTERM. `--plain-fields none` leaves out the
- * Date and Server fields. */
+ * Prints the port that it listens on; ends on SIGINT and SIGTERM. `--plain-fields none` leaves out
+ * the Date and Server fields. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
@@ -21,7 +21,8 @@
 static as_loop *server_loop; /* for the signal handler */
 static volatile sig_atomic_t stopped;
 
-/* --- the gateway -------------------------------------------------------------------------------- */
+/* --- the gateway --------------------------------------------------------------------------------
+ */
 
 static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     as_slice hello = AS_SLICE("Hello, World!");
@@ -31,17 +32,13 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     as_exchange_release(ex);
 }
 
-static void on_data(void *ctx, as_exchange *ex, as_slice data) {
-}
+static void on_data(void *ctx, as_exchange *ex, as_slice data) {}
 
-static void on_event(void *ctx, as_exchange *ex) {
-}
+static void on_event(void *ctx, as_exchange *ex) {}
 
-static void on_abort(void *ctx, as_exchange *ex, as_err why) {
-}
+static void on_abort(void *ctx, as_exchange *ex, as_err why) {}
 
-static void on_close(void *ctx, as_conn_info *info) {
-}
+static void on_close(void *ctx, as_conn_info *info) {}
 
 static void on_refused(void *ctx, const as_conn_info *info, as_err why, as_slice detail,
                        uint64_t offset) {
@@ -64,7 +61,8 @@ static void notice(void *ctx, const char *text) {
     (void)fprintf(stderr, "%s\n", text);
 }
 
-/* --- the process -------------------------------------------------------------------------------- */
+/* --- the process --------------------------------------------------------------------------------
+ */
 
 static void on_signal(int signal_number) {
     stopped = 1;
@@ -141,17 +139,13 @@ int main(int argc, char **argv) {
         const char *option = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(option, "--host") == 0) {
             host = value;
-        }
-        else if (strcmp(option, "--port") == 0) {
+        } else if (strcmp(option, "--port") == 0) {
             port = (uint16_t)number(value, UINT16_MAX);
-        }
-        else if (strcmp(option, "--timeout-keep-alive") == 0) {
+        } else if (strcmp(option, "--timeout-keep-alive") == 0) {
             config.limits.timeout_keep_alive = 1000u * (uint32_t)number(value, UINT32_MAX / 1000u);
-        }
-        else if (strcmp(option, "--plain-fields") == 0 && strcmp(value, "none") == 0) {
+        } else if (strcmp(option, "--plain-fields") == 0 && strcmp(value, "none") == 0) {
             config.limits.server_header = config.limits.date_header = false;
-        }
-        else {
+        } else {
             usage();
         }
     }

@@ -140,6 +140,11 @@ install_server() {
         fail "the build failed (see above)"
 }
 
+# Two of them at once, in two terminals, would tread on each other's feet.
+mkdir -p build
+exec 9>build/setup.lock
+timeout 1800 flock 9 || fail "another make is at work here"
+
 install_packages
 make_environment
 if [ -z "$SHARE" ]; then

@@ -1,15 +1,15 @@
 /* The WSGI gateway: one application, called inline on the loop's thread (PEP 3333).
  *
  * A request's body is gathered in full before the application is called: waiting for a slow client
- * inside of wsgi.input would hold the only thread. For the same reason "100 Continue" is sent as soon
- * as a body is announced, which PEP 3333 ("HTTP 1.1 Expect/Continue", 1) allows.
+ * inside of wsgi.input would hold the only thread. For the same reason "100 Continue" is sent as
+ * soon as a body is announced, which PEP 3333 ("HTTP 1.1 Expect/Continue", 1) allows.
  *
  * What the application returns is advanced only while the socket takes data; above the high-water
- * mark it is parked until on_drain. Each item is given to the kernel before the next one is asked for. */
+ * mark it is parked until on_drain. Each item is given to the kernel before the next one is asked
+ * for. */
 #include "gateway/wsgi.h"
 
 #include <errno.h>
-
 
 #define FREE_MAX 32 /* requests that are kept for reuse */
 
@@ -33,7 +33,8 @@ static void unlink_request(as_wsgi_request *req) {
     }
 }
 
-/* A callable that nobody else has is kept; one that the application kept is cut off and left to it. */
+/* A callable that nobody else has is kept; one that the application kept is cut off and left to it.
+ */
 static void retire_callable(PyObject **callable) {
     if (*callable == NULL) {
         return;
@@ -92,16 +93,20 @@ static void request_retire(as_wsgi_request *req) {
 
 /* ---- the end ---- */
 
-/* `result.close`, new reference, or NULL with or without an exception. */
-static PyObject *get_close(as_wsgi_request *req, PyObject *result) {
-    if (PyList_CheckExact(result) || PyTuple_CheckExact(result)) {
-        return NULL;
-    }
+/* Calls result.close(), which an iterable need not have; -1 with an exception. */
+static int call_close(as_wsgi_request *req, PyObject *result) {
     PyObject *close = PyObject_GetAttr(result, req->wsgi->server->state->str.close);
-    if (close == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
-        PyErr_Clear(); /* an iterable need not have it */
+    if (close == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
+        PyErr_Clear(); /* there is none */
+        return 0;
     }
-    return close;
+    PyObject *returned = PyObject_CallNoArgs(close);
+    Py_DECREF(close);
+    Py_XDECREF(returned);
+    return returned != NULL ? 0 : -1;
 }
 
 /* PEP 3333: close() is called once, whatever became of the request. */
@@ -111,15 +116,10 @@ static void close_result(as_wsgi_request *req) {
         return;
     }
     req->result = NULL;
-    PyObject *close = get_close(req, result), *returned = NULL;
-    if (close != NULL) {
-        returned = PyObject_CallNoArgs(close);
-        Py_DECREF(close);
-    }
-    if (PyErr_Occurred()) {
+    bool is_plain = PyList_CheckExact(result) || PyTuple_CheckExact(result);
+    if (!is_plain && call_close(req, result) < 0) {
         as_log_exception(req->wsgi->server, req->ex, "Exception in close() of the WSGI response");
     }
-    Py_XDECREF(returned);
     Py_DECREF(result);
 }
 
@@ -196,8 +196,8 @@ static bool is_too_long(const as_exchange *ex, uint64_t n) {
 static void complete(as_wsgi_request *req) {
     as_exchange *ex = req->ex;
     if (!ex->aborted) {
-        as_err err = ex->res == AS_RES_START ? AS_E_RESPONSE_STATE
-                                             : as_exchange_body(ex, nothing, false);
+        as_err err =
+            ex->res == AS_RES_START ? AS_E_RESPONSE_STATE : as_exchange_body(ex, nothing, false);
         if (err) {
             fail_with_err(req, err);
             return;
@@ -209,8 +209,8 @@ static void complete(as_wsgi_request *req) {
     finish(req);
 }
 
-/* PEP 3333: no more than Content-Length is sent. The client has a whole response then, but as nobody
- * knows what the application meant, the connection ends with it. */
+/* PEP 3333: no more than Content-Length is sent. The client has a whole response then, but as
+ * nobody knows what the application meant, the connection ends with it. */
 static void complete_cut(as_wsgi_request *req, PyObject *bytes) {
     as_exchange *ex = req->ex;
     as_bytes data = as_bytes_from_object(bytes);
@@ -390,8 +390,8 @@ static void call_application(as_wsgi_request *req) {
         return;
     }
     PyObject *args[] = {NULL, environ, req->start};
-    req->result = PyObject_Vectorcall(wsgi->server->app, args + 1,
-                                      2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    req->result =
+        PyObject_Vectorcall(wsgi->server->app, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_DECREF(environ);
     if (req->result == NULL) {
         fail(req);
@@ -449,7 +449,8 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     as_server *server = ctx;
     as_wsgi *wsgi = server->gateway;
     if (server->fatal != NULL) {
-        as_respond_error(ex, 503); /* KeyboardInterrupt or SystemExit: the server is on its way out */
+        as_respond_error(ex,
+                         503); /* KeyboardInterrupt or SystemExit: the server is on its way out */
         as_exchange_release(ex);
         return;
     }

@@ -11,7 +11,8 @@
  *   RUNNING   Python runs for it: the application, its iterable, or the iterable's close()
  *   PARKED    the iterable waits until the client has taken what was sent
  * on_abort ends a request at once in BODY and PARKED. While RUNNING (an application that cuts all
- * connections by itself) it only leaves ex->aborted, which is looked at behind every call of Python.
+ * connections by itself) it only leaves ex->aborted, which is looked at behind every call of
+ * Python.
  *
  * The exchange owns the request from on_request until it is released. What the application may keep
  * (start_response, write) points to the request without owning it, and is cut off when it ends. */
@@ -28,18 +29,18 @@ typedef struct as_wsgi as_wsgi;
 typedef enum as_wsgi_state { AS_WSGI_BODY, AS_WSGI_RUNNING, AS_WSGI_PARKED } as_wsgi_state;
 
 typedef struct as_wsgi_request {
-    as_wsgi *wsgi;   /* of the server, outlives the request */
+    as_wsgi *wsgi; /* of the server, outlives the request */
     as_exchange *ex;
-    PyObject *start; /* the start_response of this request, strong */
-    PyObject *write; /* what it returns, strong */
+    PyObject *start;  /* the start_response of this request, strong */
+    PyObject *write;  /* what it returns, strong */
     PyObject *input;  /* strong, only in BODY */
     PyObject *result; /* what the application returned, strong; close() is owed while it is here */
-    PyObject *iterator; /* over it, strong */
+    PyObject *iterator;                   /* over it, strong */
     struct as_wsgi_request *next, **link; /* list of live requests, or of free ones */
-    uint8_t state;   /* as_wsgi_state */
-    bool started;    /* start_response was called, be it in vain */
-    bool from_list;  /* all of the iterable is here already: nothing waits for the application */
-    bool is_file;    /* a file wrapper: it ends with Content-Length */
+    uint8_t state;                        /* as_wsgi_state */
+    bool started;                         /* start_response was called, be it in vain */
+    bool from_list; /* all of the iterable is here already: nothing waits for the application */
+    bool is_file;   /* a file wrapper: it ends with Content-Length */
 } as_wsgi_request;
 
 /* Per server: server->gateway. */

@@ -71,7 +71,9 @@ struct as_environ_maker {
     as_module_state *state; /* borrowed from the server */
     keys key;
     PyObject *template;
-    PyObject *root;  /* bytes: SCRIPT_NAME, that PATH_INFO leaves out */
+    keys
+        shown; /* by key: what the template shows of the last request; borrowed from the template */
+    PyObject *root; /* bytes: SCRIPT_NAME, that PATH_INFO leaves out */
     PyObject *empty, *http10, *https, *on, *zero; /* str */
     PyObject *method[METHODS];
     PyObject *repeated[AS_NAME_COUNT]; /* the last value of a field */
@@ -177,8 +179,8 @@ static int fill_template(as_environ_maker *m, as_server *server) {
         put(t, k->wsgi_input_terminated, Py_NewRef(Py_True)) < 0) {
         return -1;
     }
-    /* A copy of a dict has room for as much as the dict: with its 22nd key it grows to hold 42, so that
-     * usual requests fill their copies without growing them. These are taken out again. */
+    /* A copy of a dict has room for as much as the dict: with its 22nd key it grows to hold 42, so
+     * that usual requests fill their copies without growing them. These are taken out again. */
     for (int i = 0; i < 2; i++) {
         if (PyDict_SetItem(t, i ? k->https : k->remote_port, Py_None) < 0) {
             return -1;
@@ -228,7 +230,7 @@ void as__environ_maker_free(as_environ_maker *m) {
     for (size_t i = 0; i < NKEYS; i++) {
         Py_XDECREF(key[i]);
     }
-    PyObject *single[] = {m->template, m->root, m->empty, m->http10,      m->https,
+    PyObject *single[] = {m->template, m->root, m->empty,       m->http10,     m->https,
                           m->on,       m->zero, m->server_name, m->server_port};
     for (size_t i = 0; i < sizeof single / sizeof *single; i++) {
         Py_XDECREF(single[i]);
@@ -250,6 +252,22 @@ int as__environ_maker_traverse(as_environ_maker *m, visitproc visit, void *arg) 
     Py_VISIT(m->template); /* all else are str and bytes */
     return 0;
 }
+
+/* Makes the template show `value`. What did not change since the last request costs a comparison,
+ * and is in the copy already; so only what the next request is sure to set as well may be shown. */
+static int show(as_environ_maker *m, PyObject *key, PyObject **shown, PyObject *value) {
+    if (*shown == value) {
+        return 0;
+    }
+    *shown = NULL;
+    if (PyDict_SetItem(m->template, key, value) < 0) {
+        return -1;
+    }
+    *shown = value;
+    return 0;
+}
+
+#define SHOW(m, id, value) show(m, (m)->key.id, &(m)->shown.id, value)
 
 /* ---- connections ---- */
 
@@ -318,18 +336,27 @@ void as__environ_forget_connection(as_conn_info *info) {
     }
 }
 
-static int set_connection(as_environ_maker *m, PyObject *environ, as_conn_info *info) {
-    if (info->gateway == NULL && (info->gateway = connection_new(m, info)) == NULL) {
-        return -1;
+static connection *find_connection(as_environ_maker *m, as_conn_info *info) {
+    if (info->gateway == NULL) {
+        info->gateway = connection_new(m, info);
     }
+    return info->gateway;
+}
+
+static int show_connection(as_environ_maker *m, as_conn_info *info) {
+    const connection *c = find_connection(m, info);
+    return c == NULL || SHOW(m, server_name, c->server_name) < 0 ||
+                   SHOW(m, server_port, c->server_port) < 0 ||
+                   SHOW(m, remote_addr, c->remote_addr) < 0
+               ? -1
+               : 0;
+}
+
+/* What some connections have and others have not. */
+static int set_connection(as_environ_maker *m, PyObject *environ, const as_conn_info *info) {
     const connection *c = info->gateway;
     const keys *k = &m->key;
-    if (PyDict_SetItem(environ, k->server_name, c->server_name) < 0 ||
-        PyDict_SetItem(environ, k->server_port, c->server_port) < 0) {
-        return -1;
-    }
-    if (!info->is_unix && (PyDict_SetItem(environ, k->remote_addr, c->remote_addr) < 0 ||
-                           PyDict_SetItem(environ, k->remote_port, c->remote_port) < 0)) {
+    if (!info->is_unix && PyDict_SetItem(environ, k->remote_port, c->remote_port) < 0) {
         return -1;
     }
     if (info->is_tls && (PyDict_SetItem(environ, k->wsgi_url_scheme, m->https) < 0 ||
@@ -341,8 +368,8 @@ static int set_connection(as_environ_maker *m, PyObject *environ, as_conn_info *
 
 /* ---- the request line ---- */
 
-/* PATH_INFO: decoded, and without SCRIPT_NAME when the path lies below it. A proxy may have taken the
- * prefix off already; then the path stays as it is. New reference. */
+/* PATH_INFO: decoded, and without SCRIPT_NAME when the path lies below it. A proxy may have taken
+ * the prefix off already; then the path stays as it is. New reference. */
 static PyObject *make_path_info(const as_environ_maker *m, as_slice path) {
     size_t root_len = (size_t)PyBytes_GET_SIZE(m->root);
     char *decoded = NULL;
@@ -390,41 +417,45 @@ static int make_target(const as_environ_maker *m, const as_head *head, target *o
     return 0;
 }
 
-static int set_target_strs(const as_environ_maker *m, PyObject *environ, const target *t) {
-    const keys *k = &m->key;
-    return PyDict_SetItem(environ, k->path_info, t->path) < 0 ||
-                   PyDict_SetItem(environ, k->request_uri, t->uri) < 0 ||
-                   PyDict_SetItem(environ, k->raw_uri, t->uri) < 0
+/* Targets with a query differ too often to be kept, and may bear what should not stay in memory. */
+static bool is_kept_target(const as_head *head) {
+    return head->query.len == 0 && head->target.len <= TARGET_MAX;
+}
+
+static int show_target(as_environ_maker *m, const as_head *head) {
+    as_slice uri = as_head_slice(head, head->target);
+    target *slot = &m->targets[hash_target(uri)];
+    if (!str_is(slot->uri, uri)) {
+        target fresh;
+        if (make_target(m, head, &fresh) < 0) {
+            return -1;
+        }
+        Py_XSETREF(slot->uri, fresh.uri);
+        Py_XSETREF(slot->path, fresh.path);
+    }
+    return SHOW(m, path_info, slot->path) < 0 || SHOW(m, request_uri, slot->uri) < 0 ||
+                   SHOW(m, raw_uri, slot->uri) < 0
                ? -1
                : 0;
 }
 
 static int set_target(as_environ_maker *m, PyObject *environ, const as_head *head) {
-    as_slice uri = as_head_slice(head, head->target);
-    /* Targets with a query differ too often, and may bear what should not stay in memory. */
-    if (head->query.len == 0 && uri.n <= TARGET_MAX) {
-        target *slot = &m->targets[hash_target(uri)];
-        if (!str_is(slot->uri, uri)) {
-            target fresh;
-            if (make_target(m, head, &fresh) < 0) {
-                return -1;
-            }
-            Py_XSETREF(slot->uri, fresh.uri);
-            Py_XSETREF(slot->path, fresh.path);
-        }
-        return set_target_strs(m, environ, slot);
-    }
+    const keys *k = &m->key;
     target t;
     if (make_target(m, head, &t) < 0) {
         return -1;
     }
-    int result = set_target_strs(m, environ, &t);
+    int result = PyDict_SetItem(environ, k->path_info, t.path) < 0 ||
+                         PyDict_SetItem(environ, k->request_uri, t.uri) < 0 ||
+                         PyDict_SetItem(environ, k->raw_uri, t.uri) < 0
+                     ? -1
+                     : 0;
     Py_DECREF(t.uri);
     Py_DECREF(t.path);
-    if (result < 0) {
-        return -1;
+    if (result < 0 || head->query.len == 0) {
+        return result;
     }
-    return put(environ, m->key.query_string, as_latin1(as_head_slice(head, head->query)));
+    return put(environ, k->query_string, as_latin1(as_head_slice(head, head->query)));
 }
 
 /* The template says GET. */
@@ -532,14 +563,24 @@ static int set_input(as_environ_maker *m, PyObject *environ, const as_head *head
     return input ? PyDict_SetItem(environ, m->key.wsgi_input, input) : 0;
 }
 
+/* A copy of the template once that shows what all requests have. */
+static PyObject *copy_template(as_environ_maker *m, const as_exchange *ex) {
+    if (show_connection(m, ex->info) < 0 ||
+        (is_kept_target(ex->head) && show_target(m, ex->head) < 0)) {
+        return NULL;
+    }
+    return PyDict_Copy(m->template);
+}
+
 PyObject *as__environ_new(as_environ_maker *m, const as_exchange *ex, PyObject *input) {
     const as_head *head = ex->head;
-    PyObject *environ = PyDict_Copy(m->template);
+    PyObject *environ = copy_template(m, ex);
     if (environ == NULL) {
         return NULL;
     }
-    if (set_method(m, environ, head) < 0 || set_target(m, environ, head) < 0 ||
-        set_connection(m, environ, ex->info) < 0 || set_fields(m, environ, head) < 0 ||
+    if ((!is_kept_target(head) && set_target(m, environ, head) < 0) ||
+        set_method(m, environ, head) < 0 || set_connection(m, environ, ex->info) < 0 ||
+        set_fields(m, environ, head) < 0 ||
         (head->authority.len > 0 && set_authority(m, environ, head) < 0) ||
         (head->minor == 0 && PyDict_SetItem(environ, m->key.server_protocol, m->http10) < 0) ||
         set_input(m, environ, head, input) < 0) {

@@ -56,8 +56,8 @@ static PyObject *unwrap_temporary(PyObject *file) {
     return is_wrapper ? PyObject_GetAttrString(file, "file") : Py_NewRef(file);
 }
 
-/* True for files whose read() gives the bytes of the descriptor. Anything else may change them on the
- * way while it has a fileno(): gzip.GzipFile, io.TextIOWrapper, somebody's own wrapper. */
+/* True for files whose read() gives the bytes of the descriptor. Anything else may change them on
+ * the way while it has a fileno(): gzip.GzipFile, io.TextIOWrapper, somebody's own wrapper. */
 static bool is_plain_file(const as_file_types *types, PyObject *file) {
     PyObject *type = (PyObject *)Py_TYPE(file);
     if (type == types->file_io) {
@@ -75,8 +75,8 @@ static bool is_plain_file(const as_file_types *types, PyObject *file) {
     return plain;
 }
 
-/* Where read() would go on, which for a buffered file is not where the descriptor stands; -1 with an
- * exception. */
+/* Where read() would go on, which for a buffered file is not where the descriptor stands; -1 with
+ * an exception. */
 static off_t position(PyObject *file) {
     PyObject *at = PyObject_CallMethod(file, "tell", NULL);
     if (at == NULL) {

@@ -18,9 +18,9 @@ typedef struct as_file_types {
 int as__file_types_init(as_file_types *types); /* -1 with an exception */
 void as__file_types_fini(as_file_types *types);
 
-/* Looks whether the rest of the wrapped file can leave by sendfile. True: `*fd` is a descriptor of the
- * caller's own, and `*n` (> 0) bytes from `*off` are there. False: the wrapper must be iterated. Sets no
- * exception. */
+/* Looks whether the rest of the wrapped file can leave by sendfile. True: `*fd` is a descriptor of
+ * the caller's own, and `*n` (> 0) bytes from `*off` are there. False: the wrapper must be
+ * iterated. Sets no exception. */
 bool as__file_wrapper_open(const as_file_types *types, PyObject *wrapper, int *fd, off_t *off,
                            uint64_t *n);
 

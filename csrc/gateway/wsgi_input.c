@@ -16,9 +16,9 @@ typedef struct input {
     uint64_t size;       /* bytes in all */
     uint64_t pos;        /* the next byte to read */
     uint64_t memory_max; /* beyond it: the file */
-    PyObject *bytes;     /* the body in memory, longer than `size` until sealed; NULL: none or a file */
-    int fd;              /* the file, -1: none */
-    char *window;        /* a part of the file: [window_off, window_off + window_len) */
+    PyObject *bytes; /* the body in memory, longer than `size` until sealed; NULL: none or a file */
+    int fd;          /* the file, -1: none */
+    char *window;    /* a part of the file: [window_off, window_off + window_len) */
     uint64_t window_off;
     size_t window_len;
 } input;
@@ -201,8 +201,7 @@ static ssize_t pread_some(int fd, char *p, size_t n, uint64_t off) {
 /* Fills `p` from the file. With much to read others may run meanwhile. */
 static int read_file(int fd, char *p, size_t n, uint64_t off) {
     int failed = 0;
-    Py_BEGIN_ALLOW_THREADS
-    while (n > 0 && !failed) {
+    Py_BEGIN_ALLOW_THREADS while (n > 0 && !failed) {
         ssize_t k = pread_some(fd, p, n, off);
         if (k < 0) {
             failed = errno;
@@ -212,8 +211,7 @@ static int read_file(int fd, char *p, size_t n, uint64_t off) {
         n -= (size_t)k;
         off += (uint64_t)k;
     }
-    Py_END_ALLOW_THREADS
-    if (failed) {
+    Py_END_ALLOW_THREADS if (failed) {
         errno = failed;
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;

@@ -12,8 +12,9 @@
 /* Makes the type; NULL with an exception. */
 PyTypeObject *as__input_make_type(PyObject *module);
 
-/* An empty input, new reference. `expected`: the bytes that will come as far as that is known, a hint
- * that keeps a body from being moved about; `memory_max`: bytes beyond which the body goes to a file. */
+/* An empty input, new reference. `expected`: the bytes that will come as far as that is known, a
+ * hint that keeps a body from being moved about; `memory_max`: bytes beyond which the body goes to
+ * a file. */
 PyObject *as__input_new(as_module_state *state, uint64_t expected, uint64_t memory_max);
 
 /* Adds body bytes. AS_E_NOMEM, or AS_E_IO with errno set when the file cannot be made or written

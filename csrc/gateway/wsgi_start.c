@@ -1,8 +1,9 @@
 /* start_response() and write() (PEP 3333, "The start_response() Callable").
  *
- * The head goes straight into the exchange, which checks and keeps it until the first body bytes make
- * it leave, and takes it back when start_response is called again with exc_info. Wrong types raise
- * TypeError, wrong contents ValueError, calls out of order AssertionError, as wsgiref does. */
+ * The head goes straight into the exchange, which checks and keeps it until the first body bytes
+ * make it leave, and takes it back when start_response is called again with exc_info. Wrong types
+ * raise TypeError, wrong contents ValueError, calls out of order AssertionError, as wsgiref does.
+ */
 #include "gateway/wsgi.h"
 
 #include <structmember.h>
@@ -22,7 +23,8 @@ static as_wsgi_request *request_of(PyObject *object, const char *name) {
     }
     if (PyThread_get_thread_ident() != req->wsgi->thread) {
         /* The exchange belongs to the loop's thread, which may be waiting for the network. */
-        PyErr_Format(PyExc_RuntimeError, "%s() called on another thread than the application", name);
+        PyErr_Format(PyExc_RuntimeError, "%s() called on another thread than the application",
+                     name);
         return NULL;
     }
     return req;
@@ -44,8 +46,8 @@ static int wire(PyObject *str, const char *what, as_slice *out) {
     }
 #endif
     if (PyUnicode_KIND(str) != PyUnicode_1BYTE_KIND) {
-        PyErr_Format(PyExc_ValueError, "start_response(): %s has characters beyond Latin-1: %R", what,
-                     str);
+        PyErr_Format(PyExc_ValueError, "start_response(): %s has characters beyond Latin-1: %R",
+                     what, str);
         return -1;
     }
     *out = (as_slice){(const char *)PyUnicode_1BYTE_DATA(str), (size_t)PyUnicode_GET_LENGTH(str)};
@@ -79,9 +81,15 @@ static as_slice trim(as_slice s) {
  * RFC 2616, 13.5.1). */
 static bool is_hop_by_hop(as_slice name) {
     static const as_slice names[] = {
-        {"connection", 10},         {"keep-alive", 10}, {"proxy-authenticate", 18},
-        {"proxy-authorization", 19}, {"te", 2},          {"trailer", 7},
-        {"trailers", 8},            {"upgrade", 7},     {"transfer-encoding", 17},
+        {"connection", 10},
+        {"keep-alive", 10},
+        {"proxy-authenticate", 18},
+        {"proxy-authorization", 19},
+        {"te", 2},
+        {"trailer", 7},
+        {"trailers", 8},
+        {"upgrade", 7},
+        {"transfer-encoding", 17},
         {"proxy-connection", 16},
     };
     char first = name.n > 0 ? as_lower(*name.p) : '\0';
@@ -110,7 +118,8 @@ static int parse_status(PyObject *status, unsigned *code, as_slice *reason) {
     }
     if (!valid || value < 200) {
         PyErr_Format(PyExc_ValueError,
-                     "start_response(): status must be like '200 OK', from 200 to 999, not %R", status);
+                     "start_response(): status must be like '200 OK', from 200 to 999, not %R",
+                     status);
         return -1;
     }
     *code = value;
@@ -131,8 +140,8 @@ static void raise_field(as_module_state *state, as_err err, PyObject *name, PyOb
 static int write_field(as_wsgi_request *req, PyObject *item) {
     as_slice name, value;
     if (!PyTuple_Check(item) || PyTuple_GET_SIZE(item) != 2) {
-        PyErr_Format(PyExc_TypeError, "start_response(): headers must hold (name, value) tuples, not %R",
-                     item);
+        PyErr_Format(PyExc_TypeError,
+                     "start_response(): headers must hold (name, value) tuples, not %R", item);
         return -1;
     }
     PyObject *py_name = PyTuple_GET_ITEM(item, 0), *py_value = PyTuple_GET_ITEM(item, 1);
@@ -140,12 +149,12 @@ static int write_field(as_wsgi_request *req, PyObject *item) {
         return -1;
     }
     if (is_hop_by_hop(name)) {
-        PyErr_Format(PyExc_ValueError, "start_response(): header %R is hop-by-hop, the server sets it",
-                     py_name);
+        PyErr_Format(PyExc_ValueError,
+                     "start_response(): header %R is hop-by-hop, the server sets it", py_name);
         return -1;
     }
-    as_err err = has_controls(value) ? AS_E_RESPONSE_VALUE
-                                     : as_exchange_head_field(req->ex, name, trim(value));
+    as_err err =
+        has_controls(value) ? AS_E_RESPONSE_VALUE : as_exchange_head_field(req->ex, name, value);
     if (err) {
         raise_field(req->wsgi->server->state, err, py_name, py_value);
         return -1;
@@ -171,7 +180,8 @@ static int write_head(as_wsgi_request *req, PyObject *status, PyObject *headers)
         return -1;
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
-        PyObject *item = Py_NewRef(PyList_GET_ITEM(headers, i)); /* a __repr__ may change the list */
+        PyObject *item =
+            Py_NewRef(PyList_GET_ITEM(headers, i)); /* a __repr__ may change the list */
         int result = write_field(req, item);
         Py_DECREF(item);
         if (result < 0) {
@@ -184,7 +194,8 @@ static int write_head(as_wsgi_request *req, PyObject *status, PyObject *headers)
     return 0;
 }
 
-/* exc_info of (type, value, traceback) once the head has left: raised again, to end the application. */
+/* exc_info of (type, value, traceback) once the head has left: raised again, to end the
+ * application. */
 static void raise_again(PyObject *exc_info) {
     PyObject *value = PyTuple_Check(exc_info) && PyTuple_GET_SIZE(exc_info) == 3
                           ? PyTuple_GET_ITEM(exc_info, 1)
@@ -239,8 +250,7 @@ static PyObject *start_call(PyObject *object, PyObject *const *args, size_t narg
                             PyObject *kwnames) {
     PyObject *exc_info;
     as_wsgi_request *req = request_of(object, "start_response");
-    if (req == NULL ||
-        find_exc_info(args, PyVectorcall_NARGS(nargsf), kwnames, &exc_info) < 0 ||
+    if (req == NULL || find_exc_info(args, PyVectorcall_NARGS(nargsf), kwnames, &exc_info) < 0 ||
         check_order(req, exc_info) < 0) {
         return NULL;
     }

@@ -10,6 +10,7 @@ typedef struct as_h1_scratch {
     as_head head;
     uint32_t capacity;   /* of head.fields */
     uint32_t before;     /* bytes of this head in earlier reads */
+    uint32_t size;       /* of a complete head: bytes that are there from its base on */
     const char *chunk;   /* where the present read's part of it begins */
     as_buf bytes;        /* of a saved head: all of it so far */
     char *body;          /* body bytes of this read, moved together */
@@ -20,7 +21,6 @@ typedef struct as_h1_scratch {
     uint16_t codings;    /* Transfer-Encoding fields */
     uint16_t lengths;    /* Content-Length fields */
     bool begun;          /* a message is under way */
-    bool method_done, target_done;
     bool in_value;       /* the last field's value is being read */
     bool head_done;      /* the head is complete and judged, but not dispatched */
     bool message_done;

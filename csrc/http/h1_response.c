@@ -432,23 +432,6 @@ static as_err last_chunk(as_h1 *h1, as_exchange *ex) {
     return as_outq_append(&h1->out, "0\r\n", 3);
 }
 
-/* RFC 9110, 6.5.1: no framing, routing or connection in a trailer section. */
-static bool is_forbidden_trailer(as_slice name) {
-    switch (as_name_find(name.p, name.n)) {
-    case AS_NAME_CONTENT_LENGTH:
-    case AS_NAME_TRANSFER_ENCODING:
-    case AS_NAME_HOST:
-    case AS_NAME_CONNECTION:
-    case AS_NAME_TRAILER:
-    case AS_NAME_TE:
-    case AS_NAME_KEEP_ALIVE:
-    case AS_NAME_UPGRADE:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static as_err trailer(as_exchange *ex, as_slice name, as_slice value) {
     as_err err = check(ex);
     if (err != AS_OK) {
@@ -458,7 +441,7 @@ static as_err trailer(as_exchange *ex, as_slice name, as_slice value) {
         return AS_E_RESPONSE_STATE;
     }
     value = trim(value);
-    err = is_forbidden_trailer(name) ? AS_E_RESPONSE_NAME : check_field(name, value);
+    err = as_is_forbidden_trailer(name) ? AS_E_RESPONSE_NAME : check_field(name, value);
     if (err != AS_OK || !ex->chunked) {
         return err;
     }

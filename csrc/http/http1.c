@@ -90,10 +90,32 @@ static int add_field(as_h1 *h1, as_h1_scratch *s, uint32_t off) {
     return 0;
 }
 
+/* Trailers are read and dropped (RFC 9110, 6.5.1), but are no way around the limits of a head. */
+static int count_trailer(as_h1 *h1, size_t n) {
+    const as_limits *limits = h1->env->limits;
+    h1->trailer_bytes += (uint32_t)n;
+    if (h1->trailer_bytes > limits->limit_request_head) {
+        return refuse_at(scratch_of(h1), AS_E_HEAD_LARGE, 0);
+    }
+    if (limits->limit_request_fields != 0 && h1->trailers > limits->limit_request_fields) {
+        return refuse_at(scratch_of(h1), AS_E_FIELDS_MANY, 0);
+    }
+    return 0;
+}
+
+/* The beginning of a trailer's name: long enough to know the forbidden ones. */
+static void remember_trailer(as_h1 *h1, const char *at, size_t n) {
+    size_t room = sizeof(h1->trailer_name) - h1->trailer_name_len;
+    size_t take = n < room ? n : room;
+    memcpy(h1->trailer_name + h1->trailer_name_len, at, take);
+    h1->trailer_name_len += (uint8_t)take;
+}
+
 static int on_header_field(llhttp_t *parser, const char *at, size_t n) {
     as_h1 *h1 = h1_of_parser(parser);
     if (h1->in_body) {
-        return 0; /* trailers are read and dropped; RFC 9110, 6.5.1 */
+        remember_trailer(h1, at, n);
+        return count_trailer(h1, n);
     }
     as_h1_scratch *s = scratch_of(h1);
     uint32_t off = offset_of(s, at);
@@ -115,7 +137,10 @@ static int on_header_field(llhttp_t *parser, const char *at, size_t n) {
 static int on_header_value(llhttp_t *parser, const char *at, size_t n) {
     as_h1 *h1 = h1_of_parser(parser);
     if (h1->in_body) {
-        return 0;
+        return count_trailer(h1, n);
+    }
+    if (n == 0) {
+        return 0; /* an empty value's place is not where the parser says */
     }
     as_h1_scratch *s = scratch_of(h1);
     as_field *field = &s->head.fields[s->head.nfields - 1];
@@ -130,7 +155,15 @@ static int on_header_value(llhttp_t *parser, const char *at, size_t n) {
 
 static int on_header_value_complete(llhttp_t *parser) {
     as_h1 *h1 = h1_of_parser(parser);
-    if (!h1->in_body) {
+    if (h1->in_body) {
+        as_slice name = {h1->trailer_name, h1->trailer_name_len};
+        h1->trailers++;
+        h1->trailer_name_len = 0;
+        if (as_is_forbidden_trailer(name)) {
+            return refuse_at(scratch_of(h1), AS_E_TRAILER, 0);
+        }
+    }
+    else {
         scratch_of(h1)->in_value = true; /* also of an empty value, for which nothing was called */
     }
     return 0;
@@ -142,6 +175,17 @@ static int on_headers_complete(llhttp_t *parser) {
     parser->upgrade = 0; /* not for us: the message is an ordinary one; RFC 9110, 7.8 */
     h1->in_body = true;
     s->head_done = true;
+    return 0;
+}
+
+/* A chunk is refused by the size that it announces. */
+static int on_chunk_header(llhttp_t *parser) {
+    as_h1 *h1 = h1_of_parser(parser);
+    uint64_t most = h1->env->limits->limit_request_body;
+    uint64_t have = (h1->ex != NULL ? h1->ex->received : 0) + h1->env->scratch->body_len;
+    if (most != 0 && (parser->content_length > most || have > most - parser->content_length)) {
+        return refuse_at(scratch_of(h1), AS_E_BODY_LARGE, 0);
+    }
     return 0;
 }
 
@@ -171,6 +215,7 @@ static const llhttp_settings_t settings = {
     .on_header_value = on_header_value,
     .on_header_value_complete = on_header_value_complete,
     .on_headers_complete = on_headers_complete,
+    .on_chunk_header = on_chunk_header,
     .on_body = on_body,
     .on_message_complete = on_message_complete,
 };
@@ -207,17 +252,36 @@ static as_err judge_length(as_h1_scratch *s, as_slice value) {
     return AS_OK;
 }
 
+static as_slice next_element(as_slice *list);
+
+/* Anything but `chunked` alone is refused; what for: a coding that is not implemented in front of a final
+ * `chunked`, or alone, is 501, the rest is no framing at all. */
+static as_err judge_codings(as_slice list) {
+    unsigned elements = 0, chunked = 0;
+    bool last_is_chunked = false;
+    while (list.n > 0) {
+        as_slice element = next_element(&list);
+        if (!as_is_token(element)) {
+            return AS_E_CODING;
+        }
+        last_is_chunked = as_slice_ieq(element, AS_SLICE("chunked"));
+        chunked += last_is_chunked;
+        elements++;
+    }
+    bool unknown = (elements == 1 && chunked == 0) || (chunked == 1 && last_is_chunked);
+    return unknown ? AS_E_CODING_UNKNOWN : AS_E_CODING;
+}
+
 /* RFC 9112, 6.1: the one coding that is implemented, once, and not on HTTP/1.0. */
 static as_err judge_coding(as_h1_scratch *s, as_slice value) {
     if (s->codings++ > 0) {
         return AS_E_CODING;
     }
-    if (!as_slice_ieq(value, AS_SLICE("chunked"))) {
-        bool others = value.n > 0 && memchr(value.p, ',', value.n) == NULL && as_is_token(value);
-        return others ? AS_E_CODING_UNKNOWN : AS_E_CODING;
+    if (as_slice_ieq(value, AS_SLICE("chunked"))) {
+        s->head.body = AS_BODY_CHUNKED;
+        return AS_OK;
     }
-    s->head.body = AS_BODY_CHUNKED;
-    return AS_OK;
+    return judge_codings(value);
 }
 
 static void read_connection_option(as_h1_scratch *s, as_slice option) {
@@ -232,23 +296,27 @@ static void read_connection_option(as_h1_scratch *s, as_slice option) {
     }
 }
 
-/* RFC 9110, 7.6.1: a comma-separated list. */
-static void read_connection(as_h1_scratch *s, as_slice value) {
-    size_t at = 0;
-    while (at < value.n) {
-        size_t end = at;
-        while (end < value.n && value.p[end] != ',') {
-            end++;
-        }
-        size_t from = at, to = end;
-        while (from < to && (value.p[from] == ' ' || value.p[from] == '\t')) {
-            from++;
-        }
-        while (to > from && (value.p[to - 1] == ' ' || value.p[to - 1] == '\t')) {
-            to--;
-        }
-        read_connection_option(s, (as_slice){value.p + from, to - from});
-        at = end + 1;
+/* RFC 9110, 5.6.1: the next element of a comma-separated list, without white space; it leaves the list. */
+static as_slice next_element(as_slice *list) {
+    const char *comma = memchr(list->p, ',', list->n);
+    size_t n = comma != NULL ? (size_t)(comma - list->p) : list->n;
+    size_t step = comma != NULL ? n + 1 : n;
+    as_slice element = {list->p, n};
+    while (element.n > 0 && (*element.p == ' ' || *element.p == '\t')) {
+        element.p++;
+        element.n--;
+    }
+    while (element.n > 0 && (element.p[element.n - 1] == ' ' || element.p[element.n - 1] == '\t')) {
+        element.n--;
+    }
+    list->p += step;
+    list->n -= step;
+    return element;
+}
+
+static void read_connection(as_h1_scratch *s, as_slice list) {
+    while (list.n > 0) {
+        read_connection_option(s, next_element(&list));
     }
 }
 
@@ -302,6 +370,11 @@ static as_err judge_framing(const as_h1 *h1, as_h1_scratch *s) {
     if (s->host == 0 && head->minor >= 1) {
         return AS_E_HOST_MISSING;
     }
+    if (head->authority.len > 0 && s->host != 0) {
+        /* RFC 9112, 3.2.2: an absolute-form target's authority replaces the Host field's value */
+        head->fields[s->host - 1].value_off = head->authority.off;
+        head->fields[s->host - 1].value_len = head->authority.len;
+    }
     uint64_t most = h1->env->limits->limit_request_body;
     if (most != 0 && head->body == AS_BODY_LENGTH && head->content_length > most) {
         return AS_E_BODY_LARGE;
@@ -312,18 +385,58 @@ static as_err judge_framing(const as_h1 *h1, as_h1_scratch *s) {
     return AS_OK;
 }
 
+/* A method that HTTP has (RFC 9110, 16.1): llhttp's table goes on with RTSP's. CONNECT is not served. */
+static bool is_served(unsigned method) {
+    return method != HTTP_CONNECT && (method < HTTP_PRI || method == HTTP_QUERY);
+}
+
+/* Empty lines before a request are CRLF, whole; RFC 9112, 2.2. `at`: bytes of them before. */
+static bool are_blank_lines(const char *p, size_t n, size_t at) {
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] != ((at + i) % 2 == 0 ? '\r' : '\n')) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* RFC 9112, 3: method SP target SP version CRLF, byte for byte. */
 static as_err judge_line(const as_h1 *h1, as_h1_scratch *s) {
     as_head *head = &s->head;
+    uint32_t end = head->target.off + head->target.len;
+    if (!are_blank_lines(head->base, head->method.off, h1->blank) ||
+        head->target.off != head->method.off + head->method.len + 1 || s->size < end + 11 ||
+        memcmp(head->base + end, " HTTP/", 6) != 0 || memcmp(head->base + end + 9, "\r\n", 2) != 0) {
+        return AS_E_REQUEST_LINE;
+    }
     if (h1->parser.http_major != 1 || h1->parser.http_minor > 1) {
-        return h1->parser.http_major == 0 ? AS_E_REQUEST_LINE : AS_E_VERSION;
+        return AS_E_VERSION;
     }
     head->minor = h1->parser.http_minor;
     head->method_id = h1->parser.method;
     head->is_head = h1->parser.method == HTTP_HEAD;
-    if (h1->parser.method == HTTP_CONNECT || h1->parser.method == HTTP_PRI) {
-        return AS_E_METHOD;
+    head->len = end + 11;
+    return is_served(h1->parser.method) ? as_target_split(head) : AS_E_METHOD;
+}
+
+/* RFC 9112, 5: every field line begins where the one before ended, and ends with CRLF. */
+static as_err judge_field_line(as_h1_scratch *s, const as_field *field) {
+    as_head *head = &s->head;
+    if (field->name_off != head->len || field->name_len == 0) {
+        return AS_E_FIELD;
     }
-    return as_target_split(head);
+    uint32_t at = field->name_off + field->name_len + 1;
+    if (field->value_off != 0) {
+        at = field->value_off + field->value_len;
+    }
+    while (at < s->size && (head->base[at] == ' ' || head->base[at] == '\t')) {
+        at++;
+    }
+    if (s->size < at + 2 || memcmp(head->base + at, "\r\n", 2) != 0) {
+        return AS_E_FIELD;
+    }
+    head->len = at + 2;
+    return AS_OK;
 }
 
 /* Everything that is ours to enforce; RFC 9112, 2 to 6. */
@@ -332,9 +445,20 @@ static as_err judge_head(as_h1 *h1, as_h1_scratch *s) {
     as_err err = judge_line(h1, s);
     for (uint32_t i = 0; err == AS_OK && i < s->head.nfields; i++) {
         s->error_off = s->head.fields[i].name_off;
-        err = judge_field(s, i);
+        err = judge_field_line(s, &s->head.fields[i]);
+        if (err == AS_OK) {
+            err = judge_field(s, i);
+        }
     }
-    return err != AS_OK ? err : judge_framing(h1, s);
+    if (err != AS_OK) {
+        return err;
+    }
+    s->error_off = s->head.len;
+    if (s->size < s->head.len + 2 || memcmp(s->head.base + s->head.len, "\r\n", 2) != 0) {
+        return AS_E_FIELD;
+    }
+    s->head.len += 2;
+    return judge_framing(h1, s);
 }
 
 /* ---- scratch heads ---- */
@@ -537,29 +661,59 @@ static bool in_request_line(const as_h1_scratch *s) {
     return s->head.nfields == 0;
 }
 
-/* "GET" is a token that is not known; "G(T" is no request at all. */
-static as_err judge_bad_method(const as_h1_scratch *s, const char *end) {
-    const char *from = s->chunk;
-    const char *space = memchr(from, ' ', (size_t)(end - from));
-    while (from < end && (*from == '\r' || *from == '\n')) {
-        from++;
+/* The bytes of the head so far, `end` being the end of the present read. */
+static as_slice bytes_so_far(const as_h1_scratch *s, const char *end) {
+    if (s->before == 0) {
+        return (as_slice){s->chunk, (size_t)(end - s->chunk)};
     }
-    size_t n = space != NULL && space > from ? (size_t)(space - from) : 0;
-    return s->before == 0 && n > 0 && as_is_token((as_slice){from, n}) ? AS_E_METHOD
-                                                                       : AS_E_REQUEST_LINE;
+    return (as_slice){s->bytes.data, s->bytes.len};
+}
+
+/* " HTTP/7.3" as far as it is there. */
+static bool looks_like_version(as_slice s) {
+    static const char form[] = " HTTP/0.0\r\n";
+    for (size_t i = 0; i < s.n && i < sizeof(form) - 1; i++) {
+        bool ok = form[i] == '0' ? s.p[i] >= '0' && s.p[i] <= '9' : s.p[i] == form[i];
+        if (!ok) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A line of the right form has a method or a version that is not known; else it is no request line. */
+static as_err judge_bad_line(as_slice line, as_err verdict) {
+    while (line.n > 0 && (line.p[0] == '\r' || line.p[0] == '\n')) {
+        line.p++;
+        line.n--;
+    }
+    const char *space = memchr(line.p, ' ', line.n);
+    size_t n = space != NULL ? (size_t)(space - line.p) : line.n;
+    if (space == NULL || !as_is_token((as_slice){line.p, n})) {
+        return AS_E_REQUEST_LINE;
+    }
+    const char *target = space + 1;
+    const char *end = memchr(target, ' ', line.n - n - 1);
+    if (end == NULL || end == target) {
+        return AS_E_REQUEST_LINE;
+    }
+    return looks_like_version((as_slice){end, line.n - (size_t)(end - line.p)}) ? verdict
+                                                                                 : AS_E_REQUEST_LINE;
 }
 
 /* llhttp's verdict in the words of our table. */
-static as_err translate(const as_h1 *h1, const as_h1_scratch *s, llhttp_errno_t code,
+static as_err translate(as_h1 *h1, const as_h1_scratch *s, llhttp_errno_t code,
                         const char *end) {
+    if (s->error != AS_OK) {
+        return s->error; /* one of our own callbacks */
+    }
     switch (code) {
-    case HPE_USER:
-        return s->error;
     case HPE_INVALID_METHOD:
-        return judge_bad_method(s, end);
+        return judge_bad_line(bytes_so_far(s, end), AS_E_METHOD);
     case HPE_INVALID_URL:
         return AS_E_TARGET;
     case HPE_INVALID_VERSION:
+        return judge_bad_line(bytes_so_far(s, end), AS_E_VERSION);
     case HPE_PAUSED_H2_UPGRADE:
         return AS_E_VERSION;
     case HPE_INVALID_CONTENT_LENGTH:
@@ -577,7 +731,11 @@ static as_err translate(const as_h1 *h1, const as_h1_scratch *s, llhttp_errno_t 
         if (h1->in_body) {
             return AS_E_CHUNK;
         }
-        return in_request_line(s) ? AS_E_REQUEST_LINE : AS_E_FIELD;
+        if (!in_request_line(s)) {
+            return AS_E_FIELD;
+        }
+        return is_served(h1->parser.method) ? AS_E_REQUEST_LINE
+                                            : judge_bad_line(bytes_so_far(s, end), AS_E_METHOD);
     }
 }
 
@@ -651,6 +809,8 @@ static void end_message(as_h1 *h1) {
     h1->in_body = false;
     h1->discarding = false;
     h1->overhead = 0;
+    h1->trailers = 0;
+    h1->trailer_bytes = 0;
 }
 
 /* ---- the flow ---- */
@@ -671,17 +831,14 @@ static bool is_blocked(as_h1 *h1) {
     return false;
 }
 
-/* The body's size, and how much framing it has, against the limits. */
-static as_err judge_body(as_h1 *h1, size_t body, size_t consumed) {
+/* `body` bytes of `size` on the wire, behind `before` of earlier reads, against the limits. */
+static as_err judge_body(as_h1 *h1, uint64_t before, size_t body, size_t size) {
     const as_limits *limits = h1->env->limits;
-    if (h1->ex == NULL && !h1->discarding) {
-        return AS_OK; /* a head: judged with it */
-    }
-    uint64_t received = (h1->ex != NULL ? h1->ex->received : 0) + body;
+    uint64_t received = before + body;
     if (limits->limit_request_body != 0 && received > limits->limit_request_body) {
         return AS_E_BODY_LARGE;
     }
-    h1->overhead += consumed - body;
+    h1->overhead += size - body;
     if (h1->overhead > limits->limit_request_head + OVERHEAD_PER_BYTE * received) {
         return AS_E_CHUNK;
     }
@@ -696,40 +853,64 @@ static as_err finish_head(as_h1 *h1, as_h1_scratch *s, size_t consumed) {
             return err;
         }
         s->head.base = s->bytes.data;
+        s->size = (uint32_t)s->bytes.len;
     }
     else {
         s->head.base = s->chunk;
+        s->size = (uint32_t)consumed;
     }
-    /* The head ends where its body begins, but a body that came along is no part of it. */
-    const as_field *last = s->head.nfields > 0 ? &s->head.fields[s->head.nfields - 1] : NULL;
-    uint32_t end = s->head.target.off + s->head.target.len;
-    if (last != NULL) {
-        end = last->value_len > 0 ? last->value_off + last->value_len
-                                  : last->name_off + last->name_len;
-    }
-    s->head.len = end;
+    as_err err = judge_head(h1, s);
     uint32_t most = h1->env->limits->limit_request_head;
-    if (end > most) {
+    if (s->head.len > most) {
         s->error_off = most;
         return AS_E_HEAD_LARGE;
     }
-    return judge_head(h1, s);
+    return err;
 }
 
-static void refuse_parse(as_h1 *h1, as_h1_scratch *s, llhttp_errno_t code, const char *p, size_t n) {
-    as_err err = translate(h1, s, code, p + n);
-    /* The parser stopped at the end of a head: what our rules say of it is more to the point. */
-    as_err verdict = s->head_done ? finish_head(h1, s, n) : AS_OK;
-    if (verdict != AS_OK) {
-        refuse(h1, verdict, (as_slice){"", 0}, s->error_off);
+
+/* Letters so far, or letters and a space: this may become a line with a method that is not known. */
+static bool begins_like_request(as_slice s) {
+    while (s.n > 0 && (s.p[0] == '\r' || s.p[0] == '\n')) {
+        s.p++;
+        s.n--;
+    }
+    const char *space = memchr(s.p, ' ', s.n);
+    return as_is_token((as_slice){s.p, space != NULL ? (size_t)(space - s.p) : s.n});
+}
+
+/* Whether what is wrong is in a request line whose end is not here yet: it is judged as a whole. */
+static bool waits_for_line(as_h1 *h1, as_h1_scratch *s, const char *p, size_t n) {
+    if (h1->in_body || !in_request_line(s) || s->error != AS_OK || memchr(p, '\n', n) != NULL ||
+        (uint64_t)s->before + n > h1->env->limits->limit_request_line) {
+        return false;
+    }
+    if (s->before == 0 && !begins_like_request((as_slice){p, n})) {
+        return false;
+    }
+    return save_head(h1, n) == AS_OK;
+}
+
+static void refuse_parse(as_h1 *h1, as_h1_scratch *s, const char *p, size_t n) {
+    llhttp_errno_t code = llhttp_get_errno(&h1->parser);
+    if (waits_for_line(h1, s, p, n)) {
         return;
     }
-    const char *at = llhttp_get_error_pos(&h1->parser);
-    uint64_t offset = s->error_off;
-    if (code != HPE_USER) {
-        offset = (h1->in_body ? 0 : s->before) + (at >= p && at <= p + n ? (uint64_t)(at - p) : 0);
+    bool at_end = s->head_done; /* of a head: what our rules say of that is more to the point */
+    if (!at_end && h1->saved != NULL && save_head(h1, n) != AS_OK) {
+        code = HPE_INTERNAL;
     }
-    const char *reason = code != HPE_USER ? llhttp_get_error_reason(&h1->parser) : NULL;
+    as_err err = at_end ? finish_head(h1, s, n) : AS_OK;
+    uint64_t offset = s->error_off;
+    const char *reason = NULL;
+    if (err == AS_OK) {
+        const char *at = llhttp_get_error_pos(&h1->parser);
+        err = translate(h1, s, code, p + n);
+        reason = s->error == AS_OK ? llhttp_get_error_reason(&h1->parser) : NULL;
+        if (s->error == AS_OK && at != NULL && at >= p && at <= p + n) {
+            offset = (h1->in_body ? 0 : s->before) + (uint64_t)(at - p);
+        }
+    }
     refuse(h1, err, reason != NULL ? (as_slice){reason, strlen(reason)} : (as_slice){"", 0}, offset);
 }
 
@@ -738,6 +919,7 @@ static void clear_reading(as_h1 *h1) {
     reading->body = NULL;
     reading->body_len = 0;
     reading->message_done = false;
+    reading->error = AS_OK;
 }
 
 /* What take() found is acted upon. */
@@ -749,9 +931,8 @@ static void act(as_h1 *h1, as_h1_scratch *s, size_t consumed) {
     if (is_head) {
         as_err err = finish_head(h1, s, consumed);
         s->head_done = false;
-        if (err == AS_OK && h1->env->limits->limit_request_body != 0 &&
-            body.n > h1->env->limits->limit_request_body) {
-            err = AS_E_BODY_LARGE;
+        if (err == AS_OK) {
+            err = judge_body(h1, 0, body.n, s->size - s->head.len);
         }
         if (err != AS_OK) {
             refuse(h1, err, (as_slice){"", 0}, s->error_off);
@@ -761,7 +942,7 @@ static void act(as_h1 *h1, as_h1_scratch *s, size_t consumed) {
         drop_saved(h1);
     }
     else {
-        as_err err = judge_body(h1, body.n, consumed);
+        as_err err = judge_body(h1, h1->ex != NULL ? h1->ex->received : 0, body.n, consumed);
         if (err != AS_OK) {
             refuse(h1, err, (as_slice){"", 0}, consumed);
             return;
@@ -781,8 +962,9 @@ static void act(as_h1 *h1, as_h1_scratch *s, size_t consumed) {
 /* All of the read was taken without an event: part of a head, or empty lines before one. */
 static void keep_part(as_h1 *h1, as_h1_scratch *s, size_t n) {
     if (!s->begun) {
+        bool blank = are_blank_lines(s->chunk, n, h1->blank);
         h1->blank += (uint32_t)n;
-        if (h1->blank > BLANK_MAX) {
+        if (!blank || h1->blank > BLANK_MAX) {
             refuse(h1, AS_E_REQUEST_LINE, (as_slice){"", 0}, 0);
         }
         return;
@@ -819,7 +1001,7 @@ static size_t take(as_h1 *h1, char *p, size_t n) {
         llhttp_resume(&h1->parser);
     }
     else if (code != HPE_OK) {
-        refuse_parse(h1, s, code, p, n);
+        refuse_parse(h1, s, p, n);
         return n;
     }
     if (h1->in_body) {

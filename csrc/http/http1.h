@@ -60,6 +60,9 @@ struct as_h1 {
     uint64_t overhead; /* bytes of the present body's framing: chunk lines, extensions, trailers */
     uint32_t discard; /* body bytes of an answered request that may still be read and dropped */
     uint32_t junk;    /* bytes that came after the last request and are not looked at */
+    uint32_t trailers, trailer_bytes; /* of the present body */
+    char trailer_name[20]; /* of the present trailer, its beginning */
+    uint8_t trailer_name_len;
     uint32_t blank;   /* bytes of empty lines before the next request */
     uint8_t phase;
     as_err error;     /* why it closes, AS_OK otherwise */

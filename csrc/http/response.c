@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "http/names.h"
+
 /* --- status lines ------------------------------------------------------------------------------- */
 
 /* RFC 9110, 15, and the registry of status codes. */
@@ -147,6 +149,22 @@ as_slice as_trim(as_slice s) {
         s.n--;
     }
     return s;
+}
+
+bool as_is_forbidden_trailer(as_slice name) {
+    switch (as_name_find(name.p, name.n)) {
+    case AS_NAME_CONTENT_LENGTH:
+    case AS_NAME_TRANSFER_ENCODING:
+    case AS_NAME_HOST:
+    case AS_NAME_CONNECTION:
+    case AS_NAME_TRAILER:
+    case AS_NAME_TE:
+    case AS_NAME_KEEP_ALIVE:
+    case AS_NAME_UPGRADE:
+        return true;
+    default:
+        return false;
+    }
 }
 
 bool as_parse_length(as_slice s, uint64_t *length) {

@@ -37,6 +37,8 @@ void as_format_date(char out[29], int64_t unix_time);
 as_slice as_status_reason(unsigned status);
 /* A token (RFC 9110, 5.6.2) that is not empty; a field value without CR, LF, NUL or space at its ends. */
 bool as_is_token(as_slice s);
+/* RFC 9110, 6.5.1: no framing, routing or connection in a trailer section. */
+bool as_is_forbidden_trailer(as_slice name);
 bool as_is_field_value(as_slice s);
 /* Without the spaces and tabs around it (RFC 9110, 5.6.3: OWS). */
 as_slice as_trim(as_slice s);

@@ -2,9 +2,9 @@
  *
  *   open -> (readable: read, feed -> work)* -> [linger: shut down, read and drop] -> close
  *
- * `work` is the one place that looks at what the protocol wants (as_h1_get_phase, as_h1_wants_read, `out`)
- * and makes the socket's watcher and the timeout follow; it runs at the end of every event, and from the
- * loop's todo list for what happened outside of events. */
+ * `work` is the one place that looks at what the protocol wants (as_h1_get_phase, as_h1_wants_read,
+ * `out`) and makes the socket's watcher and the timeout follow; it runs at the end of every event,
+ * and from the loop's todo list for what happened outside of events. */
 #include "net/conn.h"
 
 #include <errno.h>
@@ -34,11 +34,9 @@ typedef enum wait_kind {
 enum { GOT_BYTES = 1, GOT_REQUEST = 2, WROTE = 4 };
 
 static const uint8_t restarted_by[] = {
-    [WAIT_NONE] = 0,
-    [WAIT_HEAD] = GOT_REQUEST, /* the head as a whole, however slowly its bytes drip in */
-    [WAIT_BODY] = GOT_BYTES,
-    [WAIT_KEEP_ALIVE] = GOT_REQUEST,
-    [WAIT_WRITE] = WROTE,
+    [WAIT_NONE] = 0,           [WAIT_HEAD] = GOT_REQUEST, /* the head as a whole, however slowly its
+                                                             bytes drip in */
+    [WAIT_BODY] = GOT_BYTES,   [WAIT_KEEP_ALIVE] = GOT_REQUEST, [WAIT_WRITE] = WROTE,
     [WAIT_LINGER] = GOT_BYTES,
 };
 
@@ -75,7 +73,8 @@ static void enqueue(as_conn *conn) {
     as__loop_again(conn->loop);
 }
 
-/* --- closing ------------------------------------------------------------------------------------ */
+/* --- closing ------------------------------------------------------------------------------------
+ */
 
 static void on_uv_closed(uv_handle_t *handle) {
     free(AS_OWNER(handle, as_conn, poll));
@@ -111,14 +110,17 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     as__loop_conn_gone(loop);
 }
 
-/* --- reading ------------------------------------------------------------------------------------ */
+/* --- reading ------------------------------------------------------------------------------------
+ */
 
 /* Reads what is there and feeds it; bounded, so that one client cannot keep the others waiting. */
 static void read_and_feed(as_conn *conn) {
     as_loop *loop = conn->loop;
+    as__loop_tick_date(loop);
     for (unsigned round = 0; round < READ_ROUNDS; round++) {
         int eof = 0;
-        ssize_t n = conn->transport.ops->read(&conn->transport, loop->read_buf, AS_READ_BUFFER, &eof);
+        ssize_t n =
+            conn->transport.ops->read(&conn->transport, loop->read_buf, AS_READ_BUFFER, &eof);
         if (n < 0) {
             conn->cut = (as_err)n;
             return;
@@ -142,12 +144,13 @@ static void read_and_feed(as_conn *conn) {
     }
 }
 
-/* Reads and drops what a client still sends after our last answer; at its end, the connection is cut. */
+/* Reads and drops what a client still sends after our last answer; at its end, the connection is
+ * cut. */
 static void read_and_drop(as_conn *conn) {
     for (unsigned round = 0; round < READ_ROUNDS; round++) {
         int eof = 0;
-        ssize_t n = conn->transport.ops->read(&conn->transport, conn->loop->read_buf, AS_READ_BUFFER,
-                                              &eof);
+        ssize_t n =
+            conn->transport.ops->read(&conn->transport, conn->loop->read_buf, AS_READ_BUFFER, &eof);
         if (n < 0 || eof || (size_t)n >= conn->linger_left) {
             conn->cut = AS_E_CLOSED;
             return;
@@ -160,7 +163,8 @@ static void read_and_drop(as_conn *conn) {
     }
 }
 
-/* --- writing ------------------------------------------------------------------------------------ */
+/* --- writing ------------------------------------------------------------------------------------
+ */
 
 /* The front of `out` to the kernel, once; `full`: the kernel takes no more now. */
 static as_err write_once(as_conn *conn, const as_out *out, bool *full) {
@@ -169,8 +173,7 @@ static as_err write_once(as_conn *conn, const as_out *out, bool *full) {
     if (out->nvec > 0) {
         n = t->ops->writev(t, out->vec, out->nvec);
         *full = n >= 0 && (uint64_t)n < out->n;
-    }
-    else {
+    } else {
         n = t->ops->sendfile(t, out->fd, out->off, out->n < FLUSH_MAX ? out->n : FLUSH_MAX);
         *full = n == 0;
     }
@@ -184,8 +187,8 @@ static as_err write_once(as_conn *conn, const as_out *out, bool *full) {
     return AS_OK;
 }
 
-/* Writes until the queue is empty or the kernel is full; bounded: for what is left then, the watcher
- * comes back at once. */
+/* Writes until the queue is empty or the kernel is full; bounded: for what is left then, the
+ * watcher comes back at once. */
 static void flush(as_conn *conn) {
     if (conn->flushing || conn->cut != AS_OK || conn->h1.out.size == 0) {
         return;
@@ -218,7 +221,8 @@ as_err as__conn_flush(as_h1 *h1) {
     return AS_OK;
 }
 
-/* --- timeouts ----------------------------------------------------------------------------------- */
+/* --- timeouts -----------------------------------------------------------------------------------
+ */
 
 static wait_kind waits_for(const as_conn *conn) {
     if (conn->lingering) {
@@ -277,7 +281,8 @@ static void set_timeout(as_conn *conn) {
     as__timeout_set(&loop->wheel, &conn->timeout, now, deadline);
 }
 
-/* --- the watcher -------------------------------------------------------------------------------- */
+/* --- the watcher --------------------------------------------------------------------------------
+ */
 
 static void on_event(uv_poll_t *handle, int status, int events);
 
@@ -306,7 +311,8 @@ static void watch(as_conn *conn) {
     }
 }
 
-/* --- work --------------------------------------------------------------------------------------- */
+/* --- work ---------------------------------------------------------------------------------------
+ */
 
 /* Our side is finished, but closing now would make the kernel answer bytes that are still under way
  * with a reset, which can destroy our last answer before the client has read it (RFC 9112, 9.6). */
@@ -324,7 +330,9 @@ static bool start_lingering(as_conn *conn) {
 
 /* The gateway can be told to write on. */
 static bool drain_due(const as_conn *conn) {
-    return conn->h1.above_high && conn->h1.out.size <= conn->loop->limits.limit_write_buffer / 4;
+    const as_h1 *h1 = &conn->h1;
+    return h1->above_high && h1->phase < AS_H1_CLOSING &&
+           h1->out.size <= conn->loop->limits.limit_write_buffer / 4;
 }
 
 /* Lets the protocol and the gateway go on. */
@@ -389,7 +397,8 @@ void as__conn_work(as_link *todo) {
     work(conn);
 }
 
-/* Neither readable nor writable was asked for: a reset, a hang-up, or urgent data that nobody wants. */
+/* Neither readable nor writable was asked for: a reset, a hang-up, or urgent data that nobody
+ * wants. */
 static void on_priority(as_conn *conn) {
     int error = 0;
     socklen_t len = sizeof(error);
@@ -407,16 +416,13 @@ static void on_event(uv_poll_t *handle, int status, int events) {
     }
     if (status < 0) {
         conn->cut = AS_E_RESET; /* libuv's way to say EPOLLERR */
-    }
-    else if (conn->cut == AS_OK && (events & UV_READABLE) != 0) {
+    } else if (conn->cut == AS_OK && (events & UV_READABLE) != 0) {
         if (conn->lingering) {
             read_and_drop(conn);
-        }
-        else {
+        } else {
             read_and_feed(conn);
         }
-    }
-    else if (conn->cut == AS_OK && (events & UV_PRIORITIZED) != 0) {
+    } else if (conn->cut == AS_OK && (events & UV_PRIORITIZED) != 0) {
         on_priority(conn);
     }
     work(conn);
@@ -440,9 +446,11 @@ void as__conn_expire(as_timeout *timeout) {
     work(conn);
 }
 
-/* --- from outside of events --------------------------------------------------------------------- */
+/* --- from outside of events ---------------------------------------------------------------------
+ */
 
-/* Nothing is left to do that needs the loop: the usual case of an answer that is written at once. */
+/* Nothing is left to do that needs the loop: the usual case of an answer that is written at once.
+ */
 static bool is_settled(const as_conn *conn) {
     const as_h1 *h1 = &conn->h1;
     return conn->cut == AS_OK && h1->phase < AS_H1_CLOSING && h1->pending.len == 0 && !h1->eof &&
@@ -485,7 +493,8 @@ unsigned as__conn_cut_all(as_loop *loop) {
     return exchanges;
 }
 
-/* --- opening ------------------------------------------------------------------------------------ */
+/* --- opening ------------------------------------------------------------------------------------
+ */
 
 static void describe(as_conn *conn, const as_listener *listener, const struct sockaddr *peer) {
     as_conn_info *info = &conn->info;
@@ -503,7 +512,8 @@ static void describe(as_conn *conn, const as_listener *listener, const struct so
     }
 }
 
-as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd, const struct sockaddr *peer) {
+as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
+                     const struct sockaddr *peer) {
     as_conn *conn = calloc(1, sizeof(*conn) + (listener->wildcard ? AS_ADDRESS_MAX : 0));
     if (conn == NULL || uv_poll_init(&loop->uv, &conn->poll, fd) != 0) {
         free(conn);

@@ -1,8 +1,8 @@
 /* One connection: its socket, its place in the loop, its timeouts, and the protocol that it feeds.
  *
- * Owner: the loop, through as_loop.conns. It is closed, and thereby freed, only by as__conn_work and by
- * the loop's own callbacks: places with no handler on the stack. Whoever finds it broken elsewhere calls
- * as__conn_cut. */
+ * Owner: the loop, through as_loop.conns. It is closed, and thereby freed, only by as__conn_work
+ * and by the loop's own callbacks: places with no handler on the stack. Whoever finds it broken
+ * elsewhere calls as__conn_cut. */
 #ifndef AS_NET_CONN_H
 #define AS_NET_CONN_H
 

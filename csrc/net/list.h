@@ -1,5 +1,5 @@
-/* A doubly linked ring of links that live inside of their owners: no memory of its own. A link that is
- * in no list points to itself, so that removing it again is harmless. */
+/* A doubly linked ring of links that live inside of their owners: no memory of its own. A link that
+ * is in no list points to itself, so that removing it again is harmless. */
 #ifndef AS_NET_LIST_H
 #define AS_NET_LIST_H
 

@@ -22,8 +22,7 @@ void as__format_address(const struct sockaddr *address, char *out, uint16_t *por
         const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address;
         (void)inet_ntop(AF_INET, &in->sin_addr, out, AS_ADDRESS_MAX);
         *port = ntohs(in->sin_port);
-    }
-    else if (address->sa_family == AF_INET6) {
+    } else if (address->sa_family == AF_INET6) {
         const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)address;
         *port = ntohs(in6->sin6_port);
         if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
@@ -52,7 +51,8 @@ static bool is_wildcard(const struct sockaddr *address) {
     return false;
 }
 
-/* A path is not always terminated; that of an abstract socket starts with a NUL, usually written '@'. */
+/* A path is not always terminated; that of an abstract socket starts with a NUL, usually written
+ * '@'. */
 static void format_path(const struct sockaddr_un *address, socklen_t len, char out[AS_SERVER_MAX]) {
     size_t n = len > offsetof(struct sockaddr_un, sun_path)
                    ? (size_t)len - offsetof(struct sockaddr_un, sun_path)
@@ -64,8 +64,8 @@ static void format_path(const struct sockaddr_un *address, socklen_t len, char o
     }
 }
 
-/* Stops accepting until as__listeners_resume. `why` goes to the log, once until the queue of waiting
- * clients was empty again. */
+/* Stops accepting until as__listeners_resume. `why` goes to the log, once until the queue of
+ * waiting clients was empty again. */
 static void pause_accepting(as_loop *loop, const char *why) {
     if (loop->accept_paused) {
         return;
@@ -86,12 +86,13 @@ static void pause_accepting(as_loop *loop, const char *why) {
 }
 
 static void pause_and_retry(as_loop *loop, int error) {
-    pause_accepting(loop, strerror(error));
+    pause_accepting(loop, uv_strerror(uv_translate_sys_error(error)));
     uint64_t now = as__loop_now(loop);
     as__timeout_set(&loop->wheel, &loop->accept_retry, now, now + RETRY_AFTER);
 }
 
-/* Errors of the one connection that was about to be accepted (accept(2)): the next one may be fine. */
+/* Errors of the one connection that was about to be accepted (accept(2)): the next one may be fine.
+ */
 static bool concerns_one_client(int error) {
     switch (error) {
     case EINTR:
@@ -112,14 +113,13 @@ static bool concerns_one_client(int error) {
     }
 }
 
+static bool is_full(const as_loop *loop) {
+    return loop->limits.limit_connections != 0 && loop->nconns >= loop->limits.limit_connections;
+}
+
 /* One connection; false: no more now. */
 static bool accept_one(as_listener *listener) {
     as_loop *loop = listener->loop;
-    uint32_t limit = loop->limits.limit_connections;
-    if (limit != 0 && loop->nconns >= limit) {
-        pause_accepting(loop, "as many connections as limit_connections allows");
-        return false;
-    }
     struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
     socklen_t len = sizeof(peer);
     int fd = accept4(listener->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -151,7 +151,14 @@ static void on_readable(uv_poll_t *handle, int status, int events) {
         pause_and_retry(listener->loop, -status);
         return;
     }
-    for (unsigned i = 0; i < ACCEPT_MAX && accept_one(listener); i++) {
+    if (is_full(listener->loop)) {
+        pause_accepting(listener->loop, "as many connections as limit_connections allows");
+        return;
+    }
+    for (unsigned i = 0; i < ACCEPT_MAX && !is_full(listener->loop); i++) {
+        if (!accept_one(listener)) {
+            break;
+        }
     }
 }
 

@@ -32,8 +32,8 @@ void as__listeners_resume(as_loop *loop);
 /* Frees what as__listeners_close left; the uv loop has forgotten the handles. */
 void as__listeners_free(as_loop *loop);
 
-/* "192.0.2.1", "2001:db8::1", "fe80::1%eth0"; IPv4 in IPv6 as IPv4 (RFC 4291, 2.5.5.2). Empty for what is
- * no internet address. `out` has AS_ADDRESS_MAX bytes. */
+/* "192.0.2.1", "2001:db8::1", "fe80::1%eth0"; IPv4 in IPv6 as IPv4 (RFC 4291, 2.5.5.2). Empty for
+ * what is no internet address. `out` has AS_ADDRESS_MAX bytes. */
 void as__format_address(const struct sockaddr *address, char *out, uint16_t *port);
 
 #endif

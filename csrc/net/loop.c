@@ -12,9 +12,11 @@
 #define POOL_BLOCKS 64u /* of AS_BUF_BLOCK bytes are kept for the next writers */
 #define POLL_ROUNDS 8u  /* in one as_loop_poll, before the driver gets its turn */
 
-/* --- time --------------------------------------------------------------------------------------- */
+/* --- time ---------------------------------------------------------------------------------------
+ */
 
-/* The coarse clocks cost no more than a function call; their few milliseconds do not matter here. */
+/* The coarse clocks cost no more than a function call; their few milliseconds do not matter here.
+ */
 uint64_t as__loop_now(as_loop *loop) {
     struct timespec ts;
     (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
@@ -22,13 +24,14 @@ uint64_t as__loop_now(as_loop *loop) {
     return loop->now;
 }
 
-static void tick_date(as_loop *loop) {
+void as__loop_tick_date(as_loop *loop) {
     struct timespec ts;
     (void)clock_gettime(CLOCK_REALTIME_COARSE, &ts);
     as_response_defaults_tick(&loop->defaults, (int64_t)ts.tv_sec);
 }
 
-/* --- hooks -------------------------------------------------------------------------------------- */
+/* --- hooks --------------------------------------------------------------------------------------
+ */
 
 void as__loop_again(as_loop *loop) {
     loop->again = true;
@@ -47,8 +50,7 @@ void as__loop_timer(as_loop *loop) {
     }
     if (loop->wheel.count == 0) {
         loop->timer_told = false;
-    }
-    else if (!loop->timer_told) {
+    } else if (!loop->timer_told) {
         loop->timer_told = true;
         if (loop->config.timer != NULL) {
             loop->config.timer(loop->config.ctx);
@@ -78,7 +80,8 @@ static void tell_drained(as_loop *loop) {
     }
 }
 
-/* --- life --------------------------------------------------------------------------------------- */
+/* --- life ---------------------------------------------------------------------------------------
+ */
 
 static void on_wakeup(uv_poll_t *handle, int status, int events) {
     (void)status;
@@ -101,9 +104,9 @@ static int init_wakeup(as_loop *loop) {
 }
 
 static as_err init_env(as_loop *loop, const as_loop_config *config) {
-    as_err err = as_response_defaults_init(&loop->defaults, loop->limits.server_header,
-                                           loop->limits.date_header, config->headers,
-                                           config->nheaders);
+    as_err err =
+        as_response_defaults_init(&loop->defaults, loop->limits.server_header,
+                                  loop->limits.date_header, config->headers, config->nheaders);
     if (err != AS_OK) {
         return err;
     }
@@ -166,7 +169,7 @@ as_loop *as_loop_new(const as_loop_config *config) {
     if (err != 0) {
         goto failed_wakeup;
     }
-    tick_date(loop);
+    as__loop_tick_date(loop);
     (void)uv_run(&loop->uv, UV_RUN_NOWAIT); /* the kernel gets to know the wakeup's descriptor */
     return loop;
 
@@ -214,7 +217,8 @@ as_err as_loop_listen(as_loop *loop, int fd, bool is_tls) {
     return as__listener_open(loop, fd, is_tls);
 }
 
-/* --- polling ------------------------------------------------------------------------------------ */
+/* --- polling ------------------------------------------------------------------------------------
+ */
 
 /* One batch: what is queued meanwhile waits for the next one. */
 static void run_todo(as_loop *loop) {
@@ -229,8 +233,7 @@ static void expire(as_timeout *timeout, void *arg) {
     as_loop *loop = arg;
     if (timeout == &loop->accept_retry) {
         as__listeners_resume(loop);
-    }
-    else {
+    } else {
         as__conn_expire(timeout);
     }
 }
@@ -256,7 +259,7 @@ void as_loop_poll(as_loop *loop) {
     }
     loop->polling = true;
     loop->woken = false;
-    tick_date(loop);
+    as__loop_tick_date(loop);
     unsigned round = 0;
     do {
         poll_once(loop);
@@ -276,7 +279,8 @@ int as_loop_timeout(const as_loop *loop) {
                           (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000);
 }
 
-/* --- running ------------------------------------------------------------------------------------ */
+/* --- running ------------------------------------------------------------------------------------
+ */
 
 static void wait_for_events(as_loop *loop) {
     struct pollfd fd = {.fd = uv_backend_fd(&loop->uv), .events = POLLIN};
@@ -310,7 +314,8 @@ void as_loop_wakeup(as_loop *loop) {
     errno = error;
 }
 
-/* --- stopping ----------------------------------------------------------------------------------- */
+/* --- stopping -----------------------------------------------------------------------------------
+ */
 
 void as_loop_drain(as_loop *loop) {
     if (loop->env.draining) {
@@ -339,6 +344,7 @@ void as_loop_get_stats(const as_loop *loop, as_loop_stats *stats) {
         .requests = loop->env.requests,
         .connections_total = loop->conns_total,
         .requests_total = loop->env.requests_total,
-        .accepting = !loop->accept_paused && !loop->env.draining && as__link_linked(&loop->listeners),
+        .accepting =
+            !loop->accept_paused && !loop->env.draining && as__link_linked(&loop->listeners),
     };
 }

@@ -1,8 +1,9 @@
 /* One event loop with its listeners and connections: what a worker runs. Knows no Python.
  *
- * The loop is driven from outside: when `as_loop_fd` is readable, call `as_loop_poll`; when the hook
- * `wake` was called, call it soon; while `as_loop_timeout` is not negative, also call `as_loop_poll`
- * within that many milliseconds. `as_loop_run` does all of this where nobody else has a loop.
+ * The loop is driven from outside: when `as_loop_fd` is readable, call `as_loop_poll`; when the
+ * hook `wake` was called, call it soon; while `as_loop_timeout` is not negative, also call
+ * `as_loop_poll` within that many milliseconds. `as_loop_run` does all of this where nobody else
+ * has a loop.
  *
  * Owner: whoever made it. All calls are made on one thread; as_loop_wakeup alone from any. */
 #ifndef AS_NET_LOOP_H
@@ -19,20 +20,22 @@ typedef struct as_loop as_loop;
 typedef struct as_loop_config {
     as_limits limits;
     const as_handlers *handlers;
-    void *ctx;                  /* for handlers and hooks */
-    const as_slice *headers;    /* extra response field lines: name, value, …; copied */
-    size_t nheaders;            /* slices */
-    /* Hooks. `wake`: as_loop_poll must be called soon, from outside of the present stack; called once
-     * until the next poll. `timer`: as_loop_timeout became not negative. `drained`: after
+    void *ctx;               /* for handlers and hooks */
+    const as_slice *headers; /* extra response field lines: name, value, …; copied */
+    size_t nheaders;         /* slices */
+    /* Hooks. `wake`: as_loop_poll must be called soon, from outside of the present stack; called
+     * once until the next poll. `timer`: as_loop_timeout became not negative. `drained`: after
      * as_loop_drain, the last connection is gone. All may be NULL for as_loop_run. */
     void (*wake)(void *ctx);
     void (*timer)(void *ctx);
     void (*drained)(void *ctx);
-    /* For the log: something that concerns no connection, such as accepting that stops or goes on. */
+    /* For the log: something that concerns no connection, such as accepting that stops or goes on.
+     */
     void (*notice)(void *ctx, const char *text);
 } as_loop_config;
 
-as_loop *as_loop_new(const as_loop_config *config); /* NULL: no memory or no descriptors, errno tells */
+as_loop *
+as_loop_new(const as_loop_config *config); /* NULL: no memory or no descriptors, errno tells */
 /* Cuts what is left (on_abort, on_close run) and closes the listeners. */
 void as_loop_free(as_loop *loop);
 
@@ -42,12 +45,14 @@ as_err as_loop_listen(as_loop *loop, int fd, bool is_tls);
 int as_loop_fd(const as_loop *loop);
 /* Handles what is ready; never blocks. A nested call does nothing but ask for another round. */
 void as_loop_poll(as_loop *loop);
-/* Milliseconds until as_loop_poll is due for timeouts; -1: nothing can time out. */
+/* Milliseconds until as_loop_poll is due for timeouts, less than a second; -1: nothing can time
+ * out. */
 int as_loop_timeout(const as_loop *loop);
 
-/* Waits and polls until as_loop_stop, or until `before_wait` / `after_wait` says stop by returning
- * false. `before_wait` and `after_wait` (NULL: none) surround the blocking wait: the place to release and take
- * a lock, and to look for signals. */
+/* Waits and polls until as_loop_stop, until the last connection is gone after as_loop_drain, or
+ * until `before_wait` / `after_wait` says stop by returning false. They (NULL: none) surround the
+ * blocking wait: the place to release and take a lock, and to look for signals; where `before_wait`
+ * says stop, neither the wait nor `after_wait` follows. */
 void as_loop_run(as_loop *loop, bool (*before_wait)(void *ctx), bool (*after_wait)(void *ctx));
 void as_loop_stop(as_loop *loop);
 /* Makes a blocking wait return; async-signal-safe, from any thread. */

@@ -48,6 +48,9 @@ static inline as_loop *as__loop_of(as_h1_env *env) {
 
 /* Refreshes and returns loop->now. A handler may have taken long since the last time. */
 uint64_t as__loop_now(as_loop *loop);
+/* The Date that answers bear is that of now: before every read, because a handler may have taken
+ * long. */
+void as__loop_tick_date(as_loop *loop);
 /* Another round of as_loop_poll is needed: a watcher changed or work was queued. */
 void as__loop_again(as_loop *loop);
 /* A timeout may have been set outside of as_loop_poll: tells the driver. */

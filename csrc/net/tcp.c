@@ -42,8 +42,7 @@ static ssize_t tcp_writev(as_transport *t, const struct iovec *vec, int nvec) {
     do {
         if (nvec == 1) {
             sent = send(t->fd, vec->iov_base, vec->iov_len, MSG_NOSIGNAL);
-        }
-        else {
+        } else {
             struct msghdr msg = {.msg_iov = (struct iovec *)vec, .msg_iovlen = (size_t)nvec};
             sent = sendmsg(t->fd, &msg, MSG_NOSIGNAL);
         }

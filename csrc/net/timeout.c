@@ -22,8 +22,7 @@ static void insert(as_wheel *wheel, as_timeout *timeout) {
     uint32_t tick = deadline_tick(timeout->deadline);
     if ((int32_t)(tick - wheel->tick) <= 0) {
         tick = wheel->tick + 1;
-    }
-    else if (tick - wheel->tick >= AS_WHEEL_SLOTS) {
+    } else if (tick - wheel->tick >= AS_WHEEL_SLOTS) {
         tick = wheel->tick + AS_WHEEL_SLOTS - 1;
     }
     timeout->tick = tick;
@@ -71,15 +70,14 @@ static void advance_slot(as_wheel *wheel, uint64_t now,
         if (timeout->deadline <= now) {
             timeout->deadline = AS_TIMEOUT_NEVER;
             expire(timeout, arg);
-        }
-        else if (timeout->deadline != AS_TIMEOUT_NEVER) {
+        } else if (timeout->deadline != AS_TIMEOUT_NEVER) {
             insert(wheel, timeout);
         }
     }
 }
 
-void as__wheel_advance(as_wheel *wheel, uint64_t now, void (*expire)(as_timeout *timeout, void *arg),
-                       void *arg) {
+void as__wheel_advance(as_wheel *wheel, uint64_t now,
+                       void (*expire)(as_timeout *timeout, void *arg), void *arg) {
     uint32_t target = now_tick(now);
     if ((int32_t)(target - wheel->tick) <= 0) {
         return;

@@ -1,8 +1,8 @@
 /* Timeouts of one loop: a wheel of coarse ticks.
  *
  * Made for deadlines that are pushed on far more often than they are met: a later deadline is only
- * stored, and the wheel looks at it when the slot of the earlier one comes up. A timeout never fires
- * early, and late by at most one tick. Times are milliseconds of one monotonic clock. */
+ * stored, and the wheel looks at it when the slot of the earlier one comes up. A timeout never
+ * fires early, and late by at most one tick. Times are milliseconds of one monotonic clock. */
 #ifndef AS_NET_TIMEOUT_H
 #define AS_NET_TIMEOUT_H
 
@@ -29,10 +29,10 @@ typedef struct as_wheel {
 } as_wheel;
 
 void as__wheel_init(as_wheel *wheel, uint64_t now);
-/* Calls `expire` for every timeout whose deadline has come; it is out of the wheel then. `expire` may
- * set, clear and remove any timeout. */
-void as__wheel_advance(as_wheel *wheel, uint64_t now, void (*expire)(as_timeout *timeout, void *arg),
-                       void *arg);
+/* Calls `expire` for every timeout whose deadline has come; it is out of the wheel then. `expire`
+ * may set, clear and remove any timeout. */
+void as__wheel_advance(as_wheel *wheel, uint64_t now,
+                       void (*expire)(as_timeout *timeout, void *arg), void *arg);
 /* Milliseconds until as__wheel_advance is due; -1: nothing can time out. */
 int as__wheel_wait(const as_wheel *wheel, uint64_t now);
 

@@ -1,4 +1,5 @@
-/* How bytes reach a client: one table of functions makes plain TCP, Unix sockets and TLS the same. */
+/* How bytes reach a client: one table of functions makes plain TCP, Unix sockets and TLS the same.
+ */
 #ifndef AS_NET_TRANSPORT_H
 #define AS_NET_TRANSPORT_H
 
@@ -9,8 +10,11 @@
 
 typedef struct as_transport as_transport;
 
-/* Each returns bytes moved (> 0), 0 for "not now" (for `read`: use `*eof`), or a negative as_err. */
+/* Each returns bytes moved (> 0), 0 for "not now" (for `read`: use `*eof`), or a negative as_err.
+ * None raises SIGPIPE but `sendfile`, which cannot help it: a process that sends files ignores that
+ * signal. */
 typedef struct as_transport_ops {
+    /* Less than `n`: that was all there is now. */
     ssize_t (*read)(as_transport *t, char *buf, size_t n, int *eof);
     ssize_t (*writev)(as_transport *t, const struct iovec *vec, int nvec);
     /* From a file; 0 for "not now", AS_E_IO when the file is shorter than promised. */

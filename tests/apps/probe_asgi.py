@@ -9,6 +9,10 @@ gates: dict[str, asyncio.Event] = {}
 events: list[str] = []  # what happened to requests that have nobody left to tell
 
 
+class Disconnected(Exception):
+    """The client left before its body was complete."""
+
+
 def gate(name):
     return gates.setdefault(name, asyncio.Event())
 
@@ -25,7 +29,7 @@ async def body_parts(receive):
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise OSError("disconnected")
+            raise Disconnected
         yield message.get("body", b"")
         if not message.get("more_body"):
             return
@@ -155,4 +159,7 @@ async def app(scope, receive, send):
     if handler is None:
         await answer(send, b"not found", 404)
     else:
-        await handler(scope, receive, send, query)
+        try:
+            await handler(scope, receive, send, query)
+        except Disconnected:
+            events.append(f"disconnected {scope['path']}")

@@ -5,6 +5,7 @@ the server's log.
 """
 
 import ast
+import gc
 import gzip
 import io
 import json
@@ -377,6 +378,13 @@ def endless_generator(environ, start_response):
         say("generator closed")
 
 
+def endless_drops(environ, start_response):
+    """Never ends, in bytes so few that a client can take them all at once."""
+    start_response("200 OK", PLAIN)
+    while True:
+        yield argument(environ)
+
+
 def stream(environ, start_response):
     """So many blocks, each of another letter."""
     start_response("200 OK", PLAIN)
@@ -486,6 +494,15 @@ def file_closed(environ, start_response):
     wrapper = environ["wsgi.file_wrapper"](opened)
     assert wrapper.filelike is opened and wrapper.blksize > 0
     return Wrapped(wrapper)
+
+
+# --- the server itself -----------------------------------------------------------------------------
+
+
+def blocks(environ, start_response):
+    """Blocks of memory that Python has in use."""
+    gc.collect()
+    return answer(start_response, sys.getallocatedblocks())
 
 
 # --- the validator ---------------------------------------------------------------------------------

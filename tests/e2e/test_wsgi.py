@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import gzip
 import itertools
 import json
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -572,9 +574,9 @@ def test_another_thread(server: Server) -> None:
         [],
         [b""],
         [b"", b""],
-        [b"one"],
-        [b"one", b"two"],
-        [b"", b"one", b"", b"two", b""],
+        [b"ooo"],
+        [b"ooo", b"ttt"],
+        [b"", b"ooo", b"", b"ttt", b""],
         [b"x" * 100_000],
         [b"x" * 100_000, b"y" * 300_000, b"z"],
         [b"i"] * 1000,
@@ -714,6 +716,26 @@ def test_a_client_that_does_not_read(server: Server, name: str) -> None:
     else:
         server.wait_log("app: generator closed")
     server.check_log()
+
+
+@pytest.mark.parametrize("item", [b"drop", b""])
+def test_a_client_that_reads_everything_holds_nobody(server: Server, item: bytes) -> None:
+    """An iterable that could go on for ever lets others have their turn."""
+    with server.raw() as client:
+        reader = threading.Thread(target=read_to_the_end, args=(client,))
+        client.get(target("endless-drops", item))
+        reader.start()
+        for _ in range(20):
+            assert fetch(server, "environ").status == 200
+        client.socket.shutdown(socket.SHUT_RDWR)  # which ends the reader
+        reader.join()
+        client.reset()
+
+
+def read_to_the_end(client: RawClient) -> None:
+    with contextlib.suppress(ConnectionResetError):
+        while client.socket.recv(1 << 20):
+            pass
 
 
 def test_clients_that_read_slowly_get_all(server: Server) -> None:
@@ -969,3 +991,69 @@ def test_validator_under_load(server: Server) -> None:
     for thread in threads:
         thread.join()
     assert not failures, failures[:3]
+
+
+# --- leaks -----------------------------------------------------------------------------------------
+
+LEAK = 400  # blocks; one for each of the requests would be more, and fragments of caches are less
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("respond", ([], [b"x"], "list")),
+        ("respond", ([], [b"x", b"y"], "tuple")),
+        ("respond", ([], [b"x"], "closing")),
+        ("respond", ([("Content-Length", "9")], [b"x"], "list")),
+        ("respond", ([], [b"x"], "none")),
+        ("respond", ([], [b"x"], "failing")),
+        ("start", ("200 OK", [("A", "b\n")])),
+        ("status", ("204 No Content", [])),
+        ("raises", "before"),
+        ("raises", "behind"),
+        ("raises", "first"),
+        ("wrong-item", ["text"]),
+        ("write", None),
+        ("replaced", None),
+        ("never", None),
+        ("keep", None),
+        ("environ", None),
+        ("file", ("plain", "/etc/passwd", [])),
+        ("file", ("bytesio", "/etc/passwd", [])),
+        ("drain", None),
+    ],
+    ids=str,
+)
+def test_nothing_leaks(shared: Callable[..., Server], name: str, argument: Any) -> None:
+    """Many requests of one kind leave as many blocks in use as few."""
+    server = shared(APP, "--no-access-log", interface="wsgi")
+    server.expect_tracebacks()
+    counts = []
+    for times in (300, 1000):
+        many(server, times, target(name, argument))
+        counts.append(json.loads(fetch(server, "blocks").body))
+    assert counts[1] - counts[0] < LEAK, counts
+
+
+def test_connections_do_not_leak(shared: Callable[..., Server]) -> None:
+    server = shared(APP, "--no-access-log", interface="wsgi")
+    counts = []
+    for times in (100, 500):
+        for _ in range(times):
+            with server.raw() as client:
+                client.get("/write")
+                client.recv_response()
+        counts.append(json.loads(fetch(server, "blocks").body))
+    assert counts[1] - counts[0] < LEAK, counts
+
+
+def many(server: Server, times: int, path: str) -> None:
+    """So many requests with bodies, on as few connections as the answers allow."""
+    done = 0
+    while done < times:
+        with server.raw() as client:
+            closes = False
+            while done < times and not closes:
+                client.post(path, b"body", f"X-Number: {done}")
+                closes = client.recv_response().closes
+                done += 1

@@ -107,6 +107,7 @@ class Server:
             self.wait_log(rf":{self.port}\b")
         else:
             self.port = int(self.wait_log(r"https?://[^\s/]+:(\d+)").group(1))
+        self.wait_log(r"CTRL\+C.*\n")  # The banner's last line.
 
     # --- where it is -------------------------------------------------------------------------------
 

@@ -26,14 +26,14 @@ def run(app: App, mode: str = "auto") -> Lifespan:
     """Start-up, then shutdown."""
 
     async def main() -> Lifespan:
-        lifespan = Lifespan(app, mode)
-        await lifespan.startup()
-        await lifespan.shutdown()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left
+        async with asyncio.timeout(20):
+            lifespan = Lifespan(app, mode)
+            await lifespan.startup()
+            await lifespan.shutdown()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
         return lifespan
 
-    return asyncio.run(asyncio.wait_for(main(), 20))
+    return asyncio.run(main())
 
 
 def refusal(app: App, mode: str = "auto") -> StartError:
@@ -259,14 +259,15 @@ def test_a_cancelled_startup_cancels_the_application(log: pytest.LogCaptureFixtu
             seen.append("cleaned up")
 
     async def main() -> None:
-        startup = asyncio.create_task(Lifespan(app, "auto").startup())
-        while not seen:
-            await asyncio.sleep(0)
-        startup.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await startup
+        async with asyncio.timeout(20):
+            startup = asyncio.create_task(Lifespan(app, "auto").startup())
+            while not seen:
+                await asyncio.sleep(0)
+            startup.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await startup
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    asyncio.run(asyncio.wait_for(main(), 20))
+    asyncio.run(main())
     assert seen == ["started", "cleaned up"]
     assert not log.records

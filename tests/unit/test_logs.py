@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,10 @@ def test_core_messages(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("plain")
-def test_report_works_before_anything_is_set_up(capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_works_before_anything_is_set_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     logs.report(StartError("No."))
     assert capsys.readouterr().err == "ERROR:    No.\n"
 
@@ -247,52 +250,53 @@ def test_bad_log_config(tmp_path: Path, name: str, text: str | None, expected: s
 # --- where access lines go ---
 
 
+Sink = Callable[..., Any]
+
+
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """A standard output of its own, as a process has it that nobody captures."""
+def sink(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Sink]:
+    """The sink in a process whose standard output nobody captures."""
     with open(tmp_path / "stdout", "w") as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
-        monkeypatch.setattr(sys, "__stdout__", stream)
-        yield stream
+
+        def make(**settings: Any) -> Any:
+            monkeypatch.setattr(sys, "stdout", stream)
+            monkeypatch.setattr(sys, "__stdout__", stream)
+            config = Config(**settings)
+            logs.configure(config)
+            found, colors = logs.access_sink(config)
+            return "stdout" if found == stream.fileno() else found, colors
+
+        yield make
 
 
-def sink(**settings: Any) -> Any:
-    config = Config(**settings)
-    logs.configure(config)
-    return logs.access_sink(config)
+def test_access_lines_go_straight_to_the_descriptor(sink: Sink) -> None:
+    assert sink() == ("stdout", False)
+    assert sink(use_colors=True) == ("stdout", True)
 
 
-def test_access_lines_go_straight_to_the_descriptor(terminal: Any) -> None:
-    assert sink() == (terminal.fileno(), False)
-    assert sink(use_colors=True) == (terminal.fileno(), True)
-
-
-@pytest.mark.usefixtures("terminal")
-def test_access_lines_are_off() -> None:
+def test_access_lines_are_off(sink: Sink) -> None:
     assert sink(access_log=False) == (None, False)
     assert sink(log_level="warning") == (None, False)
 
 
-@pytest.mark.usefixtures("terminal")
-def test_access_lines_that_somebody_wants() -> None:
+def test_access_lines_that_somebody_wants(sink: Sink) -> None:
     logs.access.addHandler(logging.NullHandler())
     assert sink() == (logs.log_access, False)
 
 
-@pytest.mark.usefixtures("terminal")
-def test_access_lines_that_somebody_filters() -> None:
+def test_access_lines_that_somebody_filters(sink: Sink) -> None:
     logs.access.addFilter(lambda record: True)
     assert sink() == (logs.log_access, False)
 
 
-@pytest.mark.usefixtures("terminal")
-def test_access_lines_with_a_configuration() -> None:
+def test_access_lines_with_a_configuration(sink: Sink) -> None:
     config = {"version": 1, "disable_existing_loggers": False}
     assert sink(log_config=config, log_level="info") == (logs.log_access, False)
 
 
 def test_access_lines_of_a_captured_output() -> None:
-    assert sink() == (logs.log_access, False)
+    logs.configure(Config())
+    assert logs.access_sink(Config()) == (logs.log_access, False)
 
 
 def test_records_have_uvicorns_arguments(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,5 @@
-/* The loop with its listeners and connections, driven by hand from the thread that also is the client:
- * real sockets, a gateway of this file, and no wait but for what has to come. */
+/* The loop with its listeners and connections, driven by hand from the thread that also is the
+ * client: real sockets, a gateway of this file, and no wait but for what has to come. */
 #undef NDEBUG
 #include <arpa/inet.h>
 #include <assert.h>
@@ -25,7 +25,8 @@
 #define GET "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 #define GET_CLOSE "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
-/* --- the server side ---------------------------------------------------------------------------- */
+/* --- the server side ----------------------------------------------------------------------------
+ */
 
 typedef enum mode {
     ANSWER,      /* at once */
@@ -66,7 +67,7 @@ static void answer(as_exchange *ex) {
 }
 
 static void stream(server *s, as_exchange *ex) {
-    while (s->stream_left > 0 && as_exchange_pending(ex) < s->config.limits.limit_write_buffer) {
+    while (s->stream_left > 0 && as_exchange_pending(ex) <= s->config.limits.limit_write_buffer) {
         size_t n = s->stream_left < sizeof(chunk) ? (size_t)s->stream_left : sizeof(chunk);
         s->stream_left -= n;
         assert(as_exchange_body(ex, (as_bytes){.p = chunk, .n = n}, s->stream_left > 0) == AS_OK);
@@ -274,12 +275,22 @@ static bool turn(server *s, int limit) {
     return ready > 0 || due;
 }
 
-/* --- the client side ---------------------------------------------------------------------------- */
+/* Waits until something is ready, and lets the loop see it. */
+static void await_event(server *s, bool handle) {
+    struct pollfd fd = {.fd = as_loop_fd(s->loop), .events = POLLIN};
+    assert(poll(&fd, 1, PATIENCE) == 1);
+    if (handle) {
+        as_loop_poll(s->loop);
+    }
+}
+
+/* --- the client side ----------------------------------------------------------------------------
+ */
 
 typedef struct client {
     int fd;
     char *data;
-    size_t len;
+    size_t len, cap;
     bool eof, reset;
 } client;
 
@@ -300,8 +311,11 @@ static bool got(client *c, size_t n) {
     char buf[65536];
     ssize_t r;
     while ((r = recv(c->fd, buf, sizeof(buf), 0)) > 0) {
-        c->data = realloc(c->data, c->len + (size_t)r + 1);
-        assert(c->data != NULL);
+        if (c->len + (size_t)r >= c->cap) {
+            c->cap = 2 * (c->len + (size_t)r);
+            c->data = realloc(c->data, c->cap);
+            assert(c->data != NULL);
+        }
         memcpy(c->data + c->len, buf, (size_t)r);
         c->len += (size_t)r;
         c->data[c->len] = '\0';
@@ -318,6 +332,14 @@ static unsigned count_of(client *c, const char *what) {
         n++;
     }
     return n;
+}
+
+/* Waits for it without the loop's help. */
+static bool arrives(client *c, const char *what, unsigned n) {
+    struct pollfd fd = {.fd = c->fd, .events = POLLIN};
+    while (count_of(c, what) < n && !c->eof && !c->reset && poll(&fd, 1, PATIENCE) == 1) {
+    }
+    return count_of(c, what) == n;
 }
 
 static bool ended(client *c) {
@@ -342,7 +364,8 @@ static void reset(client *c) {
     hang_up(c);
 }
 
-/* --- requests and answers ----------------------------------------------------------------------- */
+/* --- requests and answers -----------------------------------------------------------------------
+ */
 
 static void test_answers(void) {
     server s;
@@ -406,7 +429,7 @@ static void test_answer_from_outside_leaves_at_once(void) {
     UNTIL(&s, as_loop_timeout(s.loop) < 0);
     unsigned wakes = s.wakes, timers = s.timers;
     answer(s.held);
-    assert(count_of(&c, "hello") == 1);
+    assert(arrives(&c, "hello", 1));
     assert(s.wakes == wakes);
     assert(s.timers == timers + 1 && as_loop_timeout(s.loop) >= 0);
     assert(stats(&s).requests == 0);
@@ -415,14 +438,13 @@ static void test_answer_from_outside_leaves_at_once(void) {
     s.held = NULL;
     UNTIL(&s, s.held != NULL);
     say(&c, GET GET);
-    while (turn(&s, 20)) {
-    }
+    await_event(&s, true);
     wakes = s.wakes;
     s.mode = ANSWER;
     answer(s.held);
     assert(s.wakes == wakes + 1);
     as_loop_poll(s.loop);
-    assert(count_of(&c, "hello") == 4);
+    assert(arrives(&c, "hello", 4));
     hang_up(&c);
     stop(&s);
 }
@@ -475,7 +497,8 @@ static void test_file(void) {
     stop(&s);
 }
 
-/* --- clients that leave -------------------------------------------------------------------------- */
+/* --- clients that leave --------------------------------------------------------------------------
+ */
 
 static void test_reset_while_busy(void) {
     server s;
@@ -557,7 +580,8 @@ static void test_idle_clients_come_and_go(void) {
     stop(&s);
 }
 
-/* --- timeouts ------------------------------------------------------------------------------------ */
+/* --- timeouts ------------------------------------------------------------------------------------
+ */
 
 static void test_keep_alive_runs_out(void) {
     server s;
@@ -565,9 +589,9 @@ static void test_keep_alive_runs_out(void) {
     s.config.limits.timeout_keep_alive = 300;
     start(&s);
     client c = connect_to(&s);
+    int64_t from = now_ms();
     say(&c, GET);
     UNTIL(&s, count_of(&c, "hello") == 1);
-    int64_t from = now_ms();
     UNTIL(&s, ended(&c));
     assert(c.eof && now_ms() - from >= 290);
     UNTIL(&s, as_loop_timeout(s.loop) < 0); /* nothing wakes an idle server */
@@ -605,7 +629,7 @@ static void test_body_stalls(void) {
     s.config.limits.timeout_request_body = 300;
     start(&s);
     client c = connect_to(&s);
-    say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n");
+    say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n");
     int64_t until = now_ms() + 1000;
     while (now_ms() < until) { /* progress keeps it alive */
         say(&c, "x");
@@ -636,7 +660,8 @@ static void test_reader_stalls(void) {
     stop(&s);
 }
 
-/* --- closing ------------------------------------------------------------------------------------- */
+/* --- closing -------------------------------------------------------------------------------------
+ */
 
 static void test_refused_upload_is_answered(void) {
     server s;
@@ -692,7 +717,8 @@ static void test_aborted_answer_looks_broken(void) {
     stop(&s);
 }
 
-/* --- no room for more ---------------------------------------------------------------------------- */
+/* --- no room for more ----------------------------------------------------------------------------
+ */
 
 static void test_connection_limit(void) {
     server s;
@@ -745,14 +771,13 @@ static void test_out_of_descriptors(void) {
     for (int i = 0; i < CLIENTS; i++) {
         served += count_of(&c[i], "hello");
     }
-    assert(served == 5 && strstr(s.notices, strerror(EMFILE)) != NULL);
+    assert(served == 5 && strstr(s.notices, "too many open files") != NULL);
     assert(strstr(strstr(s.notices, "stopped") + 1, "stopped") == NULL); /* said once */
     say(&c[0], GET);
     UNTIL(&s, count_of(&c[0], "hello") == 2);
     for (int i = 1; i < CLIENTS; i++) { /* one that goes lets another one in */
         UNTIL(&s, count_of(&c[i], "hello") == 1);
         hang_up(&c[i]);
-        UNTIL(&s, stats(&s).connections < 5);
     }
     UNTIL(&s, stats(&s).accepting && strstr(s.notices, "goes on") != NULL);
     assert(setrlimit(RLIMIT_NOFILE, &old) == 0);
@@ -760,7 +785,8 @@ static void test_out_of_descriptors(void) {
     stop(&s);
 }
 
-/* --- stopping ------------------------------------------------------------------------------------ */
+/* --- stopping ------------------------------------------------------------------------------------
+ */
 
 static void test_drain(void) {
     server s;
@@ -775,6 +801,7 @@ static void test_drain(void) {
     UNTIL(&s, s.held != NULL);
     s.mode = ANSWER;
     say(&sent, GET); /* is in the socket already when the server stops */
+    await_event(&s, false);
     unsigned wakes = s.wakes;
     as_loop_drain(s.loop);
     assert(s.wakes == wakes + 1 && s.drained == 0);
@@ -866,7 +893,8 @@ static void test_free_in_any_state(void) {
     stop(&s); /* not once polled */
 }
 
-/* --- addresses ----------------------------------------------------------------------------------- */
+/* --- addresses -----------------------------------------------------------------------------------
+ */
 
 static void test_no_delay_is_inherited(void) {
     server s;
@@ -944,14 +972,24 @@ static void test_unix_socket(void) {
     say(&c, GET);
     UNTIL(&s, count_of(&c, "hello") == 1);
     assert(s.is_unix && s.client[0] == '\0' && strcmp(s.server, address.sun_path) == 0);
+    s.mode = HOLD; /* a half-close and a close can be told apart here */
+    say(&c, GET);
+    UNTIL(&s, s.held != NULL);
+    assert(shutdown(c.fd, SHUT_WR) == 0);
+    UNTIL(&s, s.eofs == 1);
+    while (turn(&s, 20)) {
+    }
+    assert(s.aborts == 0);
     hang_up(&c);
+    UNTIL(&s, s.aborts == 1);
     UNTIL(&s, stats(&s).connections == 0);
     stop(&s);
     (void)close(fd);
     assert(unlink(address.sun_path) == 0 && rmdir(folder) == 0);
 }
 
-/* --- as_loop_run --------------------------------------------------------------------------------- */
+/* --- as_loop_run ---------------------------------------------------------------------------------
+ */
 
 static unsigned waits, waited;
 

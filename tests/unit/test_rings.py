@@ -22,7 +22,7 @@ FOREIGN = {
     "http": {"llhttp.h"},
     "net": {"uv.h"},
     "gateway": {"Python.h", "structmember.h"},
-    "": {"Python.h"},
+    "": {"Python.h", "llhttp.h", "uv.h"},  # for their versions
 }
 # Headers through which a ring's includes come indirectly, and that only one ring may name.
 GUARDED = {"llhttp.h", "uv.h", "Python.h", "structmember.h", "openssl/ssl.h"}

@@ -158,7 +158,9 @@ def test_privileged_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(self: socket.socket, address: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(sockets.socket, "socket", type("Denied", (socket.socket,), {"bind": denied}))
+    monkeypatch.setattr(
+        sockets.socket, "socket", type("Denied", (socket.socket,), {"bind": denied})
+    )
     assert refusal(port=80) == (
         "Cannot listen at 127.0.0.1:80: ports below 1024 need root's rights or "
         "CAP_NET_BIND_SERVICE. Try --port 8000"

@@ -1,4 +1,5 @@
-/* The timer wheel: nothing fires early, nothing more than a tick late, whatever happens in between. */
+/* The timer wheel: nothing fires early, nothing more than a tick late, whatever happens in between.
+ */
 #undef NDEBUG
 #include <assert.h>
 #include <stddef.h>
