@@ -412,6 +412,9 @@ static as_err judge_line(const as_h1 *h1, as_h1_scratch *s) {
     if (h1->parser.http_major != 1 || h1->parser.http_minor > 1) {
         return AS_E_VERSION;
     }
+    if (end + 9 - head->method.off > h1->env->limits->limit_request_line) {
+        return AS_E_TARGET_LONG;
+    }
     head->minor = h1->parser.http_minor;
     head->method_id = h1->parser.method;
     head->is_head = h1->parser.method == HTTP_HEAD;
@@ -587,10 +590,10 @@ void as__h1_let_go(as_h1 *h1) {
         if (left > h1->discard || ex->wants_continue) {
             ex->close = true;
         }
-        h1->linger = ex->close;
     }
     if (ex->close || h1->env->draining) {
         h1->close = true;
+        h1->linger = true; /* RFC 9112, 9.6: more may be under way, and must not destroy the answer */
     }
     let_go(h1, ex);
 }

@@ -297,7 +297,9 @@ def respond_runs(environ, start_response):
     """The same for (byte, length, times) triples."""
     runs, kind = argument(environ)
     start_response("200 OK", [])
-    return make_iterable([byte * length for byte, length, times in runs for _ in range(times)], kind)
+    return make_iterable(
+        [byte * length for byte, length, times in runs for _ in range(times)], kind
+    )
 
 
 def make_iterable(items, kind):

@@ -32,7 +32,9 @@ def target(name: str, argument: Any = None) -> str:
     return f"/{name}" + ("" if argument is None else f"?{quote(repr(argument), safe='')}")
 
 
-def fetch(server: Server, name: str, argument: Any = None, *fields: str, method: str = "GET") -> Response:
+def fetch(
+    server: Server, name: str, argument: Any = None, *fields: str, method: str = "GET"
+) -> Response:
     """One request on a connection of its own, which must be usable afterwards."""
     with server.raw() as client:
         client.get(target(name, argument), *fields, method=method)
@@ -68,7 +70,9 @@ def environ_of(server: Server, request: str) -> dict[str, Any]:
 
 def test_environ(server: Server) -> None:
     with server.raw() as client:
-        client.get("/environ/a%20b%C3%A9%2F%zz?q=%20&r", "User-Agent: x", "Accept: */*", "X-Other-Name: v")
+        client.get(
+            "/environ/a%20b%C3%A9%2F%zz?q=%20&r", "User-Agent: x", "Accept: */*", "X-Other-Name: v"
+        )
         seen = json.loads(client.recv_response().body)
         port = str(client.socket.getsockname()[1])
     assert seen["type"] == "dict"
@@ -106,7 +110,9 @@ def test_environ(server: Server) -> None:
     }
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND"])
+@pytest.mark.parametrize(
+    "method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND"]
+)
 def test_methods(server: Server, method: str) -> None:
     for _ in range(2):
         seen = fetch(server, "environ", method=method)
@@ -145,7 +151,9 @@ def test_names_with_underscores_forge_nothing(server: Server) -> None:
 
 
 def test_proxy_is_dropped(server: Server) -> None:
-    seen = environ_of(server, "GET /environ HTTP/1.1\r\nHost: test\r\nProxy: http://evil/\r\n\r\n")["strings"]
+    seen = environ_of(server, "GET /environ HTTP/1.1\r\nHost: test\r\nProxy: http://evil/\r\n\r\n")[
+        "strings"
+    ]
     assert "HTTP_PROXY" not in seen
 
 
@@ -177,7 +185,9 @@ def test_chunked_request_has_a_length(server: Server) -> None:
 
 
 def test_absolute_form(server: Server) -> None:
-    seen = environ_of(server, "GET http://other:81/environ?x HTTP/1.1\r\nHost: test\r\n\r\n")["strings"]
+    seen = environ_of(server, "GET http://other:81/environ?x HTTP/1.1\r\nHost: test\r\n\r\n")[
+        "strings"
+    ]
     assert seen["HTTP_HOST"] == "other:81"
     assert seen["PATH_INFO"] == "/environ"
     assert seen["QUERY_STRING"] == "x"
@@ -185,7 +195,9 @@ def test_absolute_form(server: Server) -> None:
 
 
 def test_latin_1_values(server: Server) -> None:
-    seen = environ_of(server, "GET /environ HTTP/1.1\r\nHost: test\r\nX-A: \xe9\xff\r\nReferer: \xfc\r\n\r\n")
+    seen = environ_of(
+        server, "GET /environ HTTP/1.1\r\nHost: test\r\nX-A: \xe9\xff\r\nReferer: \xfc\r\n\r\n"
+    )
     assert seen["strings"]["HTTP_X_A"] == "\xe9\xff"
     assert seen["strings"]["HTTP_REFERER"] == "\xfc"
 
@@ -275,7 +287,14 @@ CALLS: list[list[Any]] = [
     [["list"], ["list"]],
     [["readline"], ["read", 3], ["list"]],
     [["__next__"], ["__next__"], ["read"], ["__next__"]],
-    [["read", 1.5], ["read", "1"], ["read", 1, 2], ["read", 10**30], ["readline", "x"], ["readlines", []]],
+    [
+        ["read", 1.5],
+        ["read", "1"],
+        ["read", 1, 2],
+        ["read", 10**30],
+        ["readline", "x"],
+        ["readlines", []],
+    ],
 ]
 
 
@@ -298,7 +317,9 @@ def test_input_is_like_bytesio(server: Server, calls: list[list[Any]], data: byt
     with server.raw() as client:
         client.post(target("body", calls), data)
         assert ast.literal_eval(client.recv_response().text) == expected_calls(data, calls)
-        send_chunked(client, target("body", calls), *[data[i : i + 7] for i in range(0, len(data), 7)])
+        send_chunked(
+            client, target("body", calls), *[data[i : i + 7] for i in range(0, len(data), 7)]
+        )
         assert ast.literal_eval(client.recv_response().text) == expected_calls(data, calls)
 
 
@@ -313,7 +334,10 @@ def test_input_from_a_file(shared: Callable[..., Server], calls: list[list[Any]]
 
 
 def test_no_body(server: Server) -> None:
-    assert fetch(server, "body", [["read"], ["readline"], ["readlines"], ["list"]]).text == "[b'', b'', [], []]"
+    assert (
+        fetch(server, "body", [["read"], ["readline"], ["readlines"], ["list"]]).text
+        == "[b'', b'', [], []]"
+    )
 
 
 @pytest.mark.parametrize("length", [1, 524_287, 524_288, 524_289, 3_000_000])
@@ -322,7 +346,9 @@ def test_large_bodies_are_spilled(server: Server, length: int, chunked: bool) ->
     data = bytes(range(256)) * (length // 256) + b"\0" * (length % 256)
     with server.raw() as client:
         if chunked:
-            send_chunked(client, "/drain", *[data[i : i + 10_007] for i in range(0, length, 10_007)])
+            send_chunked(
+                client, "/drain", *[data[i : i + 10_007] for i in range(0, length, 10_007)]
+            )
         else:
             client.post("/drain", data)
         total, declared, letters, files = json.loads(client.recv_response().body)
@@ -345,7 +371,12 @@ def test_no_room_for_a_body(serve: Callable[..., Server], tmp_path: Path) -> Non
     """A file that may not grow is like a full disk."""
     import resource
 
-    server = serve(APP, interface="wsgi", rlimits={resource.RLIMIT_FSIZE: 1_000_000}, env={"TMPDIR": str(tmp_path)})
+    server = serve(
+        APP,
+        interface="wsgi",
+        rlimits={resource.RLIMIT_FSIZE: 1_000_000},
+        env={"TMPDIR": str(tmp_path)},
+    )
     with server.raw() as client:
         client.post("/drain", b"x" * 2_000_000)
         response = client.recv_response()
@@ -357,7 +388,9 @@ def test_no_room_for_a_body(serve: Callable[..., Server], tmp_path: Path) -> Non
 
 def test_continue_is_sent_at_once(server: Server) -> None:
     with server.raw() as client:
-        client.send("POST /drain HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        client.send(
+            "POST /drain HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+        )
         assert client.recv_head().status == 100
         client.send(b"abc")
         assert json.loads(client.recv_response().body)[:2] == [3, "3"]
@@ -467,7 +500,9 @@ def test_headers(server: Server, headers: Any, name: str, value: Any) -> None:
     assert response.get_all(name) == (value if isinstance(value, list) else [value])
 
 
-@pytest.mark.parametrize("line", ["200 OK", "299 Any Words at all", "404 ", "999 \xe9", "599 x" * 20])
+@pytest.mark.parametrize(
+    "line", ["200 OK", "299 Any Words at all", "404 ", "999 \xe9", "599 x" * 20]
+)
 def test_status_lines(server: Server, line: str) -> None:
     response = fetch(server, "start", (line, []))
     assert response.status == int(line[:3])
@@ -561,7 +596,10 @@ def test_what_the_application_keeps_is_inert(server: Server) -> None:
 
 
 def test_another_thread(server: Server) -> None:
-    assert "RuntimeError: start_response() called on another thread" in fetch(server, "other-thread").text
+    assert (
+        "RuntimeError: start_response() called on another thread"
+        in fetch(server, "other-thread").text
+    )
 
 
 # --- bodies of responses ---------------------------------------------------------------------------
@@ -588,7 +626,9 @@ def test_iterables(server: Server, kind: str, items: list[bytes]) -> None:
     response = fetch(server, "respond-runs", (runs, kind))
     assert response.status == 200
     assert response.body == b"".join(items)
-    assert response.framing == ("length" if kind in ("list", "tuple") or not response.body else "chunked")
+    assert response.framing == (
+        "length" if kind in ("list", "tuple") or not response.body else "chunked"
+    )
     if kind == "closing":
         server.wait_log("app: closed")
 
@@ -602,7 +642,11 @@ def test_a_declared_length(server: Server, kind: str) -> None:
 
 def test_http_1_0_without_a_length(server: Server) -> None:
     with server.raw() as client:
-        client.get(target("respond", ([], [b"one", b"two"], "generator")), "Connection: keep-alive", version="1.0")
+        client.get(
+            target("respond", ([], [b"one", b"two"], "generator")),
+            "Connection: keep-alive",
+            version="1.0",
+        )
         response = client.recv_response()
         assert (response.body, response.framing) == (b"onetwo", "close")
 
@@ -630,7 +674,9 @@ def test_an_item_that_is_no_bytes(server: Server, item: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["list", "generator", "closing"])
-@pytest.mark.parametrize("items", [[b"1234"], [b"12", b"34"], [b"123", b"4"], [b"1", b"2", b"3", b"4"]], ids=str)
+@pytest.mark.parametrize(
+    "items", [[b"1234"], [b"12", b"34"], [b"123", b"4"], [b"1", b"2", b"3", b"4"]], ids=str
+)
 def test_more_than_the_length(server: Server, kind: str, items: list[bytes]) -> None:
     with server.raw() as client:
         client.get(target("respond", ([("Content-Length", "3")], items, kind)))
@@ -786,7 +832,7 @@ def test_an_exception_before_the_head_left(server: Server, where: str) -> None:
     assert response.status == 500
     assert where.encode() not in response.body
     log = server.wait_log(f"RuntimeError: {where}").string
-    assert 'raises?' in log and "Traceback" in log
+    assert "raises?" in log and "Traceback" in log
     if where == "first":
         server.wait_log("app: closed")
 
@@ -855,7 +901,9 @@ def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["plain", "raw", "random", "temporary", "bytesio", "noclose", "subclass", "upper"])
+@pytest.mark.parametrize(
+    "kind", ["plain", "raw", "random", "temporary", "bytesio", "noclose", "subclass", "upper"]
+)
 @pytest.mark.parametrize("declared", [False, True])
 def test_file_wrapper(server: Server, data_file: Path, kind: str, declared: bool) -> None:
     data = data_file.read_bytes()
