@@ -43,11 +43,11 @@ EXAMPLES = $(if $(filter examples.%,$(filter-out %hello:app examples.welcome:app
 
 test: ## all tests: the C tests, then pytest
 	@tools/setup.sh test
-	@$(BIN)/meson test -C $(BUILD) --quiet --print-errorlogs
+	@$(BIN)/meson test -C $(BUILD) --no-rebuild --quiet --print-errorlogs
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 ctest: build ## the C tests alone
-	@$(BIN)/meson test -C $(BUILD) --print-errorlogs
+	@$(BIN)/meson test -C $(BUILD) --no-rebuild --print-errorlogs
 
 lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
 	@tools/setup.sh test lint
@@ -67,7 +67,7 @@ fmt: ## format everything
 asan: ## all tests against a build with the address and undefined behaviour sanitizers
 	@tools/setup.sh test
 	@VENV=$(ASAN) SHARE=$(VENV) MESON_ARGS="$(ASAN_BUILD)" tools/setup.sh
-	@$(BIN)/meson test -C $(BUILD)-asan --quiet --print-errorlogs
+	@$(BIN)/meson test -C $(BUILD)-asan --no-rebuild --quiet --print-errorlogs
 	@$(ASAN_ENV) $(ASAN)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 ASAN_BUILD = $(MESON_ARGS) -Db_sanitize=address,undefined -Db_lundef=false -Db_lto=false \
 	-Dbuildtype=debugoptimized -Db_ndebug=false
@@ -78,7 +78,7 @@ cov: ## coverage of the C and Python sources by all tests, in build/coverage
 	@find $(BUILD)-cov -name '*.gcda' -delete
 	@rm -rf build/coverage .coverage .coverage.*
 	@mkdir -p build/coverage
-	@$(BIN)/meson test -C $(BUILD)-cov --quiet --print-errorlogs
+	@$(BIN)/meson test -C $(BUILD)-cov --no-rebuild --quiet --print-errorlogs
 	@$(COV)/bin/python -m coverage run -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage html --quiet --directory build/coverage/python

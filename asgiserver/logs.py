@@ -112,6 +112,10 @@ class StandardHandler(logging.StreamHandler[Any]):
         logging.Handler.__init__(self)
         self.stream_name = name
 
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.stream is not None:  # as it is in a process started with the descriptor closed
+            super().emit(record)
+
     @property
     def stream(self) -> Any:
         return getattr(sys, self.stream_name)

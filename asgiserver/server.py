@@ -118,6 +118,7 @@ class Server:
             raise RuntimeError("a Server runs once; make another one")
         self._used = True
         logs.configure(self.config)
+        _check_core()
         self._listeners = sockets.bind(self.config)
         try:
             return self._load()
@@ -213,6 +214,16 @@ class Server:
             self._listeners.close()
         if self._started:
             logs.say(self.config, "Stopped")
+
+
+def _check_core() -> None:
+    """Raises StartError where the C core is not built, or not for this Python."""
+    try:
+        from . import _core  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise StartError(
+            f"The C core of asgiserver cannot be loaded ({error}). Install asgiserver again."
+        ) from None
 
 
 def _name(app: Any) -> str:

@@ -21,8 +21,7 @@
 static as_loop *server_loop; /* for the signal handler */
 static volatile sig_atomic_t stopped;
 
-/* --- the gateway --------------------------------------------------------------------------------
- */
+/* --- the gateway ------------------------------------------------------------------------------ */
 
 static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     as_slice hello = AS_SLICE("Hello, World!");
@@ -61,8 +60,7 @@ static void notice(void *ctx, const char *text) {
     (void)fprintf(stderr, "%s\n", text);
 }
 
-/* --- the process --------------------------------------------------------------------------------
- */
+/* --- the process ------------------------------------------------------------------------------ */
 
 static void on_signal(int signal_number) {
     stopped = 1;

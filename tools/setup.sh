@@ -135,9 +135,19 @@ install_server() {
     for argument in $MESON_ARGS; do
         set -- "$@" "-Csetup-args=$argument"
     done
-    rm -rf "$BUILD"
-    quietly pip install --no-deps --no-build-isolation "-Cbuild-dir=$BUILD" "$@" --editable . ||
-        fail "the build failed (see above)"
+    NINJA=$PWD/$VENV/bin/serial-ninja quietly pip install --no-deps --no-build-isolation \
+        "-Cbuild-dir=$BUILD" "$@" --editable . || fail "the build failed (see above)"
+}
+
+# An editable install runs ninja whenever it is imported. Processes that start together would build
+# the same files over each other; and a sanitizer that is preloaded for them is not meant for ninja.
+write_serial_ninja() {
+    cat >"$VENV/bin/serial-ninja" <<END
+#!/bin/sh
+unset LD_PRELOAD
+exec flock . "$PWD/${SHARE:-$VENV}/bin/ninja" "\$@"
+END
+    chmod +x "$VENV/bin/serial-ninja"
 }
 
 # Two of them at once, in two terminals, would tread on each other's feet.
@@ -154,5 +164,7 @@ if [ -z "$SHARE" ]; then
     done
 fi
 # What ninja does not watch; of the rest it rebuilds what changed.
+serial_ninja=$PWD/$VENV/bin/serial-ninja
+[ -x "$serial_ninja" ] || write_serial_ninja
 unless_done install "pyproject.toml meson.options tools/build_backend.py" "$MESON_ARGS" install_server
-quietly "${SHARE:-$VENV}/bin/ninja" -C "$BUILD" || fail "the build failed (see above)"
+(cd "$BUILD" && quietly "$serial_ninja") || fail "the build failed (see above)"

@@ -113,18 +113,25 @@ void as_log_refused(as_server *server, const as_conn_info *info, as_err why, as_
     if (ascii == NULL) {
         PyErr_Clear(); /* the line goes out without the detail */
     }
-    const char *client = info->is_unix ? "unix" : info->client;
+    PyObject *client = info->is_unix ? PyUnicode_FromString("unix")
+                                     : PyUnicode_FromFormat("%s:%u", info->client,
+                                                            (unsigned)info->client_port);
     unsigned status = as_err_status(why);
-    if (ascii != NULL && detail.n > 0) {
-        as_log_message(server, "warning", "%s:%u - request refused (%u): %s, at byte %llu: %U", client,
-                       (unsigned)info->client_port, status, as_err_text(why),
-                       (unsigned long long)offset, ascii);
+    if (client == NULL) {
+        PyErr_Clear(); /* no memory for a line of the log */
+    }
+    else if (status == 0) {
+        as_log_message(server, "warning", "%U - connection cut: %s", client, as_err_text(why));
+    }
+    else if (ascii != NULL && detail.n > 0) {
+        as_log_message(server, "warning", "%U - request refused (%u): %s, at byte %llu: %U", client,
+                       status, as_err_text(why), (unsigned long long)offset, ascii);
     }
     else {
-        as_log_message(server, "warning", "%s:%u - request refused (%u): %s, at byte %llu", client,
-                       (unsigned)info->client_port, status, as_err_text(why),
-                       (unsigned long long)offset);
+        as_log_message(server, "warning", "%U - request refused (%u): %s, at byte %llu", client,
+                       status, as_err_text(why), (unsigned long long)offset);
     }
+    Py_XDECREF(client);
     Py_XDECREF(ascii);
     Py_XDECREF(text);
 }

@@ -32,7 +32,7 @@ typedef struct as_module_state {
     PyTypeObject *awaitable_type, *ready_type, *driver_type;
     PyObject *ready; /* the one object of ready_type */
     /* wsgi.c, wsgi_input.c */
-    PyTypeObject *start_response_type, *write_type, *input_type, *errors_type, *file_wrapper_type;
+    PyTypeObject *start_response_type, *write_type, *input_type, *file_wrapper_type;
     /* constants by name id: bytes (ASGI) and "HTTP_…" str (WSGI); [AS_NAME_OTHER] is NULL */
     PyObject *name_bytes[AS_NAME_COUNT];
     PyObject *name_environ[AS_NAME_COUNT];
@@ -44,7 +44,7 @@ typedef struct as_module_state {
 #define AS_MODULE_OBJECTS(X)                                                                           \
     X(server_type) X(headers_type) X(request_type) X(receive_type) X(send_type) X(awaitable_type)       \
     X(ready_type) X(driver_type) X(ready) X(start_response_type) X(write_type) X(input_type)            \
-    X(errors_type) X(file_wrapper_type) X(client_disconnected) X(empty_bytes)
+    X(file_wrapper_type) X(client_disconnected) X(empty_bytes)
 
 /* The server object (server.c: type Server). */
 typedef struct as_server {

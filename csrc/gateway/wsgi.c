@@ -10,7 +10,9 @@
 #include "gateway/wsgi.h"
 
 #include <errno.h>
+#include <time.h>
 
+#define SLICE ((uint64_t)1000) /* microseconds for an iterable before others get their turn */
 #define FREE_MAX 32 /* requests that are kept for reuse */
 
 static const as_bytes nothing = {"", 0, NULL, NULL, NULL};
@@ -263,13 +265,26 @@ static bool send_item(as_wsgi_request *req, PyObject *item) {
     return true;
 }
 
-/* Advances the iterable until it ends or the client does not take more for now. */
+/* Microseconds. */
+static uint64_t now_us(void) {
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* Advances the iterable until it ends, or the client does not take more for now, or others have
+ * waited long enough for the thread. */
 static void advance(as_wsgi_request *req) {
     as_exchange *ex = req->ex;
     uint64_t high = req->wsgi->server->limits.limit_write_buffer;
+    uint64_t end = now_us() + SLICE;
     req->state = AS_WSGI_RUNNING;
     while (!ex->aborted) {
-        if (as_exchange_pending(ex) > high) {
+        bool is_late = now_us() > end;
+        if (is_late || as_exchange_pending(ex) > high) {
+            if (is_late) {
+                as_exchange_yield(ex);
+            }
             req->state = AS_WSGI_PARKED;
             return;
         }

@@ -92,6 +92,7 @@ typedef struct as_exchange_ops {
     void (*want_body)(as_exchange *ex);
     void (*pause)(as_exchange *ex);
     void (*resume)(as_exchange *ex);
+    void (*yield)(as_exchange *ex);
     void (*abort)(as_exchange *ex);
     void (*release)(as_exchange *ex);
 } as_exchange_ops;
@@ -165,6 +166,11 @@ static inline as_err as_exchange_flush(as_exchange *ex) {
  * on_drain. */
 static inline uint64_t as_exchange_pending(const as_exchange *ex) {
     return ex->ops->pending(ex);
+}
+/* on_drain comes from the loop as soon as pending() is at the low-water mark, also when it never was
+ * above the high one: for a gateway that could write on, but lets others have their turn. */
+static inline void as_exchange_yield(as_exchange *ex) {
+    ex->ops->yield(ex);
 }
 /* The application asks for the body: sends 100 Continue if the client waits for it. */
 static inline void as_exchange_want_body(as_exchange *ex) {

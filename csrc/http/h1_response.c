@@ -3,6 +3,7 @@
  * The bytes of an open head are `held` at the queue's end until the first body decides its framing:
  * a known length, chunks (HTTP/1.1), or the connection's end (HTTP/1.0). RFC 9112, 6. */
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "http/h1_internal.h"
@@ -106,36 +107,12 @@ static void head_abandon(as_exchange *ex) {
 
 /* ---- fields ---- */
 
-static as_slice trim(as_slice s) {
-    while (s.n > 0 && (s.p[0] == ' ' || s.p[0] == '\t')) {
-        s.p++;
-        s.n--;
-    }
-    while (s.n > 0 && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t')) {
-        s.n--;
-    }
-    return s;
-}
-
-/* RFC 9110, 8.6: digits only. */
-static bool parse_length(as_slice s, uint64_t *value) {
-    uint64_t result = 0;
-    for (size_t i = 0; i < s.n; i++) {
-        if (s.p[i] < '0' || s.p[i] > '9' || result > (UINT64_MAX - 10) / 10) {
-            return false;
-        }
-        result = result * 10 + (uint64_t)(s.p[i] - '0');
-    }
-    *value = result;
-    return s.n > 0;
-}
-
 /* Whether a comma-separated list has the token; RFC 9110, 5.6.1. */
 static bool list_has(as_slice list, as_slice token) {
     while (list.n > 0) {
         const char *comma = memchr(list.p, ',', list.n);
         size_t n = comma != NULL ? (size_t)(comma - list.p) : list.n;
-        if (as_slice_ieq(trim((as_slice){list.p, n}), token)) {
+        if (as_slice_ieq(as_trim((as_slice){list.p, n}), token)) {
             return true;
         }
         size_t step = comma != NULL ? n + 1 : n;
@@ -150,7 +127,7 @@ static as_err understand(as_exchange *ex, as_name_id id, as_slice value, bool *w
     *write = true;
     switch (id) {
     case AS_NAME_CONTENT_LENGTH:
-        if ((ex->seen & AS_SEEN_LENGTH) != 0 || !parse_length(value, &ex->body_left)) {
+        if ((ex->seen & AS_SEEN_LENGTH) != 0 || !as_parse_length(value, &ex->body_left)) {
             return AS_E_RESPONSE_LENGTH;
         }
         ex->seen |= AS_SEEN_LENGTH;
@@ -203,7 +180,7 @@ static as_err head_field(as_exchange *ex, as_slice name, as_slice value) {
     if (ex->res != AS_RES_HEAD) {
         return AS_E_RESPONSE_STATE;
     }
-    value = trim(value);
+    value = as_trim(value);
     err = check_field(name, value);
     bool write = true;
     if (err == AS_OK) {
@@ -258,6 +235,9 @@ static bool must_close(const as_h1 *h1, const as_exchange *ex, bool more) {
 /* Ends the head for a first body of `n` bytes, of which more may follow. */
 static as_err end_head(as_h1 *h1, as_exchange *ex, uint64_t n, bool more) {
     const as_response_defaults *d = h1->env->defaults;
+    if (!h1->feeding) {
+        as_response_defaults_tick(h1->env->defaults, time(NULL)); /* the loop's poll was a while ago */
+    }
     char *start, *at;
     as_err err = as_outq_reserve(&h1->out, d->len + 96, &start);
     if (err != AS_OK) {
@@ -440,7 +420,7 @@ static as_err trailer(as_exchange *ex, as_slice name, as_slice value) {
     if (ex->res != AS_RES_BODY) {
         return AS_E_RESPONSE_STATE;
     }
-    value = trim(value);
+    value = as_trim(value);
     err = as_is_forbidden_trailer(name) ? AS_E_RESPONSE_NAME : check_field(name, value);
     if (err != AS_OK || !ex->chunked) {
         return err;
@@ -501,7 +481,7 @@ static as_err write_interim(as_h1 *h1, unsigned status, const as_slice *pairs, s
     at = put(at, reason);
     at = put(at, AS_SLICE("\r\n"));
     for (size_t i = 0; i + 1 < npairs; i += 2) {
-        at = put_field(at, pairs[i], trim(pairs[i + 1]));
+        at = put_field(at, pairs[i], as_trim(pairs[i + 1]));
     }
     at = put(at, AS_SLICE("\r\n"));
     as_outq_commit(&h1->out, (size_t)(at - start));
@@ -520,7 +500,7 @@ static as_err interim(as_exchange *ex, unsigned status, const as_slice *pairs, s
         return AS_E_RESPONSE_STATUS;
     }
     for (size_t i = 0; i + 1 < npairs; i += 2) {
-        err = check_field(pairs[i], trim(pairs[i + 1]));
+        err = check_field(pairs[i], as_trim(pairs[i + 1]));
         if (err != AS_OK) {
             return err;
         }
@@ -534,6 +514,13 @@ static as_err interim(as_exchange *ex, unsigned status, const as_slice *pairs, s
         tell(h1);
     }
     return err;
+}
+
+static void yield(as_exchange *ex) {
+    if (check(ex) == AS_OK) {
+        h1_of(ex)->above_high = true;
+        tell(h1_of(ex));
+    }
 }
 
 static void want_body(as_exchange *ex) {
@@ -609,6 +596,7 @@ const as_exchange_ops as__h1_exchange_ops = {
     .want_body = want_body,
     .pause = pause_body,
     .resume = resume_body,
+    .yield = yield,
     .abort = cut,
     .release = release,
 };

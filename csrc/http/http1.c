@@ -223,29 +223,16 @@ static const llhttp_settings_t settings = {
 /* ---- judging a head ---- */
 
 static void trim_value(const char *base, as_field *field) {
-    const char *p = base + field->value_off;
-    while (field->value_len > 0 && (*p == ' ' || *p == '\t')) {
-        p++;
-        field->value_off++;
-        field->value_len--;
-    }
-    while (field->value_len > 0 &&
-           (p[field->value_len - 1] == ' ' || p[field->value_len - 1] == '\t')) {
-        field->value_len--;
-    }
+    as_slice value = as_trim((as_slice){base + field->value_off, field->value_len});
+    field->value_off = (uint32_t)(value.p - base);
+    field->value_len = (uint32_t)value.n;
 }
 
 /* RFC 9110, 8.6 and RFC 9112, 6.3: one field of digits; what lists and repeats is refused. */
 static as_err judge_length(as_h1_scratch *s, as_slice value) {
-    uint64_t length = 0;
-    if (s->lengths++ > 0 || value.n == 0) {
+    uint64_t length;
+    if (s->lengths++ > 0 || !as_parse_length(value, &length)) {
         return AS_E_LENGTH;
-    }
-    for (size_t i = 0; i < value.n; i++) {
-        if (value.p[i] < '0' || value.p[i] > '9' || length > (UINT64_MAX - 10) / 10) {
-            return AS_E_LENGTH;
-        }
-        length = length * 10 + (uint64_t)(value.p[i] - '0');
     }
     s->head.content_length = length;
     s->head.body = length > 0 ? AS_BODY_LENGTH : AS_BODY_NONE;
@@ -301,14 +288,7 @@ static as_slice next_element(as_slice *list) {
     const char *comma = memchr(list->p, ',', list->n);
     size_t n = comma != NULL ? (size_t)(comma - list->p) : list->n;
     size_t step = comma != NULL ? n + 1 : n;
-    as_slice element = {list->p, n};
-    while (element.n > 0 && (*element.p == ' ' || *element.p == '\t')) {
-        element.p++;
-        element.n--;
-    }
-    while (element.n > 0 && (element.p[element.n - 1] == ' ' || element.p[element.n - 1] == '\t')) {
-        element.n--;
-    }
+    as_slice element = as_trim((as_slice){list->p, n});
     list->p += step;
     list->n -= step;
     return element;
@@ -325,7 +305,8 @@ static as_err judge_field(as_h1_scratch *s, uint32_t index) {
     as_field *field = &head->fields[index];
     trim_value(head->base, field);
     as_slice name = as_field_name(head, field), value = as_field_value(head, field);
-    if (!as_is_token(name) || !as_is_field_value(value)) {
+    /* The parser has looked at each byte; what it may have joined is a folded line. */
+    if (memchr(value.p, '\r', value.n) != NULL) {
         return AS_E_FIELD;
     }
     field->name_id = (uint16_t)as_name_find(name.p, name.n);

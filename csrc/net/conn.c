@@ -14,11 +14,14 @@
 
 #include "net/listener.h"
 
-#define READ_ROUNDS 8u                           /* full read buffers before others are served */
-#define WORK_ROUNDS 8u                           /* drained and filled again, before others … */
-#define FLUSH_MAX ((uint64_t)1024 * 1024)        /* bytes written, before others … */
-#define LINGER_BYTES ((uint32_t)64 * 1024 * 1024) /* dropped before the connection is closed anyway */
-#define LINGER_TIMES 15u                         /* timeout_linger in all, if bytes keep coming */
+/* What one connection may do before the others get their turn. */
+#define READ_ROUNDS 8u                    /* full read buffers */
+#define WORK_ROUNDS 8u                    /* times drained and filled again */
+#define FLUSH_MAX ((uint64_t)1024 * 1024) /* bytes written */
+
+/* How long lingering goes on while bytes keep coming. */
+#define LINGER_BYTES ((uint32_t)64 * 1024 * 1024)
+#define LINGER_TIMES 15u /* timeout_linger in all */
 
 /* What a connection can run out of time for. */
 typedef enum wait_kind {
@@ -30,15 +33,8 @@ typedef enum wait_kind {
     WAIT_LINGER
 } wait_kind;
 
-/* What restarts a timeout that is already running. */
+/* What can restart a timeout that is already running. */
 enum { GOT_BYTES = 1, GOT_REQUEST = 2, WROTE = 4 };
-
-static const uint8_t restarted_by[] = {
-    [WAIT_NONE] = 0,           [WAIT_HEAD] = GOT_REQUEST, /* the head as a whole, however slowly its
-                                                             bytes drip in */
-    [WAIT_BODY] = GOT_BYTES,   [WAIT_KEEP_ALIVE] = GOT_REQUEST, [WAIT_WRITE] = WROTE,
-    [WAIT_LINGER] = GOT_BYTES,
-};
 
 struct as_conn {
     uv_poll_t poll;
@@ -73,8 +69,7 @@ static void enqueue(as_conn *conn) {
     as__loop_again(conn->loop);
 }
 
-/* --- closing ------------------------------------------------------------------------------------
- */
+/* --- closing ---------------------------------------------------------------------------------- */
 
 static void on_uv_closed(uv_handle_t *handle) {
     free(AS_OWNER(handle, as_conn, poll));
@@ -110,8 +105,7 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     as__loop_conn_gone(loop);
 }
 
-/* --- reading ------------------------------------------------------------------------------------
- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 /* Reads what is there and feeds it; bounded, so that one client cannot keep the others waiting. */
 static void read_and_feed(as_conn *conn) {
@@ -163,8 +157,7 @@ static void read_and_drop(as_conn *conn) {
     }
 }
 
-/* --- writing ------------------------------------------------------------------------------------
- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 /* The front of `out` to the kernel, once; `full`: the kernel takes no more now. */
 static as_err write_once(as_conn *conn, const as_out *out, bool *full) {
@@ -221,8 +214,7 @@ as_err as__conn_flush(as_h1 *h1) {
     return AS_OK;
 }
 
-/* --- timeouts -----------------------------------------------------------------------------------
- */
+/* --- timeouts --------------------------------------------------------------------------------- */
 
 static wait_kind waits_for(const as_conn *conn) {
     if (conn->lingering) {
@@ -260,10 +252,26 @@ static uint32_t time_for(const as_limits *limits, wait_kind kind) {
     }
 }
 
+/* A head has its time as a whole, however slowly its bytes drip in; so has the pause before it. */
+static uint8_t restarted_by(wait_kind kind) {
+    switch (kind) {
+    case WAIT_HEAD:
+    case WAIT_KEEP_ALIVE:
+        return GOT_REQUEST;
+    case WAIT_BODY:
+    case WAIT_LINGER:
+        return GOT_BYTES;
+    case WAIT_WRITE:
+        return WROTE;
+    default:
+        return 0;
+    }
+}
+
 static void set_timeout(as_conn *conn) {
     as_loop *loop = conn->loop;
     wait_kind kind = waits_for(conn);
-    bool restart = kind != conn->waiting || (conn->progress & restarted_by[kind]) != 0;
+    bool restart = kind != conn->waiting || (conn->progress & restarted_by(kind)) != 0;
     conn->progress = 0;
     if (!restart) {
         return;
@@ -281,8 +289,7 @@ static void set_timeout(as_conn *conn) {
     as__timeout_set(&loop->wheel, &conn->timeout, now, deadline);
 }
 
-/* --- the watcher --------------------------------------------------------------------------------
- */
+/* --- the watcher ------------------------------------------------------------------------------ */
 
 static void on_event(uv_poll_t *handle, int status, int events);
 
@@ -311,8 +318,7 @@ static void watch(as_conn *conn) {
     }
 }
 
-/* --- work ---------------------------------------------------------------------------------------
- */
+/* --- work ------------------------------------------------------------------------------------- */
 
 /* Our side is finished, but closing now would make the kernel answer bytes that are still under way
  * with a reset, which can destroy our last answer before the client has read it (RFC 9112, 9.6). */
@@ -356,6 +362,13 @@ static void flush_and_resume(as_conn *conn) {
     enqueue(conn);
 }
 
+/* The server stops: a connection that has just become idle does not wait for its timeout. */
+static void close_if_drained(as_conn *conn) {
+    if (conn->loop->env.draining && as_h1_get_phase(&conn->h1) == AS_H1_IDLE) {
+        as_h1_drain(&conn->h1);
+    }
+}
+
 static bool is_finished(as_conn *conn) {
     as_h1_phase phase = as_h1_get_phase(&conn->h1);
     return phase == AS_H1_DEAD || (phase == AS_H1_CLOSING && conn->h1.out.size == 0 &&
@@ -366,6 +379,7 @@ static bool is_finished(as_conn *conn) {
 static void work(as_conn *conn) {
     if (conn->cut == AS_OK && !conn->lingering) {
         flush_and_resume(conn);
+        close_if_drained(conn);
     }
     if (conn->cut != AS_OK) {
         /* A client that left, and an idle connection, take nothing amiss. */
@@ -435,6 +449,10 @@ void as__conn_expire(as_timeout *timeout) {
     switch (kind) {
     case WAIT_WRITE:
         conn->cut = AS_E_TIMEOUT_WRITE;
+        if (conn->loop->config.handlers->on_refused != NULL) {
+            conn->loop->config.handlers->on_refused(conn->loop->config.ctx, &conn->info, conn->cut,
+                                                    (as_slice){"", 0}, 0);
+        }
         break;
     case WAIT_LINGER:
         conn->cut = AS_E_CLOSED;
@@ -446,15 +464,14 @@ void as__conn_expire(as_timeout *timeout) {
     work(conn);
 }
 
-/* --- from outside of events ---------------------------------------------------------------------
- */
+/* --- from outside of events ------------------------------------------------------------------- */
 
 /* Nothing is left to do that needs the loop: the usual case of an answer that is written at once.
  */
 static bool is_settled(const as_conn *conn) {
     const as_h1 *h1 = &conn->h1;
     return conn->cut == AS_OK && h1->phase < AS_H1_CLOSING && h1->pending.len == 0 && !h1->eof &&
-           !h1->above_high && wanted_interest(conn) == conn->interest;
+           !h1->above_high && !h1->env->draining && wanted_interest(conn) == conn->interest;
 }
 
 void as__conn_notify(as_h1 *h1) {
@@ -493,8 +510,7 @@ unsigned as__conn_cut_all(as_loop *loop) {
     return exchanges;
 }
 
-/* --- opening ------------------------------------------------------------------------------------
- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 static void describe(as_conn *conn, const as_listener *listener, const struct sockaddr *peer) {
     as_conn_info *info = &conn->info;

@@ -12,8 +12,7 @@
 #define POOL_BLOCKS 64u /* of AS_BUF_BLOCK bytes are kept for the next writers */
 #define POLL_ROUNDS 8u  /* in one as_loop_poll, before the driver gets its turn */
 
-/* --- time ---------------------------------------------------------------------------------------
- */
+/* --- time ------------------------------------------------------------------------------------- */
 
 /* The coarse clocks cost no more than a function call; their few milliseconds do not matter here.
  */
@@ -30,8 +29,7 @@ void as__loop_tick_date(as_loop *loop) {
     as_response_defaults_tick(&loop->defaults, (int64_t)ts.tv_sec);
 }
 
-/* --- hooks --------------------------------------------------------------------------------------
- */
+/* --- hooks ------------------------------------------------------------------------------------ */
 
 void as__loop_again(as_loop *loop) {
     loop->again = true;
@@ -80,8 +78,7 @@ static void tell_drained(as_loop *loop) {
     }
 }
 
-/* --- life ---------------------------------------------------------------------------------------
- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static void on_wakeup(uv_poll_t *handle, int status, int events) {
     (void)status;
@@ -217,8 +214,7 @@ as_err as_loop_listen(as_loop *loop, int fd, bool is_tls) {
     return as__listener_open(loop, fd, is_tls);
 }
 
-/* --- polling ------------------------------------------------------------------------------------
- */
+/* --- polling ---------------------------------------------------------------------------------- */
 
 /* One batch: what is queued meanwhile waits for the next one. */
 static void run_todo(as_loop *loop) {
@@ -279,8 +275,7 @@ int as_loop_timeout(const as_loop *loop) {
                           (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000);
 }
 
-/* --- running ------------------------------------------------------------------------------------
- */
+/* --- running ---------------------------------------------------------------------------------- */
 
 static void wait_for_events(as_loop *loop) {
     struct pollfd fd = {.fd = uv_backend_fd(&loop->uv), .events = POLLIN};
@@ -314,8 +309,7 @@ void as_loop_wakeup(as_loop *loop) {
     errno = error;
 }
 
-/* --- stopping -----------------------------------------------------------------------------------
- */
+/* --- stopping --------------------------------------------------------------------------------- */
 
 void as_loop_drain(as_loop *loop) {
     if (loop->env.draining) {

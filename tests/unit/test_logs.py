@@ -154,6 +154,18 @@ def test_cut_requests(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_a_process_without_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    raised: list[object] = []
+    monkeypatch.setattr(logging.Handler, "handleError", lambda self, record: raised.append(record))
+    logs.configure(Config())
+    logs.error.info("nobody hears it")
+    logs.log_access([RECORD])
+    assert raised == []
+
+
 # --- log_config ---
 
 TO_FILE: dict[str, Any] = {

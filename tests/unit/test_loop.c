@@ -25,8 +25,7 @@
 #define GET "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 #define GET_CLOSE "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
-/* --- the server side ----------------------------------------------------------------------------
- */
+/* --- the server side -------------------------------------------------------------------------- */
 
 typedef enum mode {
     ANSWER,      /* at once */
@@ -284,8 +283,7 @@ static void await_event(server *s, bool handle) {
     }
 }
 
-/* --- the client side ----------------------------------------------------------------------------
- */
+/* --- the client side -------------------------------------------------------------------------- */
 
 typedef struct client {
     int fd;
@@ -364,8 +362,7 @@ static void reset(client *c) {
     hang_up(c);
 }
 
-/* --- requests and answers -----------------------------------------------------------------------
- */
+/* --- requests and answers --------------------------------------------------------------------- */
 
 static void test_answers(void) {
     server s;
@@ -497,8 +494,7 @@ static void test_file(void) {
     stop(&s);
 }
 
-/* --- clients that leave --------------------------------------------------------------------------
- */
+/* --- clients that leave ----------------------------------------------------------------------- */
 
 static void test_reset_while_busy(void) {
     server s;
@@ -580,8 +576,7 @@ static void test_idle_clients_come_and_go(void) {
     stop(&s);
 }
 
-/* --- timeouts ------------------------------------------------------------------------------------
- */
+/* --- timeouts --------------------------------------------------------------------------------- */
 
 static void test_keep_alive_runs_out(void) {
     server s;
@@ -660,8 +655,7 @@ static void test_reader_stalls(void) {
     stop(&s);
 }
 
-/* --- closing -------------------------------------------------------------------------------------
- */
+/* --- closing ---------------------------------------------------------------------------------- */
 
 static void test_refused_upload_is_answered(void) {
     server s;
@@ -717,8 +711,7 @@ static void test_aborted_answer_looks_broken(void) {
     stop(&s);
 }
 
-/* --- no room for more ----------------------------------------------------------------------------
- */
+/* --- no room for more ------------------------------------------------------------------------- */
 
 static void test_connection_limit(void) {
     server s;
@@ -785,8 +778,7 @@ static void test_out_of_descriptors(void) {
     stop(&s);
 }
 
-/* --- stopping ------------------------------------------------------------------------------------
- */
+/* --- stopping --------------------------------------------------------------------------------- */
 
 static void test_drain(void) {
     server s;
@@ -817,6 +809,30 @@ static void test_drain(void) {
     hang_up(&idle);
     hang_up(&busy);
     hang_up(&sent);
+    stop(&s);
+}
+
+/* Its head has promised that the connection stays. */
+static void test_drain_in_the_middle_of_an_answer(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, s.held != NULL);
+    assert(as_exchange_head_begin(s.held, 200, (as_slice){0}) == AS_OK);
+    assert(as_exchange_body(s.held, (as_bytes){.p = "part", .n = 4}, true) == AS_OK);
+    as_loop_drain(s.loop);
+    as_loop_poll(s.loop);
+    assert(arrives(&c, "part", 1) && !ended(&c));
+    assert(as_exchange_end(s.held) == AS_OK);
+    as_exchange_release(s.held);
+    int64_t from = now_ms();
+    UNTIL(&s, s.drained == 1 && ended(&c));
+    assert(c.eof && s.aborts == 0);
+    assert(now_ms() - from < s.config.limits.timeout_keep_alive);
+    hang_up(&c);
     stop(&s);
 }
 
@@ -893,8 +909,7 @@ static void test_free_in_any_state(void) {
     stop(&s); /* not once polled */
 }
 
-/* --- addresses -----------------------------------------------------------------------------------
- */
+/* --- addresses -------------------------------------------------------------------------------- */
 
 static void test_no_delay_is_inherited(void) {
     server s;
@@ -988,8 +1003,7 @@ static void test_unix_socket(void) {
     assert(unlink(address.sun_path) == 0 && rmdir(folder) == 0);
 }
 
-/* --- as_loop_run ---------------------------------------------------------------------------------
- */
+/* --- as_loop_run ------------------------------------------------------------------------------ */
 
 static unsigned waits, waited;
 
@@ -1065,6 +1079,7 @@ int main(void) {
     RUN(test_connection_limit);
     RUN(test_out_of_descriptors);
     RUN(test_drain);
+    RUN(test_drain_in_the_middle_of_an_answer);
     RUN(test_drain_of_nothing_and_from_a_handler);
     RUN(test_abort_all);
     RUN(test_free_in_any_state);
