@@ -53,6 +53,9 @@ class Server:
     def close(self) -> None:
         """Cut what is left and free the loop. Idempotent."""
     @property
+    def wakeup_fd(self) -> int:
+        """WSGI: for ``signal.set_wakeup_fd``, so that a signal always ends the wait of ``run``."""
+    @property
     def connections(self) -> int: ...
     @property
     def requests(self) -> int:

@@ -147,8 +147,12 @@ async def _end_requests() -> None:
 
 
 def _is_request(task: "asyncio.Task[object]") -> bool:
-    """The task runs a request: its coroutine is the core's."""
-    return type(task.get_coro()).__module__ == _core.__name__
+    """The task runs a request: its coroutine is the core's, and stands in an application."""
+    coroutine = task.get_coro()
+    return (
+        type(coroutine).__module__ == _core.__name__
+        and getattr(coroutine, "cr_frame", None) is not None
+    )
 
 
 @contextmanager

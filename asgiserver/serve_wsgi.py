@@ -1,8 +1,10 @@
 """Serving a WSGI application: the core's own loop, and no asyncio in the process."""
 
 import logging
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -10,7 +12,7 @@ from . import _core, logs
 from .config import Config
 from .sockets import Listeners
 from .stop import Level, StopRequest
-from .tracebacks import trim
+from .tracebacks import end_at_handler
 
 
 class _Cut(SystemExit):
@@ -63,7 +65,8 @@ class _Stopper:
 
 def _log(level: str, message: str, exception: BaseException | None) -> None:
     if isinstance(exception, _Cut):  # The traceback shows what kept the request.
-        level, message, exception = "warning", f"Cut while it ran: {message}", trim(exception)
+        level, message = "warning", f"Cut while it ran: {message}"
+        exception = end_at_handler(exception)
     logs.log_from_core(level, message, exception)
 
 
@@ -77,6 +80,19 @@ def _is_in_application(frame: FrameType) -> bool:
         here = here.f_back
         depth += 1
     return here is not None and depth > 0
+
+
+@contextmanager
+def _woken_by_signals(core: _core.Server) -> Iterator[None]:
+    """A signal ends the core's wait, also one that comes just before it begins."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.set_wakeup_fd(core.wakeup_fd, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
 
 
 def serve(
@@ -102,7 +118,7 @@ def serve(
         listeners.listen(config.backlog)
         for sock in listeners.sockets:
             core.listen(sock.fileno())
-        with stop.heard_by(stopper.changed):
+        with stop.heard_by(stopper.changed), _woken_by_signals(core):
             started()
             core.run()
     except _Cut:

@@ -4,6 +4,7 @@ The first request drains: no new connections, running requests end. The second c
 Both let the application shut down in order. A third signal ends the process on the spot.
 """
 
+import itertools
 import os
 import signal
 import threading
@@ -42,9 +43,18 @@ class StopRequest:
         self.taken: list[signal.Signals] = []  # signals whose handler this object is
         self._listener: Listener | None = None
         self._cut_asked = False
+        # A signal's handler can be interrupted by the next signal's at any point: they are counted
+        # in one step of the interpreter, or two that come together might pass for one.
+        self._signals = itertools.count(1)
+        self._head_start = 0  # levels that the program, and not a signal, has asked for
 
-    def ask(self, level: Level, frame: FrameType | None = None) -> None:
-        """Raises the level; from any thread. A lower level than the present one changes nothing."""
+    def ask(self, level: Level) -> None:
+        """The program's own request, from any thread. A lower level than the present one changes
+        nothing; the next signal asks for the level above."""
+        self._head_start = max(self._head_start, level)
+        self._raise(level, None)
+
+    def _raise(self, level: Level, frame: FrameType | None) -> None:
         if level > self.level:
             self.level = level
             if self._listener is not None:
@@ -98,16 +108,18 @@ class StopRequest:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._cut_asked:  # not somebody's signal, but ours
             self._cut_asked = False
-            self.ask(Level.CUT, frame)
+            self._head_start = Level.CUT
+            self._raise(Level.CUT, frame)
             return
+        wanted = next(self._signals) + self._head_start
         self.number = number
-        if self.level >= Level.CUT:
+        if wanted > Level.CUT:
             # The interrupted code may be inside a lock of logging or of a stream: write past them.
             os.write(2, b"Stopped at once, as asked for the third time.\n")
             os._exit(128 + number)
         if self._listener is None and self.level == Level.RUN:
             raise Interrupted(number)
-        self.ask(Level(self.level + 1), frame)
+        self._raise(Level(wanted), frame)
 
 
 def _is_own_handler(handler: object) -> bool:

@@ -2,6 +2,8 @@
 
 import importlib
 import os
+from collections.abc import Iterator
+from itertools import takewhile
 from types import TracebackType
 
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -13,16 +15,25 @@ def _is_machinery(tb: TracebackType) -> bool:
     return name.startswith(("<frozen importlib", _IMPORTLIB, _OURS))
 
 
-def _trim(tb: TracebackType | None) -> TracebackType | None:
-    kept = []
+def _frames(tb: TracebackType | None) -> Iterator[TracebackType]:
     while tb is not None:
-        if not _is_machinery(tb):
-            kept.append(tb)
+        yield tb
         tb = tb.tb_next
+
+
+def _made_of(kept: list[TracebackType]) -> TracebackType | None:
     trimmed: TracebackType | None = None
     for tb in reversed(kept):
         trimmed = TracebackType(trimmed, tb.tb_frame, tb.tb_lasti, tb.tb_lineno)
     return trimmed
+
+
+def end_at_handler(exception: BaseException) -> BaseException:
+    """``exception`` itself, raised by a signal handler of ours: its traceback ends where the handler
+    came in, with the code that was interrupted."""
+    interrupted = takewhile(lambda tb: not _is_machinery(tb), _frames(exception.__traceback__))
+    exception.__traceback__ = _made_of(list(interrupted))
+    return exception
 
 
 def trim(exception: BaseException) -> BaseException:
@@ -34,6 +45,7 @@ def trim(exception: BaseException) -> BaseException:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        one.__traceback__ = _trim(one.__traceback__)
+        kept = [tb for tb in _frames(one.__traceback__) if not _is_machinery(tb)]
+        one.__traceback__ = _made_of(kept)
         todo += [one.__cause__, one.__context__]
     return exception

@@ -40,7 +40,7 @@ missing_packages() {
     pkg-config --exists 'libuv >= 1.44' 2>/dev/null || echo libuv1-dev
     if command -v "$PYTHON" >/dev/null; then
         missing_for_python
-    else
+    elif [ "$PYTHON" = python3 ]; then
         echo python3 python3-venv python3-dev
     fi
 }
@@ -82,6 +82,7 @@ install_packages() {
 
 make_environment() {
     # What makes another environment necessary: another Python, another place.
+    command -v "$PYTHON" >/dev/null || fail "there is no $PYTHON"
     identity=$("$PYTHON" -c 'import sys; print(sys.version, sys.base_prefix)') || fail "$PYTHON fails"
     identity="$identity $PWD $SHARE"
     if [ -x "$VENV/bin/python" ] && [ "$(cat "$STAMPS/python" 2>/dev/null)" = "$identity" ]; then
@@ -92,7 +93,8 @@ make_environment() {
             "say make PYTHON=/path/to/python3.12"
     say "making $VENV with $("$PYTHON" --version 2>&1)"
     rm -rf "$VENV" "$BUILD"
-    timeout 120 "$PYTHON" -m venv "$VENV"
+    # shellcheck disable=SC2086 # no word without $SHARE
+    timeout 120 "$PYTHON" -m venv ${SHARE:+--without-pip} "$VENV"
     mkdir -p "$STAMPS"
     if [ -n "$SHARE" ]; then
         # A line in a .pth file adds a folder, but not what .pth files in that folder ask for:

@@ -1,14 +1,13 @@
 #include "base/err.h"
 
-static const struct {
+typedef struct error_row {
     unsigned status;
     const char *text;
-} errors[] = {
-    {0, "no error"},
+} error_row;
+
 #define X(name, status, text) {status, text},
-    AS_ERRORS(X)
+static const error_row errors[] = {{0, "no error"}, AS_ERRORS(X)};
 #undef X
-};
 
 #define ERROR_COUNT (sizeof(errors) / sizeof(errors[0]))
 

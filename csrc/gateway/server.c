@@ -457,6 +457,11 @@ static PyObject *server_get_accepting(PyObject *op, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(stats.accepting);
 }
 
+static PyObject *server_get_wakeup_fd(PyObject *op, void *Py_UNUSED(closure)) {
+    as_server *self = (as_server *)op;
+    return check_open(self) == 0 ? PyLong_FromLong(as_loop_wakeup_fd(self->loop)) : NULL;
+}
+
 /* ---- the type ---- */
 
 static int server_traverse(PyObject *op, visitproc visit, void *arg) {
@@ -523,6 +528,7 @@ static PyGetSetDef server_getset[] = {
     {"requests", server_get_requests, NULL, "Requests being worked on.", NULL},
     {"connections_total", server_get_connections_total, NULL, "Connections accepted so far.", NULL},
     {"requests_total", server_get_requests_total, NULL, "Requests seen so far.", NULL},
+    {"wakeup_fd", server_get_wakeup_fd, NULL, "For signal.set_wakeup_fd: ends the wait of run().", NULL},
     {"accepting", server_get_accepting, NULL, "Whether new connections are accepted.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -13,11 +13,10 @@
  *   ENDING   was seen by somebody else: ends at its next step
  *   ENDED
  *
- * A task goes back only when nobody else saw it: same reference count, no weak reference, no
+ * A task goes back only when nobody else saw it: as many references and weak references as before, no
  * cancellation asked for, no done callback, same name.
  *
- * While it is idle the task is left out of asyncio.all_tasks(): a program that waits for all tasks must
- * not wait for this one. */
+ * asyncio.all_tasks() shows idle tasks, too; they end at once when they are cancelled. */
 #include "gateway/asgi.h"
 
 #define IDLE_MAX 16 /* tasks */
@@ -39,7 +38,7 @@ typedef struct driver {
 
 struct as_tasks {
     as_server *server; /* borrowed */
-    PyObject *task_type, *enter, *leave, *register_task, *unregister_task, *cancelled_error;
+    PyObject *task_type, *enter, *leave, *cancelled_error;
     PyObject *loop_keyword; /* ("loop",) */
     PyObject *str_blocking, *str_log_destroy, *str_callbacks;
     driver *idle[IDLE_MAX]; /* strong */
@@ -49,12 +48,6 @@ struct as_tasks {
 static struct as_tasks *tasks_of(const driver *self);
 
 /* ---- making, parking ---- */
-
-static int call_with_task(PyObject *function, PyObject *task) {
-    PyObject *result = PyObject_CallOneArg(function, task);
-    Py_XDECREF(result);
-    return result != NULL ? 0 : -1;
-}
 
 static driver *driver_new(struct as_tasks *tasks) {
     driver *self = PyObject_GC_New(driver, tasks->server->state->driver_type);
@@ -73,7 +66,7 @@ static driver *driver_new(struct as_tasks *tasks) {
     PyObject_GC_Track(self);
     PyObject *args[] = {(PyObject *)self, tasks->server->py_loop};
     self->task = PyObject_Vectorcall(tasks->task_type, args, 1, tasks->loop_keyword);
-    if (self->task == NULL || call_with_task(tasks->unregister_task, self->task) < 0 ||
+    if (self->task == NULL ||
         PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_False) < 0 ||
         (self->name = PyObject_CallMethodNoArgs(self->task, self->server->state->str.get_name)) ==
             NULL) {
@@ -127,15 +120,28 @@ static int unpark(driver *self) {
 
 /* ---- was it seen? ---- */
 
-static bool has_weak_references(PyObject *task) {
+/* What a task is known by: asyncio's own weak reference is among them. */
+typedef struct traces {
+    Py_ssize_t refs, weak_refs;
+} traces;
+
+static traces traces_of(PyObject *task) {
+    traces seen = {.refs = Py_REFCNT(task), .weak_refs = 0};
     Py_ssize_t offset = Py_TYPE(task)->tp_weaklistoffset;
-    return offset > 0 && *(PyObject **)((char *)task + offset) != NULL;
+    if (offset > 0) {
+        const PyWeakReference *at = *(PyWeakReference **)((char *)task + offset);
+        for (; at != NULL; at = at->wr_next) {
+            seen.weak_refs++;
+        }
+    }
+    return seen;
 }
 
 /* 1: nobody holds or changed the task; 0: somebody may; -1: an exception. */
-static int is_unseen(struct as_tasks *tasks, driver *self, Py_ssize_t refs) {
+static int is_unseen(struct as_tasks *tasks, driver *self, traces before) {
     as_module_state *state = tasks->server->state;
-    if (Py_REFCNT(self->task) != refs || has_weak_references(self->task)) {
+    traces now = traces_of(self->task);
+    if (now.refs != before.refs || now.weak_refs != before.weak_refs) {
         return 0;
     }
     PyObject *callbacks = PyObject_GetAttr(self->task, tasks->str_callbacks);
@@ -159,11 +165,8 @@ static int is_unseen(struct as_tasks *tasks, driver *self, Py_ssize_t refs) {
 }
 
 /* The task ends at its next step, on its own; steals the reference. */
-static void retire(struct as_tasks *tasks, driver *self) {
+static void retire(driver *self) {
     self->state = ENDING;
-    if (self->task != NULL && call_with_task(tasks->register_task, self->task) < 0) {
-        PyErr_WriteUnraisable(self->task);
-    }
     if (unpark(self) < 0) {
         PyErr_WriteUnraisable(self->task);
     }
@@ -172,8 +175,8 @@ static void retire(struct as_tasks *tasks, driver *self) {
 }
 
 /* Back to the idle ones, or away; steals the reference. */
-static void give_back(struct as_tasks *tasks, driver *self, Py_ssize_t refs) {
-    int unseen = is_unseen(tasks, self, refs);
+static void give_back(struct as_tasks *tasks, driver *self, traces before) {
+    int unseen = is_unseen(tasks, self, before);
     if (unseen < 0) {
         PyErr_WriteUnraisable(self->task);
     }
@@ -182,7 +185,7 @@ static void give_back(struct as_tasks *tasks, driver *self, Py_ssize_t refs) {
         tasks->idle[tasks->nidle++] = self;
     }
     else {
-        retire(tasks, self);
+        retire(self);
     }
 }
 
@@ -216,8 +219,7 @@ static void hand_over(struct as_tasks *tasks, driver *self, as_request *req, PyO
     self->state = DRIVING;
     Py_XSETREF(req->driver, (PyObject *)self);
     Py_INCREF(self);
-    if (call_with_task(tasks->register_task, self->task) < 0 ||
-        PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_True) < 0 || unpark(self) < 0) {
+    if (PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_True) < 0 || unpark(self) < 0) {
         as_request_finished(req);
     }
     Py_DECREF(self);
@@ -253,10 +255,10 @@ void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
         as_request_finished(req);
         return;
     }
-    Py_ssize_t refs = Py_REFCNT(self->task);
+    traces before = traces_of(self->task);
     if (switch_task(tasks, tasks->enter, self->task) < 0) {
         as_request_finished(req);
-        retire(tasks, self);
+        retire(self);
         Py_DECREF(context);
         return;
     }
@@ -280,7 +282,7 @@ void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
         return;
     }
     Py_DECREF(context);
-    give_back(tasks, self, refs);
+    give_back(tasks, self, before);
 }
 
 /* ---- the later steps: the task calls ---- */
@@ -614,8 +616,6 @@ static int import_names(struct as_tasks *tasks) {
         (tasks->task_type = PyObject_GetAttrString(module, "Task")) == NULL ||
         (tasks->enter = PyObject_GetAttrString(module, "_enter_task")) == NULL ||
         (tasks->leave = PyObject_GetAttrString(module, "_leave_task")) == NULL ||
-        (tasks->register_task = PyObject_GetAttrString(module, "_register_task")) == NULL ||
-        (tasks->unregister_task = PyObject_GetAttrString(module, "_unregister_task")) == NULL ||
         (tasks->cancelled_error = PyObject_GetAttrString(exceptions, "CancelledError")) == NULL ||
         (tasks->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL ||
         (tasks->str_blocking = PyUnicode_InternFromString("_asyncio_future_blocking")) == NULL ||
@@ -654,8 +654,6 @@ void as_tasks_free(struct as_tasks *tasks) {
     Py_CLEAR(tasks->task_type);
     Py_CLEAR(tasks->enter);
     Py_CLEAR(tasks->leave);
-    Py_CLEAR(tasks->register_task);
-    Py_CLEAR(tasks->unregister_task);
     Py_CLEAR(tasks->cancelled_error);
     Py_CLEAR(tasks->loop_keyword);
     Py_CLEAR(tasks->str_blocking);

@@ -5,8 +5,8 @@
  *   A protocol makes an exchange when a request head is complete and calls `on_request` once, when
  *   the head and whatever body came with it in the same read are there. The exchange is shared:
  *   the protocol holds it until the response is complete and the request read to its end, or the
- *   connection is gone; the gateway holds it from `on_request` on until `as_exchange_release`, which
- *   it calls exactly once, in any state, also from inside any handler.
+ *   connection is gone; the gateway holds it from `on_request` on until `as_exchange_release`,
+ *   which it calls exactly once, in any state, also from inside any handler.
  *
  *   request side    AS_REQ_BODY -> AS_REQ_DONE                      (or aborted)
  *   response side   AS_RES_START -> AS_RES_HEAD -> AS_RES_BODY -> AS_RES_DONE   (or aborted)
@@ -15,11 +15,12 @@
  *   HEAD   between head_begin and the first body: fields are added; all of it can be taken back
  *   BODY   the head has left (or is bound to)
  *   DONE   complete; every further call returns AS_E_RESPONSE_STATE
- *   `aborted` is set once, before `on_abort`: every further call returns AS_E_CLOSED and does nothing.
+ *   `aborted` is set once, before `on_abort`: every further call returns AS_E_CLOSED and does
+ *   nothing.
  *
  * RE-ENTRANCY
- *   No handler is ever called from inside a call that the gateway makes on the exchange; the one way
- *   up is from the loop. A handler may run Python, and may end, abort or release any exchange.
+ *   No handler is ever called from inside a call that the gateway makes on the exchange; the one
+ *   way up is from the loop. A handler may run Python, and may end, abort or release any exchange.
  *
  * THREADS  All calls are made on the loop's thread. */
 #ifndef AS_HTTP_EXCHANGE_H
@@ -60,16 +61,16 @@ typedef struct as_handlers {
     void (*on_drain)(void *ctx, as_exchange *ex);
     /* The connection is gone: drop info->gateway. */
     void (*on_close)(void *ctx, as_conn_info *info);
-    /* For the log: a refused request or a connection that failed. `detail`: what the parser saw, may
-     * be empty; `offset`: bytes into the request. `head`: as far as it is known, or NULL. */
+    /* For the log: a refused request or a connection that failed. `detail`: what the parser saw,
+     * may be empty; `offset`: bytes into the request. `head`: as far as it is known, or NULL. */
     void (*on_refused)(void *ctx, const as_conn_info *info, as_err why, as_slice detail,
                        uint64_t offset);
 } as_handlers;
 
 /* What is known of a connection; it outlives its exchanges' handlers. */
 struct as_conn_info {
-    char client[64];     /* numeric address; empty for a Unix socket */
-    const char *server;  /* numeric address, or the path of a Unix socket; lives as long as this */
+    char client[64];    /* numeric address; empty for a Unix socket */
+    const char *server; /* numeric address, or the path of a Unix socket; lives as long as this */
     uint16_t client_port;
     uint16_t server_port;
     bool is_unix;
@@ -102,17 +103,17 @@ struct as_exchange {
     as_head *head;
     as_conn_info *info;    /* the connection's; a copy once the protocol has let go */
     as_conn_info detached; /* that copy */
-    void *gateway; /* the gateway's own, per exchange; NULL at first */
-    void *proto;   /* the protocol's own; NULL when it has let go */
+    void *gateway;         /* the gateway's own, per exchange; NULL at first */
+    void *proto;           /* the protocol's own; NULL when it has let go */
     uint64_t body_left;    /* of a declared response Content-Length, UINT64_MAX: none declared */
     uint64_t sent;         /* body bytes of the response given so far */
     uint64_t received;     /* body bytes of the request seen so far */
     uint16_t status;       /* of the response, 0 before head_begin */
     uint8_t req, res;      /* as_req_state, as_res_state */
     bool aborted;
-    bool no_body;    /* HEAD, 204, 304: body bytes are counted and dropped */
-    bool chunked;    /* the response is */
-    bool close;      /* the connection closes behind this exchange */
+    bool no_body; /* HEAD, 204, 304: body bytes are counted and dropped */
+    bool chunked; /* the response is */
+    bool close;   /* the connection closes behind this exchange */
     bool paused;
     bool wants_continue; /* 100 Continue is owed when the body is first asked for */
     bool trailers;       /* set by the gateway before the first body: trailers will follow */
@@ -167,8 +168,8 @@ static inline as_err as_exchange_flush(as_exchange *ex) {
 static inline uint64_t as_exchange_pending(const as_exchange *ex) {
     return ex->ops->pending(ex);
 }
-/* on_drain comes from the loop as soon as pending() is at the low-water mark, also when it never was
- * above the high one: for a gateway that could write on, but lets others have their turn. */
+/* on_drain comes from the loop as soon as pending() is at the low-water mark, also when it never
+ * was above the high one: for a gateway that could write on, but lets others have their turn. */
 static inline void as_exchange_yield(as_exchange *ex) {
     ex->ops->yield(ex);
 }

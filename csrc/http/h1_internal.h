@@ -1,41 +1,55 @@
-/* What http1.c (requests, flow) and h1_response.c (the exchange's downward calls) share. */
+/* What the files of HTTP/1 share: http1.c (the connection), h1_head.c (the parser and the rules of
+ * requests), h1_response.c (what a gateway may call on an exchange). */
 #ifndef AS_HTTP_H1_INTERNAL_H
 #define AS_HTTP_H1_INTERNAL_H
 
 #include "http/http1.h"
 
-/* The head that is being parsed. The loop's own serves heads that come in one read; for one that comes in
- * parts a connection gets its own, with the bytes so far. */
-typedef struct as_h1_scratch {
-    as_head head;
-    uint32_t capacity;   /* of head.fields */
-    uint32_t before;     /* bytes of this head in earlier reads */
-    uint32_t size;       /* of a complete head: bytes that are there from its base on */
-    const char *chunk;   /* where the present read's part of it begins */
-    as_buf bytes;        /* of a saved head: all of it so far */
-    char *body;          /* body bytes of this read, moved together */
-    size_t body_len;
-    as_err error;        /* what a callback refused */
-    uint32_t error_off;
-    uint32_t host;       /* 1 + index of the Host field, 0: none */
-    uint16_t codings;    /* Transfer-Encoding fields */
-    uint16_t lengths;    /* Content-Length fields */
-    bool begun;          /* a message is under way */
-    bool in_value;       /* the last field's value is being read */
-    bool head_done;      /* the head is complete and judged, but not dispatched */
-    bool message_done;
-    bool says_close, says_keep_alive, says_upgrade, has_upgrade;
-} as_h1_scratch;
+/* --- h1_head.c: from bytes to heads and bodies ---------------------------------------------- */
 
-extern const as_exchange_ops as__h1_exchange_ops;
+/* A head that is being parsed: env->scratch within one read, h1->saved over several. */
+struct as_h1_scratch {
+    as_head head;     /* its spans so far; `base` only when it is complete */
+    uint32_t cap;     /* of head.fields */
+    as_buf bytes;     /* those of earlier reads */
+    const char *from; /* where this read's bytes of the head begin */
+    bool in_name;     /* the last field line's name may go on */
+    bool line_done;   /* the request line is complete */
+    bool unknown_method;
+};
 
-/* The response of the connection's exchange is complete: lets go of it. Not while a handler runs. */
+struct as_h1_scratch *as__h1_scratch_new(void);
+void as__h1_scratch_free(struct as_h1_scratch *scratch);
+
+/* What came of some bytes. An error has been answered already. */
+typedef enum as_h1_got { AS_H1_GOT_PART, AS_H1_GOT_ALL, AS_H1_GOT_ERROR } as_h1_got;
+
+/* Before the first byte of a request. */
+void as__h1_begin_head(as_h1 *h1);
+/* Each moves *p behind what it took. A complete head is checked, and pointed to by `head`. */
+as_h1_got as__h1_parse_head(as_h1 *h1, char **p, char *end, as_head **head);
+/* Behind the head: sets the state that its body asks for. */
+void as__h1_begin_body(as_h1 *h1, const as_head *head);
+/* Body bytes into h1->gathered: where they are, or moved together in place. */
+as_h1_got as__h1_parse_body(as_h1 *h1, char **p, char *end);
+
+/* --- http1.c: the connection ---------------------------------------------------------------- */
+
+/* Answers with the status of `why`, or cuts where an answer has begun; nothing more is parsed. */
+void as__h1_refuse(as_h1 *h1, as_err why, as_slice detail, uint64_t offset);
+/* Ends the connection: AS_H1_CLOSING behind what is queued, or AS_H1_DEAD at once. */
+void as__h1_stop(as_h1 *h1, as_h1_phase phase, as_err why);
+/* Follows what h1->ex became, once no handler runs for this connection. */
+void as__h1_settle(as_h1 *h1);
+void as__h1_update_phase(as_h1 *h1);
+
+/* --- h1_response.c: exchanges --------------------------------------------------------------- */
+
+/* NULL: no memory. */
+as_exchange *as__h1_exchange_new(as_h1 *h1, as_head *head);
+/* The protocol lets go of h1->ex. */
 void as__h1_let_go(as_h1 *h1);
-/* The connection is to be cut; lets go of the exchange, without a word to the gateway. */
-void as__h1_kill(as_h1 *h1, as_err why);
-/* Recomputes h1->phase. */
-void as__h1_update(as_h1 *h1);
-/* A whole error response that ends the connection. */
-void as__h1_write_error(as_h1 *h1, as_err err, bool is_head);
+/* A whole answer with the status and the text of `why`, behind what is queued. */
+as_err as__h1_write_error(as_h1 *h1, as_err why, bool is_head);
 
 #endif

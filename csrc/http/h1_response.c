@@ -1,12 +1,71 @@
-/* The downward calls of an exchange over HTTP/1: what the gateway says becomes bytes in the output queue.
+/* Exchanges over HTTP/1: what the gateway calls becomes bytes in the output queue.
  *
- * The bytes of an open head are `held` at the queue's end until the first body decides its framing:
- * a known length, chunks (HTTP/1.1), or the connection's end (HTTP/1.0). RFC 9112, 6. */
+ * The bytes of an open head are held at the queue's end until the first body decides its framing: a
+ * known length, chunks (HTTP/1.1), or the end of the connection (HTTP/1.0). RFC 9112, 6.
+ *
+ * Inside of a handler (`feeding`) a call changes the exchange and the queue only, and the
+ * connection looks at both when the handler is back. Outside, it settles what the exchange became,
+ * and notifies. */
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "http/h1_internal.h"
+
+/* --- life ----------------------------------------------------------------------------------- */
+
+static const as_exchange_ops exchange_ops;
+
+as_exchange *as__h1_exchange_new(as_h1 *h1, as_head *head) {
+    as_h1_env *env = h1->env;
+    as_exchange *ex = env->free_exchanges;
+    if (ex != NULL) {
+        env->free_exchanges = ex->next;
+    } else if ((ex = malloc(sizeof(*ex))) == NULL) {
+        return NULL;
+    }
+    /* all but `detached`, which is written when it is needed */
+    ex->ops = &exchange_ops;
+    ex->head = head;
+    ex->info = h1->info;
+    ex->gateway = NULL;
+    ex->proto = h1;
+    ex->body_left = UINT64_MAX;
+    ex->sent = ex->received = 0;
+    ex->status = 0;
+    ex->req = AS_REQ_BODY;
+    ex->res = AS_RES_START;
+    ex->aborted = ex->no_body = ex->chunked = ex->close = ex->paused = false;
+    ex->wants_continue = ex->trailers = ex->released = false;
+    ex->seen = 0;
+    ex->next = NULL;
+    return ex;
+}
+
+static void unref_head(as_exchange *ex) {
+    if (ex->head != NULL && ex->head->refs > 0) {
+        as_head_unref(ex->head);
+    }
+}
+
+void as__h1_let_go(as_h1 *h1) {
+    as_exchange *ex = h1->ex;
+    h1->ex = NULL;
+    h1->env->requests--;
+    ex->proto = NULL;
+    if (ex->released) {
+        unref_head(ex);
+        ex->next = h1->env->free_exchanges;
+        h1->env->free_exchanges = ex;
+        return;
+    }
+    /* The gateway may look at it when the connection is gone. */
+    ex->detached = *ex->info;
+    ex->detached.gateway = NULL;
+    ex->detached.server = "";
+    ex->info = &ex->detached;
+}
 
 static as_h1 *h1_of(const as_exchange *ex) {
     return ex->proto;
@@ -14,137 +73,120 @@ static as_h1 *h1_of(const as_exchange *ex) {
 
 /* What every call needs: somebody to write to. */
 static as_err check(const as_exchange *ex) {
-    if (ex->aborted) {
-        return AS_E_CLOSED;
+    if (ex->res == AS_RES_DONE) {
+        return AS_E_RESPONSE_STATE;
     }
-    return ex->proto != NULL ? AS_OK : AS_E_RESPONSE_STATE;
+    return ex->aborted || ex->proto == NULL ? AS_E_CLOSED : AS_OK;
 }
 
-/* From outside of the connection's own events, it must be told that there is something to do. */
+static as_err check_state(const as_exchange *ex, as_res_state state) {
+    as_err err = check(ex);
+    return err == AS_OK && ex->res != state ? AS_E_RESPONSE_STATE : err;
+}
+
+/* Something changed that the connection has to look at. The last thing in a call: `ex` may be gone.
+ */
 static void tell(as_h1 *h1) {
     if (!h1->feeding) {
+        as__h1_settle(h1);
         h1->env->notify(h1);
     }
 }
 
-/* ---- bytes of an open head ---- */
-
-static char *put(char *at, as_slice s) {
-    memcpy(at, s.p, s.n);
-    return at + s.n;
+/* Half a response must never look like a whole one. */
+static as_err cut(as_exchange *ex, as_err why) {
+    as_h1 *h1 = h1_of(ex);
+    as_outq_take_back(&h1->out);
+    ex->aborted = true;
+    as__h1_stop(h1, AS_H1_DEAD, why);
+    tell(h1);
+    return why;
 }
 
-static char *put_number(char *at, uint64_t value) {
-    char digits[20];
-    int n = 0;
-    do {
-        digits[n++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value != 0);
-    while (n > 0) {
-        *at++ = digits[--n];
+static void abort_response(as_exchange *ex) {
+    if (check(ex) == AS_OK) {
+        (void)cut(ex, AS_E_APP);
     }
-    return at;
 }
 
-static void hold(as_outq *q, size_t n) {
-    q->buf.len += n;
-    q->held += n;
+static void release(as_exchange *ex) {
+    ex->gateway = NULL;
+    ex->released = true;
+    if (ex->proto == NULL) {
+        unref_head(ex);
+        free(ex);
+        return;
+    }
+    abort_response(ex);
 }
+
+/* --- the head ------------------------------------------------------------------------------- */
 
 static as_err head_begin(as_exchange *ex, unsigned status, as_slice reason) {
-    as_err err = check(ex);
+    as_err err = check_state(ex, AS_RES_START);
     if (err != AS_OK) {
         return err;
-    }
-    if (ex->res != AS_RES_START) {
-        return AS_E_RESPONSE_STATE;
     }
     if (status < 200 || status > 999) {
         return AS_E_RESPONSE_STATUS;
     }
-    if (reason.n == 0) {
-        reason = as_status_reason(status);
-    }
-    else if (!as_is_field_value(reason)) {
+    if (!as_is_field_value(reason)) {
         return AS_E_RESPONSE_VALUE;
     }
-    as_outq *q = &h1_of(ex)->out;
-    char *start, *at;
-    err = as_outq_reserve(q, 16 + reason.n, &start);
-    if (err != AS_OK) {
-        return err;
+    err = as__write_status_line(&h1_of(ex)->out, status, reason);
+    if (err == AS_OK) {
+        ex->res = AS_RES_HEAD;
+        ex->status = (uint16_t)status;
+        ex->seen = 0;
+        ex->body_left = UINT64_MAX;
+        ex->no_body = ex->head->is_head || status == 204 || status == 304;
     }
-    at = put(start, AS_SLICE("HTTP/1.1 "));
-    at = put_number(at, status);
-    *at++ = ' ';
-    at = put(at, reason);
-    at = put(at, AS_SLICE("\r\n"));
-    hold(q, (size_t)(at - start));
-    ex->status = (uint16_t)status;
-    ex->res = AS_RES_HEAD;
-    ex->seen = 0;
-    ex->body_left = UINT64_MAX;
-    ex->no_body = ex->head->is_head || status == 204 || status == 304;
-    return AS_OK;
+    return err;
 }
 
 static void head_abandon(as_exchange *ex) {
-    if (ex->res != AS_RES_HEAD || check(ex) != AS_OK) {
+    if (check_state(ex, AS_RES_HEAD) != AS_OK) {
         return;
     }
-    as_outq *q = &h1_of(ex)->out;
-    q->buf.len -= q->held;
-    q->held = 0;
-    if (q->buf.len == q->buf_off) {
-        as_buf_fini(&q->buf, q->pool);
-        q->buf_off = 0;
-    }
+    as_outq_take_back(&h1_of(ex)->out);
     ex->res = AS_RES_START;
     ex->status = 0;
+    ex->seen = 0;
+    ex->body_left = UINT64_MAX;
+    ex->no_body = false;
     ex->trailers = false;
 }
 
-/* ---- fields ---- */
-
-/* Whether a comma-separated list has the token; RFC 9110, 5.6.1. */
-static bool list_has(as_slice list, as_slice token) {
-    while (list.n > 0) {
-        const char *comma = memchr(list.p, ',', list.n);
-        size_t n = comma != NULL ? (size_t)(comma - list.p) : list.n;
-        if (as_slice_ieq(as_trim((as_slice){list.p, n}), token)) {
+static bool has_close(as_slice options) {
+    as_slice option;
+    while (as_list_next(&options, &option)) {
+        if (as_slice_ieq(option, AS_SLICE("close"))) {
             return true;
         }
-        size_t step = comma != NULL ? n + 1 : n;
-        list.p += step;
-        list.n -= step;
     }
     return false;
 }
 
-/* A field that the server reads or owns. *write: it goes out as it is. */
-static as_err understand(as_exchange *ex, as_name_id id, as_slice value, bool *write) {
-    *write = true;
-    switch (id) {
+/* A field line that the server reads, or owns: then *write becomes false. */
+static as_err understand(as_exchange *ex, as_slice name, as_slice value, bool *write) {
+    switch (as_name_find(name.p, name.n)) {
     case AS_NAME_CONTENT_LENGTH:
+        *write = false; /* the end of the head writes it, where there may be one */
         if ((ex->seen & AS_SEEN_LENGTH) != 0 || !as_parse_length(value, &ex->body_left)) {
             return AS_E_RESPONSE_LENGTH;
         }
         ex->seen |= AS_SEEN_LENGTH;
-        *write = ex->status != 204; /* RFC 9110, 8.6 */
         break;
     case AS_NAME_CONNECTION:
-        if (list_has(value, AS_SLICE("close"))) {
-            ex->seen |= AS_SEEN_CLOSE;
-        }
         *write = false;
+        ex->seen |= has_close(value) ? AS_SEEN_CLOSE : 0;
         break;
     case AS_NAME_TRANSFER_ENCODING:
     case AS_NAME_KEEP_ALIVE:
     case AS_NAME_PROXY_CONNECTION:
     case AS_NAME_UPGRADE:
     case AS_NAME_TE:
-        *write = false; /* the connection is the server's */
+        *write = false; /* RFC 9110, 7.6.1: hop by hop */
         break;
     case AS_NAME_DATE:
         ex->seen |= AS_SEEN_DATE;
@@ -165,159 +207,75 @@ static as_err check_field(as_slice name, as_slice value) {
     return as_is_field_value(value) ? AS_OK : AS_E_RESPONSE_VALUE;
 }
 
-static char *put_field(char *at, as_slice name, as_slice value) {
-    at = put(at, name);
-    at = put(at, AS_SLICE(": "));
-    at = put(at, value);
-    return put(at, AS_SLICE("\r\n"));
+static as_err head_field(as_exchange *ex, as_slice name, as_slice value) {
+    as_err err = check_state(ex, AS_RES_HEAD);
+    bool write = true;
+    value = as_trim(value);
+    if (err == AS_OK) {
+        err = check_field(name, value);
+    }
+    if (err == AS_OK) {
+        err = understand(ex, name, value, &write);
+    }
+    return err == AS_OK && write ? as__write_field(&h1_of(ex)->out, name, value) : err;
 }
 
-static as_err head_field(as_exchange *ex, as_slice name, as_slice value) {
+/* A request whose rest is not worth reading behind its answer, or may never come. */
+static bool leaves_too_much(const as_h1 *h1, const as_exchange *ex) {
+    return ex->wants_continue ||
+           (h1->state == AS_H1_AT_LENGTH && h1->body_left > h1->env->limits->limit_body_discard);
+}
+
+static bool must_close(const as_h1 *h1, const as_exchange *ex, bool more) {
+    return ex->close || !ex->head->keep_alive || h1->env->draining ||
+           (ex->seen & AS_SEEN_CLOSE) != 0 || h1->env->limits->timeout_keep_alive == 0 ||
+           (!more && leaves_too_much(h1, ex));
+}
+
+/* Chooses the framing for a first body of `n` bytes, `more` of which may follow (RFC 9112, 6.3),
+ * and ends the head. `room`: bytes reserved behind it. */
+static as_err end_head(as_h1 *h1, as_exchange *ex, uint64_t n, bool more, size_t room) {
+    as_head_end end = {.seen = ex->seen, .length = n};
+    bool close = must_close(h1, ex, more);
+    if (!h1->feeding) {
+        as_response_defaults_tick(h1->env->defaults,
+                                  time(NULL)); /* the loop's poll was a while ago */
+    }
+    if ((ex->seen & AS_SEEN_LENGTH) != 0) {
+        end.has_length = ex->status != 204; /* RFC 9110, 8.6 */
+        end.length = ex->body_left;
+    } else if (ex->no_body) {
+        /* What a GET would have got, if that is known; RFC 9110, 8.6 and 15.4.5. */
+        end.has_length =
+            !more && n > 0 && ex->head->is_head && ex->status != 204 && ex->status != 304;
+    } else if (!more) {
+        end.has_length = true;
+    } else if (ex->head->minor > 0) {
+        end.chunked = true;
+    } else {
+        close = true; /* the end of the connection is the end of the body */
+    }
+    end.close = close;
+    end.keep_alive = ex->head->minor == 0;
+    as_err err = as__write_head_end(&h1->out, h1->env->defaults, &end, room);
+    if (err == AS_OK) {
+        ex->close = close;
+        ex->chunked = end.chunked;
+        ex->res = AS_RES_BODY;
+        as_outq_release(&h1->out);
+    }
+    return err;
+}
+
+/* --- the body ------------------------------------------------------------------------------- */
+
+/* Judges `n` more bytes, and ends the head if it is open. What fails here has changed nothing. */
+static as_err before_body(as_exchange *ex, uint64_t n, bool more, size_t room) {
     as_err err = check(ex);
     if (err != AS_OK) {
         return err;
     }
-    if (ex->res != AS_RES_HEAD) {
-        return AS_E_RESPONSE_STATE;
-    }
-    value = as_trim(value);
-    err = check_field(name, value);
-    bool write = true;
-    if (err == AS_OK) {
-        err = understand(ex, as_name_find(name.p, name.n), value, &write);
-    }
-    if (err != AS_OK || !write) {
-        return err;
-    }
-    char *at;
-    err = as_outq_reserve(&h1_of(ex)->out, name.n + value.n + 4, &at);
-    if (err == AS_OK) {
-        hold(&h1_of(ex)->out, (size_t)(put_field(at, name, value) - at));
-    }
-    return err;
-}
-
-/* ---- the end of a head ---- */
-
-/* Server, Date and the configured lines, without those that the application gave itself. */
-static char *put_defaults(char *at, const as_response_defaults *d, unsigned seen) {
-    bool server = d->server_len > 0 && (seen & AS_SEEN_SERVER) != 0;
-    bool date = d->date_line_len > 0 && (seen & AS_SEEN_DATE) != 0;
-    if (!server && !date) {
-        return put(at, (as_slice){d->block, d->len});
-    }
-    size_t from = 0;
-    if (server) {
-        from = d->server_off + d->server_len; /* it is the first line */
-    }
-    if (date) {
-        at = put(at, (as_slice){d->block + from, d->date_line_off - from});
-        from = d->date_line_off + d->date_line_len;
-    }
-    return put(at, (as_slice){d->block + from, d->len - from});
-}
-
-/* Whether the request's body is too much to read and drop behind a complete response. */
-static bool leaves_too_much(const as_h1 *h1, const as_exchange *ex) {
-    if (ex->req == AS_REQ_DONE) {
-        return false;
-    }
-    return ex->wants_continue || (ex->head->body == AS_BODY_LENGTH &&
-                                  ex->head->content_length - ex->received > h1->env->limits->limit_body_discard);
-}
-
-static bool must_close(const as_h1 *h1, const as_exchange *ex, bool more) {
-    return !ex->head->keep_alive || h1->env->draining || (ex->seen & AS_SEEN_CLOSE) != 0 ||
-           h1->env->limits->timeout_keep_alive == 0 || (ex->wants_continue && ex->req == AS_REQ_BODY) ||
-           (!more && leaves_too_much(h1, ex));
-}
-
-/* Ends the head for a first body of `n` bytes, of which more may follow. */
-static as_err end_head(as_h1 *h1, as_exchange *ex, uint64_t n, bool more) {
-    const as_response_defaults *d = h1->env->defaults;
-    if (!h1->feeding) {
-        as_response_defaults_tick(h1->env->defaults, time(NULL)); /* the loop's poll was a while ago */
-    }
-    char *start, *at;
-    as_err err = as_outq_reserve(&h1->out, d->len + 96, &start);
-    if (err != AS_OK) {
-        return err;
-    }
-    at = put_defaults(start, d, ex->seen);
-    bool declared = (ex->seen & AS_SEEN_LENGTH) != 0;
-    ex->close = must_close(h1, ex, more);
-    if (!declared && !more && !(ex->no_body && n == 0)) {
-        if (ex->status != 204) {
-            at = put(at, AS_SLICE("content-length: "));
-            at = put_number(at, n);
-            at = put(at, AS_SLICE("\r\n"));
-        }
-    }
-    else if (!declared && more && !ex->no_body) {
-        if (ex->head->minor >= 1) {
-            ex->chunked = true;
-            at = put(at, AS_SLICE("transfer-encoding: chunked\r\n"));
-        }
-        else {
-            ex->close = true; /* RFC 9112, 6.3: the connection's end is the body's */
-        }
-    }
-    if (ex->close) {
-        at = put(at, AS_SLICE("connection: close\r\n"));
-    }
-    else if (ex->head->minor == 0) {
-        at = put(at, AS_SLICE("connection: keep-alive\r\n"));
-    }
-    at = put(at, AS_SLICE("\r\n"));
-    hold(&h1->out, (size_t)(at - start));
-    h1->out.size += h1->out.held;
-    h1->out.held = 0;
-    ex->res = AS_RES_BODY;
-    return AS_OK;
-}
-
-/* ---- bodies ---- */
-
-static as_err begin_chunk(as_outq *q, uint64_t n) {
-    char *start, *at, digits[16];
-    as_err err = as_outq_reserve(q, 20, &start);
-    if (err != AS_OK) {
-        return err;
-    }
-    int count = 0;
-    do {
-        digits[count++] = "0123456789abcdef"[n & 15];
-        n >>= 4;
-    } while (n != 0);
-    at = start;
-    while (count > 0) {
-        *at++ = digits[--count];
-    }
-    at = put(at, AS_SLICE("\r\n"));
-    as_outq_commit(q, (size_t)(at - start));
-    return AS_OK;
-}
-
-/* Half a response must never look like a whole one. */
-static as_err fail(as_h1 *h1, as_exchange *ex, as_err err) {
-    ex->aborted = true;
-    as__h1_kill(h1, err);
-    tell(h1);
-    return err;
-}
-
-static void complete(as_h1 *h1, as_exchange *ex) {
-    ex->res = AS_RES_DONE;
-    h1->served = true;
-    if (!h1->feeding) {
-        as__h1_let_go(h1);
-        as__h1_update(h1);
-    }
-}
-
-/* Judges `n` more bytes of body, and ends the head if it is open. */
-static as_err before_body(as_h1 *h1, as_exchange *ex, uint64_t n, bool more) {
-    if (ex->res != AS_RES_HEAD && (ex->res != AS_RES_BODY || (ex->seen & AS_SEEN_LAST_CHUNK) != 0)) {
+    if (ex->res == AS_RES_START || (ex->seen & AS_SEEN_LAST_CHUNK) != 0) {
         return AS_E_RESPONSE_STATE;
     }
     if (!ex->no_body && (ex->seen & AS_SEEN_LENGTH) != 0) {
@@ -328,192 +286,182 @@ static as_err before_body(as_h1 *h1, as_exchange *ex, uint64_t n, bool more) {
             return AS_E_RESPONSE_SHORT;
         }
     }
-    as_err err = ex->res == AS_RES_HEAD ? end_head(h1, ex, n, more) : AS_OK;
-    if (err == AS_OK && (ex->seen & AS_SEEN_LENGTH) != 0) {
-        ex->body_left -= n < ex->body_left ? n : ex->body_left;
+    return ex->res == AS_RES_HEAD ? end_head(h1_of(ex), ex, n, more, room) : AS_OK;
+}
+
+static as_err begin_chunk(as_outq *q, uint64_t n) {
+    char *at;
+    as_err err = as_outq_reserve(q, AS_CHUNK_LINE, &at);
+    if (err == AS_OK) {
+        as_outq_commit(q, as__format_chunk_line(at, n));
     }
     return err;
 }
 
-static as_err after_body(as_h1 *h1, as_exchange *ex, uint64_t n, bool more) {
+/* The end of a chunk of `n` bytes, and of the body. */
+static as_err end_chunk(as_outq *q, uint64_t n, bool more) {
+    static const char ends[] = "\r\n0\r\n\r\n";
+    size_t from = n > 0 ? 0 : 2, to = more ? 2 : sizeof(ends) - 1;
+    return as_outq_append(q, ends + from, to - from);
+}
+
+static as_err after_body(as_exchange *ex, uint64_t n, bool more) {
+    as_h1 *h1 = h1_of(ex);
     ex->sent += ex->no_body ? 0 : n;
-    if (!more && ex->chunked) {
-        as_err err = as_outq_append(&h1->out, "0\r\n\r\n", 5);
-        if (err != AS_OK) {
-            return fail(h1, ex, err);
-        }
+    if ((ex->seen & AS_SEEN_LENGTH) != 0) {
+        ex->body_left -= n < ex->body_left ? n : ex->body_left;
     }
     if (h1->out.size > h1->env->limits->limit_write_buffer) {
         h1->above_high = true;
     }
     if (!more) {
-        complete(h1, ex);
+        ex->res = AS_RES_DONE;
     }
     tell(h1);
     return AS_OK;
 }
 
 static as_err body(as_exchange *ex, as_bytes data, bool more) {
-    as_err err = check(ex);
+    size_t room = data.n <= AS_OUTQ_COPY_MAX ? data.n : 0;
+    as_err err = before_body(ex, data.n, more, room);
     if (err != AS_OK) {
         return err;
     }
-    as_h1 *h1 = h1_of(ex);
-    err = before_body(h1, ex, data.n, more);
-    if (err != AS_OK) {
-        return err;
-    }
-    if (data.n > 0 && !ex->no_body) {
-        if (ex->chunked) {
-            err = begin_chunk(&h1->out, data.n);
+    as_outq *q = &h1_of(ex)->out;
+    if (!ex->no_body) {
+        if (ex->chunked && data.n > 0) {
+            err = begin_chunk(q, data.n);
         }
         if (err == AS_OK) {
-            err = as_outq_append_bytes(&h1->out, data);
+            err = as_outq_append_bytes(q, data);
         }
         if (err == AS_OK && ex->chunked) {
-            err = as_outq_append(&h1->out, "\r\n", 2);
-        }
-        if (err != AS_OK) {
-            return fail(h1, ex, err);
+            err = end_chunk(q, data.n, more);
         }
     }
-    return after_body(h1, ex, data.n, more);
+    return err == AS_OK ? after_body(ex, data.n, more) : cut(ex, err);
 }
 
 static as_err file(as_exchange *ex, int fd, off_t off, uint64_t n, bool more) {
-    as_err err = check(ex);
-    as_h1 *h1 = h1_of(ex);
-    if (err == AS_OK) {
-        err = before_body(h1, ex, n, more);
-    }
-    if (err != AS_OK || n == 0 || ex->no_body) {
+    as_err err = before_body(ex, n, more, 0);
+    if (err != AS_OK || ex->no_body) {
         (void)close(fd);
-        return err != AS_OK ? err : after_body(h1, ex, n, more);
+        return err == AS_OK ? after_body(ex, n, more) : err;
     }
-    if (ex->chunked && (err = begin_chunk(&h1->out, n)) != AS_OK) {
+    as_outq *q = &h1_of(ex)->out;
+    if (ex->chunked && n > 0 && (err = begin_chunk(q, n)) != AS_OK) {
         (void)close(fd);
-        return fail(h1, ex, err);
+        return cut(ex, err);
     }
-    err = as_outq_append_file(&h1->out, fd, off, n);
+    err = as_outq_append_file(q, fd, off, n);
     if (err == AS_OK && ex->chunked) {
-        err = as_outq_append(&h1->out, "\r\n", 2);
+        err = end_chunk(q, n, more);
     }
-    return err != AS_OK ? fail(h1, ex, err) : after_body(h1, ex, n, more);
+    return err == AS_OK ? after_body(ex, n, more) : cut(ex, err);
 }
 
-/* ---- trailers ---- */
-
-/* The last chunk, once; what follows are trailers. */
-static as_err last_chunk(as_h1 *h1, as_exchange *ex) {
-    if (!ex->chunked || (ex->seen & AS_SEEN_LAST_CHUNK) != 0) {
-        return AS_OK;
-    }
-    ex->seen |= AS_SEEN_LAST_CHUNK;
-    return as_outq_append(&h1->out, "0\r\n", 3);
-}
+/* --- the trailer section -------------------------------------------------------------------- */
 
 static as_err trailer(as_exchange *ex, as_slice name, as_slice value) {
-    as_err err = check(ex);
-    if (err != AS_OK) {
-        return err;
-    }
-    if (ex->res != AS_RES_BODY) {
-        return AS_E_RESPONSE_STATE;
-    }
+    as_err err = check_state(ex, AS_RES_BODY);
     value = as_trim(value);
-    err = as_is_forbidden_trailer(name) ? AS_E_RESPONSE_NAME : check_field(name, value);
+    if (err == AS_OK) {
+        err = as_is_forbidden_trailer(name) ? AS_E_RESPONSE_NAME : check_field(name, value);
+    }
     if (err != AS_OK || !ex->chunked) {
         return err;
     }
-    as_h1 *h1 = h1_of(ex);
-    char *at;
-    err = last_chunk(h1, ex);
+    as_outq *q = &h1_of(ex)->out;
+    if ((ex->seen & AS_SEEN_LAST_CHUNK) == 0) {
+        err = as_outq_append(q, "0\r\n", 3);
+        ex->seen |= AS_SEEN_LAST_CHUNK;
+    }
     if (err == AS_OK) {
-        err = as_outq_reserve(&h1->out, name.n + value.n + 4, &at);
+        err = as__write_field(q, name, value);
     }
-    if (err != AS_OK) {
-        return fail(h1, ex, err);
-    }
-    as_outq_commit(&h1->out, (size_t)(put_field(at, name, value) - at));
-    return AS_OK;
+    as_outq_release(q);
+    return err == AS_OK ? AS_OK : cut(ex, err);
 }
 
 static as_err end(as_exchange *ex) {
-    as_err err = check(ex);
-    if (err != AS_OK) {
-        return err;
+    static const as_bytes nothing = {"", 0, NULL, NULL, NULL};
+    if ((ex->seen & AS_SEEN_LAST_CHUNK) == 0 || check(ex) != AS_OK) {
+        return body(ex, nothing, false);
     }
-    if (ex->res != AS_RES_BODY) {
-        return AS_E_RESPONSE_STATE;
-    }
-    as_h1 *h1 = h1_of(ex);
-    if (!ex->no_body && (ex->seen & AS_SEEN_LENGTH) != 0 && ex->body_left > 0) {
-        return AS_E_RESPONSE_SHORT;
-    }
-    err = last_chunk(h1, ex);
-    if (err == AS_OK && ex->chunked) {
-        err = as_outq_append(&h1->out, "\r\n", 2);
-    }
-    if (err != AS_OK) {
-        return fail(h1, ex, err);
-    }
-    complete(h1, ex);
-    tell(h1);
-    return AS_OK;
+    as_err err = as_outq_append(&h1_of(ex)->out, "\r\n", 2);
+    return err == AS_OK ? after_body(ex, 0, false) : cut(ex, err);
 }
 
-/* ---- before the response ---- */
+/* --- before the response -------------------------------------------------------------------- */
 
-static as_err write_interim(as_h1 *h1, unsigned status, const as_slice *pairs, size_t npairs) {
-    as_slice reason = as_status_reason(status);
-    size_t size = 16 + reason.n + 2;
-    for (size_t i = 0; i < npairs; i++) {
-        size += pairs[i].n + 2;
+static as_err write_interim(as_outq *q, unsigned status, const as_slice *pairs, size_t npairs) {
+    as_err err = as__write_status_line(q, status, AS_SLICE(""));
+    for (size_t i = 0; err == AS_OK && i + 1 < npairs; i += 2) {
+        err = as__write_field(q, pairs[i], as_trim(pairs[i + 1]));
     }
-    char *start, *at;
-    as_err err = as_outq_reserve(&h1->out, size, &start);
+    char *at;
+    if (err == AS_OK) {
+        err = as_outq_reserve(q, 2, &at);
+    }
     if (err != AS_OK) {
+        as_outq_take_back(q);
         return err;
     }
-    at = put(start, AS_SLICE("HTTP/1.1 "));
-    at = put_number(at, status);
-    *at++ = ' ';
-    at = put(at, reason);
-    at = put(at, AS_SLICE("\r\n"));
-    for (size_t i = 0; i + 1 < npairs; i += 2) {
-        at = put_field(at, pairs[i], as_trim(pairs[i + 1]));
-    }
-    at = put(at, AS_SLICE("\r\n"));
-    as_outq_commit(&h1->out, (size_t)(at - start));
+    memcpy(at, "\r\n", 2);
+    as_outq_hold(q, 2);
+    as_outq_release(q);
     return AS_OK;
 }
 
 static as_err interim(as_exchange *ex, unsigned status, const as_slice *pairs, size_t npairs) {
-    as_err err = check(ex);
-    if (err != AS_OK) {
-        return err;
+    as_err err = check_state(ex, AS_RES_START);
+    if (err == AS_OK && (status < 100 || status > 199 || status == 101)) {
+        err = AS_E_RESPONSE_STATUS;
     }
-    if (ex->res != AS_RES_START) {
-        return AS_E_RESPONSE_STATE;
-    }
-    if (status < 100 || status > 199 || status == 101) {
-        return AS_E_RESPONSE_STATUS;
-    }
-    for (size_t i = 0; i + 1 < npairs; i += 2) {
+    for (size_t i = 0; err == AS_OK && i + 1 < npairs; i += 2) {
         err = check_field(pairs[i], as_trim(pairs[i + 1]));
-        if (err != AS_OK) {
-            return err;
-        }
     }
-    if (ex->head->minor == 0) {
-        return AS_OK; /* RFC 9110, 15.2: never to an HTTP/1.0 client */
+    if (err != AS_OK || ex->head->minor == 0) {
+        return err; /* RFC 9110, 15.2: none to HTTP/1.0 */
     }
-    as_h1 *h1 = h1_of(ex);
-    err = write_interim(h1, status, pairs, npairs);
+    err = write_interim(&h1_of(ex)->out, status, pairs, npairs);
     if (err == AS_OK) {
-        tell(h1);
+        tell(h1_of(ex));
     }
     return err;
+}
+
+/* A head that is begun has not left: 100 Continue goes before it. Behind one that has, it would be
+ * a lie; the client knows then that it need not wait. */
+static void want_body(as_exchange *ex) {
+    if (check(ex) != AS_OK || ex->res == AS_RES_BODY) {
+        return;
+    }
+    as_h1 *h1 = h1_of(ex);
+    if (as_outq_insert(&h1->out, "HTTP/1.1 100 Continue\r\n\r\n", 25) == AS_OK) {
+        ex->wants_continue = false;
+        tell(h1);
+    }
+}
+
+/* --- flow ----------------------------------------------------------------------------------- */
+
+static as_err flush(as_exchange *ex) {
+    if (ex->aborted || ex->proto == NULL) {
+        return ex->res == AS_RES_DONE && !ex->aborted ? AS_E_RESPONSE_STATE : AS_E_CLOSED;
+    }
+    return h1_of(ex)->env->flush(h1_of(ex));
+}
+
+static uint64_t pending(const as_exchange *ex) {
+    if (ex->proto == NULL) {
+        return 0;
+    }
+    as_h1 *h1 = h1_of(ex);
+    if (h1->out.size > h1->env->limits->limit_write_buffer) {
+        h1->above_high = true; /* who hears that waits for on_drain */
+    }
+    return h1->out.size;
 }
 
 static void yield(as_exchange *ex) {
@@ -523,66 +471,22 @@ static void yield(as_exchange *ex) {
     }
 }
 
-static void want_body(as_exchange *ex) {
-    if (check(ex) != AS_OK || ex->res != AS_RES_START) {
-        return; /* a final response is under way: RFC 9110, 10.1.1 */
+static void set_paused(as_exchange *ex, bool paused) {
+    if (check(ex) == AS_OK && ex->req == AS_REQ_BODY) {
+        ex->paused = paused;
+        tell(h1_of(ex));
     }
-    ex->wants_continue = false;
-    as_h1 *h1 = h1_of(ex);
-    (void)as_outq_append(&h1->out, "HTTP/1.1 100 Continue\r\n\r\n", 25);
-    as__h1_update(h1);
-    tell(h1);
-}
-
-/* ---- flow ---- */
-
-static as_err flush(as_exchange *ex) {
-    as_err err = check(ex);
-    return err == AS_OK ? h1_of(ex)->env->flush(h1_of(ex)) : err;
-}
-
-static uint64_t pending(const as_exchange *ex) {
-    return check(ex) == AS_OK ? h1_of(ex)->out.size : 0;
 }
 
 static void pause_body(as_exchange *ex) {
-    if (check(ex) == AS_OK && ex->req == AS_REQ_BODY) {
-        ex->paused = true;
-        h1_of(ex)->body_paused = true;
-        as__h1_update(h1_of(ex));
-        tell(h1_of(ex));
-    }
+    set_paused(ex, true);
 }
 
 static void resume_body(as_exchange *ex) {
-    ex->paused = false;
-    if (check(ex) == AS_OK) {
-        h1_of(ex)->body_paused = false;
-        as__h1_update(h1_of(ex));
-        tell(h1_of(ex));
-    }
+    set_paused(ex, false);
 }
 
-static void cut(as_exchange *ex) {
-    if (check(ex) == AS_OK) {
-        (void)fail(h1_of(ex), ex, AS_E_APP);
-    }
-    ex->aborted = true;
-}
-
-static void release(as_exchange *ex) {
-    ex->gateway = NULL;
-    if (ex->proto != NULL && ex->res != AS_RES_DONE) {
-        cut(ex);
-    }
-    ex->released = true;
-    if (ex->proto == NULL) {
-        as_head_unref(ex->head);
-        free(ex);
-    }
-}
-
-const as_exchange_ops as__h1_exchange_ops = {
+static const as_exchange_ops exchange_ops = {
     .interim = interim,
     .head_begin = head_begin,
     .head_field = head_field,
@@ -597,35 +501,35 @@ const as_exchange_ops as__h1_exchange_ops = {
     .pause = pause_body,
     .resume = resume_body,
     .yield = yield,
-    .abort = cut,
+    .abort = abort_response,
     .release = release,
 };
 
-/* ---- refusals ---- */
+/* --- refusals ------------------------------------------------------------------------------- */
 
-void as__h1_write_error(as_h1 *h1, as_err err, bool is_head) {
-    const as_response_defaults *d = h1->env->defaults;
-    unsigned status = as_err_status(err);
-    as_slice reason = as_status_reason(status), text = {as_err_text(err), strlen(as_err_text(err))};
-    char *start, *at;
-    if (as_outq_reserve(&h1->out, d->len + reason.n + text.n + 256, &start) != AS_OK) {
-        return; /* the connection closes without a word */
+as_err as__h1_write_error(as_h1 *h1, as_err why, bool is_head) {
+    as_outq *q = &h1->out;
+    as_slice text = {as_err_text(why), strlen(as_err_text(why))};
+    as_head_end end = {.has_length = true, .length = text.n + 1, .close = true};
+    unsigned status = as_err_status(why);
+    as_err err = as__write_status_line(q, status, AS_SLICE(""));
+    if (err == AS_OK) {
+        err = as__write_field(q, AS_SLICE("content-type"), AS_SLICE("text/plain; charset=utf-8"));
     }
-    at = put(start, AS_SLICE("HTTP/1.1 "));
-    at = put_number(at, status);
-    *at++ = ' ';
-    at = put(at, reason);
-    at = put(at, AS_SLICE("\r\n"));
-    at = put_defaults(at, d, 0);
-    at = put(at, AS_SLICE("content-type: text/plain; charset=utf-8\r\ncontent-length: "));
-    at = put_number(at, text.n + 1);
-    if (status == 503) {
-        at = put(at, AS_SLICE("\r\nretry-after: 1"));
+    if (err == AS_OK && status == 503) {
+        err = as__write_field(q, AS_SLICE("retry-after"), AS_SLICE("1"));
     }
-    at = put(at, AS_SLICE("\r\nconnection: close\r\n\r\n"));
-    if (!is_head) {
-        at = put(at, text);
-        *at++ = '\n';
+    if (err == AS_OK) {
+        err = as__write_head_end(q, h1->env->defaults, &end, text.n + 1);
     }
-    as_outq_commit(&h1->out, (size_t)(at - start));
+    if (err != AS_OK) {
+        as_outq_take_back(q);
+        return err;
+    }
+    as_outq_release(q);
+    if (!is_head) { /* there is room for it */
+        (void)as_outq_append(q, text.p, text.n);
+        (void)as_outq_append(q, "\n", 1);
+    }
+    return AS_OK;
 }

@@ -28,8 +28,8 @@ typedef enum as_body_kind { AS_BODY_NONE, AS_BODY_LENGTH, AS_BODY_CHUNKED } as_b
 
 typedef struct as_head {
     const char *base;
-    uint32_t len;    /* bytes of the whole head, its final empty line included */
-    uint32_t refs;   /* 0: a head in the parser's hands; else a kept copy, shared */
+    uint32_t len;  /* bytes of the whole head, its final empty line included */
+    uint32_t refs; /* 0: a head in the parser's hands; else a kept copy, shared */
     uint32_t nfields;
     as_field *fields;
     as_span method;
@@ -42,7 +42,7 @@ typedef struct as_head {
     bool is_head;      /* the method is HEAD */
     bool keep_alive;   /* what the client asks for: version and Connection taken together */
     bool expect_continue;
-    bool upgrade;          /* Connection: upgrade with an Upgrade field */
+    bool upgrade; /* Connection: upgrade with an Upgrade field */
     as_body_kind body;
     uint64_t content_length; /* valid for AS_BODY_LENGTH */
 } as_head;

@@ -1,11 +1,12 @@
-/* HTTP/1.0 and 1.1 without I/O (RFC 9112): fed bytes, it makes exchanges, calls the gateway, and writes
- * answers into its output queue. The connection (csrc/net) owns it, feeds it and drains the queue.
+/* HTTP/1.0 and 1.1 without I/O (RFC 9112): fed bytes, it makes exchanges, calls the gateway, and
+ * writes answers into its output queue. The connection (csrc/net) owns it, feeds it and drains the
+ * queue.
  *
  * One exchange at a time is with the gateway; bytes behind it wait in `pending`, which is bounded.
- * After as_h1_feed, as_h1_resume, as_h1_eof or as_h1_timeout, and after `notify`, the connection looks
- * at as_h1_phase, as_h1_wants_read and `out`.
+ * After as_h1_feed, as_h1_resume, as_h1_eof or as_h1_timeout, and after `notify`, the connection
+ * looks at as_h1_phase, as_h1_wants_read and `out`.
  *
- * Which rule is llhttp's and which is ours is written at the top of http1.c. */
+ * Which rule is llhttp's and which is ours is written at the top of h1_head.c. */
 #ifndef AS_HTTP_HTTP1_H
 #define AS_HTTP_HTTP1_H
 
@@ -49,32 +50,48 @@ typedef enum as_h1_phase {
     AS_H1_DEAD     /* cut at once */
 } as_h1_phase;
 
+/* Where in a request the bytes that are parsed next are. */
+typedef enum as_h1_state {
+    AS_H1_AT_START, /* before its first byte */
+    AS_H1_AT_HEAD,
+    AS_H1_AT_LENGTH, /* in a body of known length */
+    AS_H1_AT_CHUNKS,
+    AS_H1_AT_END /* behind it; its exchange is still with the gateway */
+} as_h1_state;
+
 struct as_h1 {
-    llhttp_t parser;
+    llhttp_t parser; /* of a head, and of a chunked body */
     as_h1_env *env;
     as_conn_info *info;
-    as_exchange *ex;  /* the one with the gateway, or NULL */
+    as_exchange *ex; /* the one with the gateway, or NULL */
     as_outq out;
-    as_buf pending;   /* bytes behind the current request that are not parsed yet */
+    as_buf pending;              /* bytes that cannot be parsed yet */
+    size_t pending_off;          /* of those that were parsed meanwhile */
     struct as_h1_scratch *saved; /* a head that came in parts; NULL between heads */
-    uint64_t overhead; /* bytes of the present body's framing: chunk lines, extensions, trailers */
-    uint32_t discard; /* body bytes of an answered request that may still be read and dropped */
-    uint32_t junk;    /* bytes that came after the last request and are not looked at */
-    uint32_t trailers, trailer_bytes; /* of the present body */
-    char trailer_name[20]; /* of the present trailer, its beginning */
-    uint8_t trailer_name_len;
-    uint32_t blank;   /* bytes of empty lines before the next request */
+    as_slice gathered;           /* body bytes of the current read */
+    uint64_t body_left;          /* AT_LENGTH: bytes to come */
+    uint64_t body_seen;          /* body bytes of this request */
+    uint64_t offset;             /* bytes of this request that are behind, for the log */
+    int64_t slack;               /* AT_CHUNKS: bytes of framing that may still come */
+    uint32_t discard; /* body bytes of an answered request that are still read and dropped */
+    uint32_t skipped; /* bytes of empty lines in front of the request */
+    uint64_t trailer_bytes;
+    uint32_t trailers; /* field lines of the trailer section */
+    char trailer[20];  /* the beginning of the name that is being parsed there */
+    uint8_t trailer_len;
     uint8_t phase;
-    as_err error;     /* why it closes, AS_OK otherwise */
-    bool discarding;  /* inside the body of an answered request */
-    bool in_body;     /* the parser is behind a head, before the end of its message */
-    bool feeding;     /* on the stack now: answers gather, notify is not called */
-    bool body_paused;
-    bool close;       /* nothing more is parsed */
+    uint8_t state;
+    as_err failure; /* what a callback of the parser found */
+    as_err error;   /* why it closes, AS_OK otherwise */
+    bool feeding;   /* on the stack now: answers gather, notify is not called */
     bool linger;
-    bool eof;         /* the client has closed its side */
-    bool served;      /* at least one request was answered */
-    bool above_high;  /* on_drain is owed */
+    bool eof;          /* the client has closed its side */
+    bool eof_told;     /* the exchange knows */
+    bool served;       /* at least one request was answered */
+    bool above_high;   /* on_drain is owed, or requests wait for the client to read */
+    bool after_cr;     /* the last byte was a CR: an LF must follow */
+    bool trailing;     /* in the trailer section */
+    bool undispatched; /* behind a head whose request is not with the gateway yet */
 };
 
 void as_h1_init(as_h1 *h1, as_h1_env *env, as_conn_info *info);
@@ -83,8 +100,8 @@ void as_h1_fini(as_h1 *h1, as_err why);
 
 /* Bytes from the client. They may be changed in place, and are not needed afterwards. */
 void as_h1_feed(as_h1 *h1, char *data, size_t n);
-/* Goes on with `pending` after an exchange ended or the body was resumed, and calls on_drain when it
- * is due; the connection calls it from the loop after notify. */
+/* Goes on with `pending` after an exchange ended or the body was resumed, and calls on_drain when
+ * it is due; the connection calls it from the loop after notify. */
 void as_h1_resume(as_h1 *h1);
 /* The client closed its side. */
 void as_h1_eof(as_h1 *h1);

@@ -1,19 +1,18 @@
-/* Finding a name is a perfect hash: a name has one slot, and no two names share one. The multipliers
- * were found by trial; tests/unit/test_names.c checks the table, and finds new ones and prints the
- * slots for a changed list. */
+/* Finding a name is a perfect hash: a name has one slot, and no two names share one. The
+ * multipliers were found by trial; tests/unit/test_names.c checks the table, and finds new ones and
+ * prints the slots for a changed list. */
 #include "http/names.h"
 
 #define MAX_NAME 31
 
-static const struct {
+typedef struct name_row {
     uint8_t n;
     char text[MAX_NAME];
-} rows[AS_NAME_COUNT] = {
-    [AS_NAME_OTHER] = {0, ""},
+} name_row;
+
 #define X(id, text) [AS_NAME_##id] = {sizeof(text) - 1, text},
-    AS_NAMES(X)
+static const name_row rows[AS_NAME_COUNT] = {AS_NAMES(X)};
 #undef X
-};
 
 /* clang-format off */
 static const uint8_t slots[256] = {

@@ -1,5 +1,5 @@
-/* The field names that the server knows: one table. Requests carry the row's number, so that gateways
- * index their own tables (Python strings, environ keys) by it and never compare names. */
+/* The field names that the server knows: one table. Requests carry the row's number, so that
+ * gateways index their own tables (Python strings, environ keys) by it and never compare names. */
 #ifndef AS_HTTP_NAMES_H
 #define AS_HTTP_NAMES_H
 

@@ -22,14 +22,13 @@ void as_outq_init(as_outq *q, as_buf_pool *pool) {
     *q = (as_outq){.pool = pool};
 }
 
-/* --- segments ----------------------------------------------------------------------------------- */
+/* --- segments ------------------------------------------------------------------------------- */
 
 static void push(as_outq *q, as_seg *seg) {
     seg->next = NULL;
     if (q->last != NULL) {
         q->last->next = seg;
-    }
-    else {
+    } else {
         q->first = seg;
     }
     q->last = seg;
@@ -88,7 +87,7 @@ static as_err seal(as_outq *q) {
     return AS_OK;
 }
 
-/* --- appending ---------------------------------------------------------------------------------- */
+/* --- appending ------------------------------------------------------------------------------ */
 
 static as_err make_room(as_outq *q, size_t n) {
     if (q->buf_off > 0) {
@@ -166,7 +165,7 @@ as_err as_outq_append_file(as_outq *q, int fd, off_t off, uint64_t n) {
     return AS_OK;
 }
 
-/* --- held bytes --------------------------------------------------------------------------------- */
+/* --- held bytes ----------------------------------------------------------------------------- */
 
 void as_outq_hold(as_outq *q, size_t n) {
     q->buf.len += n;
@@ -205,7 +204,7 @@ as_err as_outq_insert(as_outq *q, const char *p, size_t n) {
     return AS_OK;
 }
 
-/* --- sending ------------------------------------------------------------------------------------ */
+/* --- sending -------------------------------------------------------------------------------- */
 
 static const char *seg_data(const as_seg *seg) {
     return seg->kind == SEG_BUFFER ? seg->buf.data : seg->bytes.p;

@@ -1,8 +1,9 @@
 /* What a protocol has written and the kernel has not yet taken: bytes, in order.
  *
- * Small writes gather in one buffer, so that all answers of one read leave in one system call. Large
- * bodies are queued by reference, files by range. The bytes of an open response head stay behind
- * `held` until its first body chunk decides how it ends; they are never sent and can be taken back. */
+ * Small writes gather in one buffer, so that all answers of one read leave in one system call.
+ * Large bodies are queued by reference, files by range. The bytes of an open response head stay
+ * behind `held` until its first body chunk decides how it ends; they are never sent and can be
+ * taken back. */
 #ifndef AS_HTTP_OUTQ_H
 #define AS_HTTP_OUTQ_H
 
@@ -13,8 +14,9 @@
 
 #include "base/buf.h"
 
-/* Somebody else's bytes. `hold` is called only when the bytes must outlive the call that passed them,
- * `drop` once for each `hold`. Both may run Python. A NULL `hold`: the bytes are copied instead. */
+/* Somebody else's bytes. `hold` is called only when the bytes must outlive the call that passed
+ * them, `drop` once for each `hold`. Both may run Python. A NULL `hold`: the bytes are copied
+ * instead. */
 typedef struct as_bytes {
     const char *p;
     size_t n;
@@ -47,7 +49,8 @@ as_err as_outq_append_bytes(as_outq *q, as_bytes bytes);
 /* `fd` is owned by the queue from here on, also when the call fails. */
 as_err as_outq_append_file(as_outq *q, int fd, off_t off, uint64_t n);
 
-/* Bytes put behind as_outq_reserve that are held. What is appended while some are held must be held. */
+/* Bytes put behind as_outq_reserve that are held. What is appended while some are held must be
+ * held. */
 void as_outq_hold(as_outq *q, size_t n);
 /* The held bytes may leave. */
 void as_outq_release(as_outq *q);

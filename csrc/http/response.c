@@ -5,7 +5,7 @@
 
 #include "http/names.h"
 
-/* --- status lines ------------------------------------------------------------------------------- */
+/* --- status lines --------------------------------------------------------------------------- */
 
 /* RFC 9110, 15, and the registry of status codes. */
 #define STATUS_CODES(X)                                                                                \
@@ -96,7 +96,7 @@ as_slice as_status_reason(unsigned status) {
                        : (as_slice){line.p + BEFORE_REASON, line.n - BEFORE_REASON - 2};
 }
 
-/* --- what is valid ------------------------------------------------------------------------------ */
+/* --- what is valid -------------------------------------------------------------------------- */
 
 /* RFC 9110, 5.6.2: tchar. */
 /* clang-format off */
@@ -191,7 +191,7 @@ bool as_list_next(as_slice *list, as_slice *member) {
     return true;
 }
 
-/* --- numbers and dates -------------------------------------------------------------------------- */
+/* --- numbers and dates ---------------------------------------------------------------------- */
 
 /* The decimal digits, at most 20, without an end. */
 static size_t format_number(char *out, uint64_t n) {
@@ -225,8 +225,8 @@ static void put_digits(char *out, unsigned n, unsigned digits) {
     }
 }
 
-/* Days since 1970-01-01 as a date of the Gregorian calendar, by eras of 400 years that begin on a 1st of
- * March, so that the leap day is the last one of a year. */
+/* Days since 1970-01-01 as a date of the Gregorian calendar, by eras of 400 years that begin on a
+ * 1st of March, so that the leap day is the last one of a year. */
 static void civil_date(int64_t days, unsigned *year, unsigned *month, unsigned *day) {
     int64_t shifted = days + 719468; /* since 0000-03-01 */
     int64_t era = (shifted >= 0 ? shifted : shifted - 146096) / 146097;
@@ -258,7 +258,7 @@ void as_format_date(char out[29], int64_t unix_time) {
     put_digits(out + 23, second % 60, 2);
 }
 
-/* --- the fields that every response gets -------------------------------------------------------- */
+/* --- the fields that every response gets ---------------------------------------------------- */
 
 static char *put(char *at, const char *p, size_t n) {
     if (n > 0) {
@@ -331,7 +331,7 @@ static char *put_defaults(char *at, const as_response_defaults *d, uint8_t seen)
     return put(at, d->block + rest, d->len - rest);
 }
 
-/* --- writing ------------------------------------------------------------------------------------ */
+/* --- writing -------------------------------------------------------------------------------- */
 
 as_err as__write_status_line(as_outq *q, unsigned status, as_slice reason) {
     char *start;
@@ -343,8 +343,7 @@ as_err as__write_status_line(as_outq *q, unsigned status, as_slice reason) {
     char *at = start;
     if (reason.n == 0 && line.n > 0) {
         at = put(at, line.p, line.n);
-    }
-    else {
+    } else {
         at = put(at, "HTTP/1.1 ", 9);
         put_digits(at, status, 3);
         at[3] = ' '; /* RFC 9112, 4: it stays where the reason is empty */
@@ -391,8 +390,7 @@ as_err as__write_head_end(as_outq *q, const as_response_defaults *d, const as_he
     }
     if (end->close) {
         at = put(at, CLOSE_LINE.p, CLOSE_LINE.n);
-    }
-    else if (end->keep_alive) {
+    } else if (end->keep_alive) {
         at = put(at, KEEP_ALIVE_LINE.p, KEEP_ALIVE_LINE.n);
     }
     at = put(at, "\r\n", 2);

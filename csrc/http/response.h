@@ -1,5 +1,5 @@
-/* The writer of HTTP/1 response heads, chunks and trailers into an output queue. Whatever it is given,
- * one well-formed response leaves or nothing. Knows no connection. */
+/* The writer of HTTP/1 response heads, chunks and trailers into an output queue. Whatever it is
+ * given, one well-formed response leaves or nothing. Knows no connection. */
 #ifndef AS_HTTP_RESPONSE_H
 #define AS_HTTP_RESPONSE_H
 
@@ -17,11 +17,11 @@ enum {
 
 /* The field lines that every response gets, ready to copy: Server, Date and the configured ones. */
 typedef struct as_response_defaults {
-    char *block;        /* "server: …\r\ndate: …\r\n" and the rest */
+    char *block; /* "server: …\r\ndate: …\r\n" and the rest */
     size_t len;
-    size_t date_off;    /* of the 29 date bytes; 0: no Date */
+    size_t date_off; /* of the 29 date bytes; 0: no Date */
     size_t server_off, server_len, date_line_off, date_line_len; /* whole lines, for leaving out */
-    int64_t second;     /* the time that the block shows */
+    int64_t second;                                              /* the time that the block shows */
 } as_response_defaults;
 
 /* `extra`: name, value, name, value …, already valid; `nextra` counts slices. */
@@ -35,7 +35,8 @@ void as_response_defaults_tick(as_response_defaults *d, int64_t unix_time);
 void as_format_date(char out[29], int64_t unix_time);
 /* The usual reason phrase, empty for an unknown status. */
 as_slice as_status_reason(unsigned status);
-/* A token (RFC 9110, 5.6.2) that is not empty; a field value without CR, LF, NUL or space at its ends. */
+/* A token (RFC 9110, 5.6.2) that is not empty; a field value without CR, LF, NUL or space at its
+ * ends. */
 bool as_is_token(as_slice s);
 /* RFC 9110, 6.5.1: no framing, routing or connection in a trailer section. */
 bool as_is_forbidden_trailer(as_slice name);
@@ -48,15 +49,15 @@ bool as_parse_length(as_slice s, uint64_t *length);
  * `member` and shortens `list`; false behind the last one. */
 bool as_list_next(as_slice *list, as_slice *member);
 
-/* --- for http1 ---------------------------------------------------------------------------------- */
+/* --- for http1 ------------------------------------------------------------------------------ */
 
 /* How a head ends: which of the server's own field lines it gets. */
 typedef struct as_head_end {
-    uint8_t seen;        /* AS_SEEN_DATE, AS_SEEN_SERVER: the default is left out */
-    bool has_length;     /* Content-Length: length */
-    bool chunked;        /* Transfer-Encoding: chunked */
-    bool close;          /* Connection: close */
-    bool keep_alive;     /* Connection: keep-alive, for HTTP/1.0 */
+    uint8_t seen;    /* AS_SEEN_DATE, AS_SEEN_SERVER: the default is left out */
+    bool has_length; /* Content-Length: length */
+    bool chunked;    /* Transfer-Encoding: chunked */
+    bool close;      /* Connection: close */
+    bool keep_alive; /* Connection: keep-alive, for HTTP/1.0 */
     uint64_t length;
 } as_head_end;
 

@@ -1,11 +1,13 @@
 #include "http/target.h"
 
-/* What a byte may be part of. */
+/* What a byte may be part of. RFC 3986 has less for a target, but clients send all of printable
+ * ASCII;
+ * '%' in a host is looked at apart (RFC 3986, 3.2.2). */
 enum {
-    TARGET = 1, /* of a request target: printable ASCII but '#'; RFC 3986 has less, clients send these */
-    HOST = 2,   /* of a reg-name: unreserved, sub-delims; '%' is looked at apart (RFC 3986, 3.2.2) */
+    TARGET = 1, /* a request target: printable ASCII but '#' */
+    HOST = 2,   /* a reg-name: unreserved, sub-delims */
     HEX = 4,
-    LITERAL = 8, /* of an IP literal's inside: unreserved, sub-delims, ':' */
+    LITERAL = 8, /* the inside of an IP literal: unreserved, sub-delims, ':' */
 };
 
 #define HL (TARGET | HOST | LITERAL)
@@ -44,7 +46,7 @@ static bool all(as_slice s, unsigned kind) {
     return true;
 }
 
-/* --- hosts -------------------------------------------------------------------------------------- */
+/* --- hosts ---------------------------------------------------------------------------------- */
 
 static bool is_port(as_slice s) {
     for (size_t i = 0; i < s.n; i++) {
@@ -78,16 +80,18 @@ bool as_host_valid(as_slice host) {
         if (is(host.p[i], HOST)) {
             continue;
         }
-        if (host.p[i] == '%' && host.n - i > 2 && is(host.p[i + 1], HEX) && is(host.p[i + 2], HEX)) {
+        if (host.p[i] == '%' && host.n - i > 2 && is(host.p[i + 1], HEX) &&
+            is(host.p[i + 2], HEX)) {
             i += 2;
             continue;
         }
-        return i > 0 && is_port_part((as_slice){host.p + i, host.n - i}); /* no port without a host */
+        /* no port without a host */
+        return i > 0 && is_port_part((as_slice){host.p + i, host.n - i});
     }
     return true;
 }
 
-/* --- request targets ---------------------------------------------------------------------------- */
+/* --- request targets ------------------------------------------------------------------------ */
 
 /* A part of head->target, from its byte `from` up to its byte `to`. */
 static as_span part(const as_head *head, size_t from, size_t to) {
@@ -145,13 +149,13 @@ as_err as_target_split(as_head *head) {
         head->path = head->query = part(head, 1, 1);
         /* RFC 9112, 3.2.4: the asterisk-form is for OPTIONS alone */
         return as_slice_eq(as_head_slice(head, head->method), AS_SLICE("OPTIONS")) ? AS_OK
-                                                                                    : AS_E_TARGET;
+                                                                                   : AS_E_TARGET;
     }
     size_t scheme = scheme_length(target);
     return scheme != 0 ? split_absolute(head, target, scheme) : AS_E_TARGET;
 }
 
-/* --- percent decoding --------------------------------------------------------------------------- */
+/* --- percent decoding ----------------------------------------------------------------------- */
 
 static unsigned hex_value(char c) {
     return c <= '9' ? (unsigned)(c - '0') : (unsigned)(as_lower(c) - 'a') + 10;

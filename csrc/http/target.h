@@ -5,8 +5,9 @@
 #include "base/err.h"
 #include "http/head.h"
 
-/* Splits head->target into path, query and authority; refuses every form that RFC 9112 does not allow
- * for the method, a fragment, bytes outside of printable ASCII, and bytes that no target may bear. */
+/* Splits head->target into path, query and authority; refuses every form that RFC 9112 does not
+ * allow for the method, a fragment, bytes outside of printable ASCII, and bytes that no target may
+ * bear. */
 as_err as_target_split(as_head *head);
 /* True for `host[:port]` as RFC 3986 writes it; the empty string is valid (RFC 9112, 3.2). */
 bool as_host_valid(as_slice host);

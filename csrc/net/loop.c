@@ -1,7 +1,7 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -83,17 +83,16 @@ static void tell_drained(as_loop *loop) {
 static void on_wakeup(uv_poll_t *handle, int status, int events) {
     (void)status;
     (void)events;
-    uint64_t count;
-    ssize_t n = read(AS_OWNER(handle, as_loop, wakeup)->wakeup_fd, &count, sizeof(count));
+    char bytes[64];
+    ssize_t n = read(AS_OWNER(handle, as_loop, wakeup)->wakeup_fds[0], bytes, sizeof(bytes));
     (void)n; /* it only had to end the wait */
 }
 
 static int init_wakeup(as_loop *loop) {
-    loop->wakeup_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (loop->wakeup_fd < 0) {
+    if (pipe2(loop->wakeup_fds, O_NONBLOCK | O_CLOEXEC) != 0) {
         return -errno;
     }
-    int err = uv_poll_init(&loop->uv, &loop->wakeup, loop->wakeup_fd);
+    int err = uv_poll_init(&loop->uv, &loop->wakeup, loop->wakeup_fds[0]);
     if (err == 0) {
         err = uv_poll_start(&loop->wakeup, UV_READABLE, on_wakeup);
     }
@@ -128,7 +127,7 @@ static void init_fields(as_loop *loop, const as_loop_config *config) {
     loop->config.headers = NULL;
     loop->config.nheaders = 0;
     loop->limits = config->limits;
-    loop->wakeup_fd = -1;
+    loop->wakeup_fds[0] = loop->wakeup_fds[1] = -1;
     as__link_init(&loop->conns);
     as__link_init(&loop->todo);
     as__link_init(&loop->listeners);
@@ -142,8 +141,10 @@ static void close_uv(as_loop *loop) {
     while (uv_loop_close(&loop->uv) == UV_EBUSY) {
         (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
     }
-    if (loop->wakeup_fd >= 0) {
-        (void)close(loop->wakeup_fd);
+    for (int i = 0; i < 2; i++) {
+        if (loop->wakeup_fds[i] >= 0) {
+            (void)close(loop->wakeup_fds[i]);
+        }
     }
 }
 
@@ -301,11 +302,14 @@ void as_loop_stop(as_loop *loop) {
     loop->stopping = true;
 }
 
+int as_loop_wakeup_fd(const as_loop *loop) {
+    return loop->wakeup_fds[1];
+}
+
 void as_loop_wakeup(as_loop *loop) {
     int error = errno; /* a signal handler must leave it alone */
-    uint64_t one = 1;
-    ssize_t n = write(loop->wakeup_fd, &one, sizeof(one));
-    (void)n; /* a full counter wakes as well */
+    ssize_t n = write(loop->wakeup_fds[1], "", 1);
+    (void)n; /* a full pipe wakes as well */
     errno = error;
 }
 

@@ -30,7 +30,7 @@ struct as_loop {
     as_timeout accept_retry;
 
     uv_poll_t wakeup;
-    int wakeup_fd;
+    int wakeup_fds[2]; /* a pipe, so that a signal handler of Python's may write to it */
 
     bool polling;      /* as_loop_poll is on the stack */
     bool again;        /* one more round is due: a watcher changed, or somebody asked for it */

@@ -859,8 +859,18 @@ def test_lifespan_raises_when_on(serve: Factory, loop: str) -> None:
 
 
 def test_lifespan_raises_behind_receive(serve: Factory, loop: str) -> None:
-    """An application that took the start-up event and then failed did not start, in auto mode too."""
-    server = serve("lifespan_asgi:raising_late", interface="asgi", loop=loop, wait=False)
+    """Lifespan 2.0: the server goes on without lifespan events, but says why."""
+    server = serve("lifespan_asgi:raising_late", interface="asgi", loop=loop)
+    server.expect_tracebacks()
+    with server.raw() as client:
+        client.get("/")
+        assert client.recv_response().status == 200
+    assert finished(server)[0] == 0
+    assert "ZeroDivisionError" in server.log()
+
+
+def test_lifespan_raises_behind_receive_when_on(serve: Factory, loop: str) -> None:
+    server = serve("lifespan_asgi:raising_late", "--lifespan", "on", loop=loop, wait=False)
     server.expect_tracebacks()
     assert server.wait() == 3
     assert "ZeroDivisionError" in server.log()

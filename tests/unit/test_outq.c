@@ -1,4 +1,5 @@
-/* The output queue: whatever is appended leaves once, in order, however little is taken at a time. */
+/* The output queue: whatever is appended leaves once, in order, however little is taken at a time.
+ */
 #include <assert.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@ static unsigned random_below(unsigned n) {
     return (random_state >> 16) % n;
 }
 
-/* --- owners -------------------------------------------------------------------------------------- */
+/* --- owners --------------------------------------------------------------------------------- */
 
 typedef struct owner {
     int held;
@@ -38,7 +39,7 @@ static void drop(void *p) {
     }
 }
 
-/* --- taking -------------------------------------------------------------------------------------- */
+/* --- taking --------------------------------------------------------------------------------- */
 
 static void take(as_outq *q, uint64_t most) {
     as_out out;
@@ -74,7 +75,7 @@ static void take_all(as_outq *q) {
     nexpected = ngot = 0;
 }
 
-/* --- at random ----------------------------------------------------------------------------------- */
+/* --- at random ------------------------------------------------------------------------------ */
 
 static const char *more_expected(size_t n) {
     char *at = expected + nexpected;
@@ -151,7 +152,7 @@ static void test_random(as_buf_pool *pool) {
     as_outq_fini(&q);
 }
 
-/* --- held bytes ---------------------------------------------------------------------------------- */
+/* --- held bytes ----------------------------------------------------------------------------- */
 
 static void put_held(as_outq *q, const char *p, size_t n) {
     char *at;
@@ -190,7 +191,7 @@ static void test_held(as_buf_pool *pool, size_t before, size_t taken, size_t hel
     as_outq_fini(&q);
 }
 
-/* --- the end ------------------------------------------------------------------------------------- */
+/* --- the end -------------------------------------------------------------------------------- */
 
 static void test_fini(void) {
     as_outq q;

@@ -61,8 +61,9 @@ static void test_tokens(void) {
     check(!as_is_token(slice("")), "an empty token");
     check(as_is_field_value(slice("")), "an empty value");
     check(!as_is_field_value(slice(" a")) && !as_is_field_value(slice("a\t")), "space at an end");
-    check(!as_is_field_value(slice("a value that is longer than any vector of bytes is\n, and more")),
-          "a line feed in a long value");
+    check(
+        !as_is_field_value(slice("a value that is longer than any vector of bytes is\n, and more")),
+        "a line feed in a long value");
 }
 
 static void test_defaults(void) {
@@ -76,7 +77,8 @@ static void test_defaults(void) {
     as_response_defaults_tick(&d, 784111778);
     check(memcmp(d.block + d.date_off, "Sun, 06 Nov 1994 08:49:38 GMT", 29) == 0, "a second later");
     as_response_defaults_fini(&d);
-    check(as_response_defaults_init(&d, false, false, NULL, 0) == AS_OK && d.len == 0, "no defaults");
+    check(as_response_defaults_init(&d, false, false, NULL, 0) == AS_OK && d.len == 0,
+          "no defaults");
     as_response_defaults_tick(&d, 784111777);
     as_response_defaults_fini(&d);
     check(as_response_defaults_init(&d, false, true, NULL, 0) == AS_OK && d.len == 37, "only Date");
