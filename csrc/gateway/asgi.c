@@ -318,7 +318,7 @@ static PyObject *call_send(PyObject *op, PyObject *const *args, size_t nargsf, P
     else {
         message = args[0];
     }
-    return as_request_send(req, message) < 0 ? NULL : as_send_awaitable(req);
+    return as_send_awaitable(req, message);
 }
 
 static PyObject *callable_new(PyTypeObject *type, vectorcallfunc vectorcall, as_request *req) {
@@ -376,7 +376,7 @@ int as_asgi_add_types(PyObject *module, as_module_state *state) {
             NULL) {
         return -1;
     }
-    if (as_headers_add_type(module, state) < 0 || as_awaitable_add_types(module, state) < 0) {
+    if (as_headers_add_type(module, state) < 0 || as_awaitable_add_type(module, state) < 0) {
         return -1;
     }
     return as_task_add_type(module, state);

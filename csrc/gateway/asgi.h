@@ -66,7 +66,7 @@ void as_request_abandon(as_request *req);
 
 /* awaitable.c */
 PyObject *as_receive_awaitable(as_request *req);
-PyObject *as_send_awaitable(as_request *req);
+PyObject *as_send_awaitable(as_request *req, PyObject *message);
 /* Wakes all that wait in the list; does not run them. */
 void as_awaitables_wake(as_awaitable *first);
 /* Raises as the arguments of a coroutine's throw() say; always NULL. */
@@ -86,7 +86,7 @@ void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args);
 
 /* Types. */
 int as_headers_add_type(PyObject *module, as_module_state *state);
-int as_awaitable_add_types(PyObject *module, as_module_state *state);
+int as_awaitable_add_type(PyObject *module, as_module_state *state);
 int as_task_add_type(PyObject *module, as_module_state *state);
 
 static inline as_module_state *as_state_of(PyObject *self) {

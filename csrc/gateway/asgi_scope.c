@@ -7,6 +7,14 @@
 #define TARGETS 64          /* rows, a power of two */
 #define TARGET_MAX 128      /* bytes; longer targets are not kept */
 
+/* The first works over HTTP/1.0 as well; the others need its chunked coding, or interim responses. */
+static const char *const extension_names[] = {
+    "http.response.pathsend",
+    "http.response.trailers",
+    "http.response.early_hint",
+};
+#define EXTENSIONS (sizeof(extension_names) / sizeof(*extension_names))
+
 /* A target seen before. `hits` decides nothing: a newer target of the same row replaces an older one. */
 typedef struct cached_target {
     PyObject *target;   /* bytes as received; NULL: empty row */
@@ -18,8 +26,8 @@ typedef struct cached_target {
 typedef struct as_scope_cache {
     as_server *server; /* borrowed: the server owns this */
     PyObject *template;
-    PyObject *extensions;     /* for HTTP/1.1 */
-    PyObject *extensions_1_0; /* for HTTP/1.0: no chunked coding, no interim responses */
+    PyObject *extensions[EXTENSIONS]; /* str */
+    PyObject *asgi;                   /* the versions */
     PyObject *version_1_0, *https;
     PyObject *method[64];     /* str by llhttp's number */
     PyObject *root_bytes;     /* root_path as bytes */
@@ -33,28 +41,24 @@ typedef struct endpoints {
 
 /* ---- the template ---- */
 
-static PyObject *make_extensions(bool http_1_1) {
-    PyObject *dict = Py_BuildValue("{s:{}}", "http.response.pathsend");
-    if (dict == NULL || !http_1_1) {
-        return dict;
-    }
-    static const char *const more[] = {"http.response.trailers", "http.response.early_hint"};
-    for (size_t i = 0; i < sizeof(more) / sizeof(*more); i++) {
+/* The dict of extensions, each with a dict of its own. */
+static PyObject *make_extensions(as_scope_cache *cache, bool http_1_1) {
+    PyObject *dict = PyDict_New();
+    size_t n = http_1_1 ? EXTENSIONS : 1;
+    for (size_t i = 0; dict != NULL && i < n; i++) {
         PyObject *empty = PyDict_New();
-        if (empty == NULL || PyDict_SetItemString(dict, more[i], empty) < 0) {
-            Py_XDECREF(empty);
-            Py_DECREF(dict);
-            return NULL;
+        if (empty == NULL || PyDict_SetItem(dict, cache->extensions[i], empty) < 0) {
+            Py_CLEAR(dict);
         }
-        Py_DECREF(empty);
+        Py_XDECREF(empty);
     }
     return dict;
 }
 
 static PyObject *make_template(as_server *server) {
     PyObject *dict = Py_BuildValue(
-        "{s:s, s:{s:s, s:s}, s:s, s:O, s:O, s:s, s:O, s:O, s:O, s:O, s:O, s:O, s:O}", "type", "http",
-        "asgi", "version", "3.0", "spec_version", "2.5", "http_version", "1.1", "server", Py_None,
+        "{s:s, s:O, s:s, s:O, s:O, s:s, s:O, s:O, s:O, s:O, s:O, s:O, s:O}", "type", "http",
+        "asgi", Py_None, "http_version", "1.1", "server", Py_None,
         "client", Py_None, "scheme", "http", "method", Py_None, "root_path", server->root_path, "path",
         Py_None, "raw_path", Py_None, "query_string", Py_None, "headers", Py_None, "extensions",
         Py_None);
@@ -73,13 +77,18 @@ struct as_scope_cache *as_scope_cache_new(as_server *server) {
     }
     cache->server = server;
     if ((cache->template = make_template(server)) == NULL ||
-        (cache->extensions = make_extensions(true)) == NULL ||
-        (cache->extensions_1_0 = make_extensions(false)) == NULL ||
+        (cache->asgi = Py_BuildValue("{s:s, s:s}", "version", "3.0", "spec_version", "2.5")) == NULL ||
         (cache->version_1_0 = PyUnicode_InternFromString("1.0")) == NULL ||
         (cache->https = PyUnicode_InternFromString("https")) == NULL ||
         (cache->root_bytes = PyUnicode_AsUTF8String(server->root_path)) == NULL) {
         as_scope_cache_free(cache);
         return NULL;
+    }
+    for (size_t i = 0; i < EXTENSIONS; i++) {
+        if ((cache->extensions[i] = PyUnicode_InternFromString(extension_names[i])) == NULL) {
+            as_scope_cache_free(cache);
+            return NULL;
+        }
     }
     return cache;
 }
@@ -96,8 +105,10 @@ void as_scope_cache_free(struct as_scope_cache *cache) {
         return;
     }
     Py_CLEAR(cache->template);
-    Py_CLEAR(cache->extensions);
-    Py_CLEAR(cache->extensions_1_0);
+    Py_CLEAR(cache->asgi);
+    for (size_t i = 0; i < EXTENSIONS; i++) {
+        Py_CLEAR(cache->extensions[i]);
+    }
     Py_CLEAR(cache->version_1_0);
     Py_CLEAR(cache->https);
     Py_CLEAR(cache->root_bytes);
@@ -113,8 +124,7 @@ void as_scope_cache_free(struct as_scope_cache *cache) {
 int as_scope_cache_traverse(struct as_scope_cache *cache, visitproc visit, void *arg) {
     if (cache != NULL) {
         Py_VISIT(cache->template);
-        Py_VISIT(cache->extensions);
-        Py_VISIT(cache->extensions_1_0);
+        Py_VISIT(cache->asgi);
     }
     return 0;
 }
@@ -255,11 +265,10 @@ static int set_target(as_scope_cache *cache, PyObject *scope, const as_head *hea
     return failed ? -1 : 0;
 }
 
-/* A fresh copy of `source` under `key`: what an application changes stays in its request. */
-static int set_copy(PyObject *scope, PyObject *key, PyObject *source) {
-    PyObject *copy = PyDict_Copy(source);
-    int failed = copy == NULL || PyDict_SetItem(scope, key, copy) < 0;
-    Py_XDECREF(copy);
+/* A dict of the request's own under `key`: what an application changes stays in its request. Steals. */
+static int set_own(PyObject *scope, PyObject *key, PyObject *dict) {
+    int failed = dict == NULL || PyDict_SetItem(scope, key, dict) < 0;
+    Py_XDECREF(dict);
     return failed ? -1 : 0;
 }
 
@@ -274,8 +283,8 @@ static int set_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
                  PyDict_SetItem(scope, state->str.server, ends->server) < 0 ||
                  PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
                  set_target(cache, scope, head) < 0 ||
-                 set_copy(scope, state->str.extensions,
-                          head->minor == 1 ? cache->extensions : cache->extensions_1_0) < 0;
+                 set_own(scope, state->str.asgi, PyDict_Copy(cache->asgi)) < 0 ||
+                 set_own(scope, state->str.extensions, make_extensions(cache, head->minor == 1)) < 0;
     Py_XDECREF(owned);
     if (!failed && head->minor == 0) {
         failed = PyDict_SetItem(scope, state->str.http_version, cache->version_1_0) < 0;
@@ -284,7 +293,7 @@ static int set_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
         failed = PyDict_SetItem(scope, state->str.scheme, cache->https) < 0;
     }
     if (!failed && cache->server->lifespan_state != NULL) {
-        failed = set_copy(scope, state->str.state, cache->server->lifespan_state) < 0;
+        failed = set_own(scope, state->str.state, PyDict_Copy(cache->server->lifespan_state)) < 0;
     }
     return failed ? -1 : 0;
 }

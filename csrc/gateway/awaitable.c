@@ -1,11 +1,7 @@
-/* What receive() and send() return.
- *
- * `ready`: a send() that has nothing to wait for; one stateless object serves all.
- * `awaitable`: waits on a future of the loop until its condition holds: receive() for a message, send()
- * for room in the write queue. Nothing is taken from the request before it is awaited, so a receive()
- * that is made a task and cancelled loses nothing.
- *
- * Both have __await__, send, throw and close: asyncio takes them as coroutines. */
+/* What receive() and send() return: a coroutine in all but its type, with __await__, send, throw and
+ * close. Nothing happens before it is awaited: a receive() that is made a task and cancelled loses no
+ * message, a send() that is closed sends none. receive() then waits on a future of the loop until there is
+ * a message, send() until there is room in the write queue. */
 #include "gateway/asgi.h"
 
 typedef enum { NEW, WAITING, DONE } progress;
@@ -13,6 +9,7 @@ typedef enum { NEW, WAITING, DONE } progress;
 struct as_awaitable {
     PyObject_HEAD
     as_request *req;   /* strong */
+    PyObject *message; /* of send(), until it is awaited; NULL for receive() */
     PyObject *future;  /* while WAITING */
     PyObject *steps;   /* the future's own iterator, while WAITING */
     as_awaitable *next, **link; /* among the request's waiters, while WAITING */
@@ -108,6 +105,19 @@ static PySendResult finish(as_awaitable *self, PyObject *value, PyObject **resul
 }
 
 static PySendResult try_to_finish(as_awaitable *self, PyObject **result) {
+    if (self->message != NULL) {
+        PyObject *message = self->message;
+        self->message = NULL;
+        int failed = as_request_send(self->req, message);
+        Py_DECREF(message);
+        if (failed) {
+            return PYGEN_ERROR;
+        }
+        if (as_request_writable(self->req)) {
+            return finish(self, Py_NewRef(Py_None), result);
+        }
+        return PYGEN_NEXT;
+    }
     if (self->is_receive) {
         PyObject *message = as_request_next_message(self->req);
         if (message != NULL) {
@@ -208,6 +218,7 @@ PyObject *as_raise_thrown(PyObject *const *args, Py_ssize_t n) {
 static PyObject *awaitable_throw(PyObject *op, PyObject *const *args, Py_ssize_t n) {
     as_awaitable *self = (as_awaitable *)op;
     stop_waiting(self);
+    Py_CLEAR(self->message);
     self->progress = DONE;
     return as_raise_thrown(args, n);
 }
@@ -215,43 +226,43 @@ static PyObject *awaitable_throw(PyObject *op, PyObject *const *args, Py_ssize_t
 static PyObject *awaitable_close(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     as_awaitable *self = (as_awaitable *)op;
     stop_waiting(self);
+    Py_CLEAR(self->message);
     self->progress = DONE;
     Py_RETURN_NONE;
 }
 
 /* ---- the type ---- */
 
-static PyObject *awaitable_new(PyTypeObject *type, as_request *req, bool is_receive) {
-    as_awaitable *self = PyObject_GC_New(as_awaitable, type);
+static PyObject *awaitable_new(as_request *req, PyObject *message) {
+    as_awaitable *self = PyObject_GC_New(as_awaitable, req->server->state->awaitable_type);
     if (self == NULL) {
         return NULL;
     }
     self->req = (as_request *)Py_NewRef(req);
+    self->message = Py_XNewRef(message);
     self->future = NULL;
     self->steps = NULL;
     self->next = NULL;
     self->link = NULL;
     self->progress = NEW;
-    self->is_receive = is_receive;
+    self->is_receive = message == NULL;
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
 
 PyObject *as_receive_awaitable(as_request *req) {
-    return awaitable_new(req->server->state->awaitable_type, req, true);
+    return awaitable_new(req, NULL);
 }
 
-PyObject *as_send_awaitable(as_request *req) {
-    if (as_request_writable(req)) {
-        return Py_NewRef(req->server->state->ready);
-    }
-    return awaitable_new(req->server->state->awaitable_type, req, false);
+PyObject *as_send_awaitable(as_request *req, PyObject *message) {
+    return awaitable_new(req, message);
 }
 
 static int awaitable_traverse(PyObject *op, visitproc visit, void *arg) {
     as_awaitable *self = (as_awaitable *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->req);
+    Py_VISIT(self->message);
     Py_VISIT(self->future);
     Py_VISIT(self->steps);
     return 0;
@@ -261,6 +272,7 @@ static int awaitable_clear(PyObject *op) {
     as_awaitable *self = (as_awaitable *)op;
     stop_waiting(self);
     self->progress = DONE;
+    Py_CLEAR(self->message);
     Py_CLEAR(self->req);
     return 0;
 }
@@ -296,64 +308,7 @@ static PyType_Spec awaitable_spec = {
     .slots = awaitable_slots,
 };
 
-/* ---- ready ---- */
-
-static PySendResult ready_step(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(value),
-                               PyObject **result) {
-    *result = Py_NewRef(Py_None);
-    return PYGEN_RETURN;
-}
-
-static PyObject *ready_iternext(PyObject *Py_UNUSED(op)) {
-    return NULL;
-}
-
-static PyObject *ready_send(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(value)) {
-    PyErr_SetNone(PyExc_StopIteration);
-    return NULL;
-}
-
-static PyObject *ready_throw(PyObject *Py_UNUSED(op), PyObject *const *args, Py_ssize_t n) {
-    return as_raise_thrown(args, n);
-}
-
-static PyObject *ready_close(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored)) {
-    Py_RETURN_NONE;
-}
-
-static void ready_dealloc(PyObject *op) {
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_Free(op);
-    Py_DECREF(type);
-}
-
-static PyMethodDef ready_methods[] = {
-    {"send", ready_send, METH_O, NULL},
-    {"throw", (PyCFunction)(void (*)(void))ready_throw, METH_FASTCALL, NULL},
-    {"close", ready_close, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyType_Slot ready_slots[] = {
-    {Py_tp_dealloc, ready_dealloc},   {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, ready_iternext}, {Py_tp_methods, ready_methods},
-    {Py_am_await, PyObject_SelfIter}, {Py_am_send, ready_step},
-    {0, NULL},
-};
-
-static PyType_Spec ready_spec = {
-    .name = "asgiserver._core.Ready",
-    .basicsize = sizeof(PyObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = ready_slots,
-};
-
-int as_awaitable_add_types(PyObject *module, as_module_state *state) {
+int as_awaitable_add_type(PyObject *module, as_module_state *state) {
     state->awaitable_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaitable_spec, NULL);
-    state->ready_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &ready_spec, NULL);
-    if (state->awaitable_type == NULL || state->ready_type == NULL) {
-        return -1;
-    }
-    state->ready = PyObject_New(PyObject, state->ready_type);
-    return state->ready != NULL ? 0 : -1;
+    return state->awaitable_type != NULL ? 0 : -1;
 }

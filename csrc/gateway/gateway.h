@@ -29,8 +29,7 @@ typedef struct as_module_state {
     /* asgi.c, headers.c, awaitable.c, task.c */
     PyTypeObject *headers_type;
     PyTypeObject *request_type, *receive_type, *send_type;
-    PyTypeObject *awaitable_type, *ready_type, *driver_type;
-    PyObject *ready; /* the one object of ready_type */
+    PyTypeObject *awaitable_type, *driver_type;
     /* wsgi.c, wsgi_input.c */
     PyTypeObject *start_response_type, *write_type, *input_type, *file_wrapper_type;
     /* constants by name id: bytes (ASGI) and "HTTP_…" str (WSGI); [AS_NAME_OTHER] is NULL */
@@ -43,7 +42,7 @@ typedef struct as_module_state {
 /* Every object of the state that the module visits and clears: X(field). */
 #define AS_MODULE_OBJECTS(X)                                                                           \
     X(server_type) X(headers_type) X(request_type) X(receive_type) X(send_type) X(awaitable_type)       \
-    X(ready_type) X(driver_type) X(ready) X(start_response_type) X(write_type) X(input_type)            \
+    X(driver_type) X(start_response_type) X(write_type) X(input_type)            \
     X(file_wrapper_type) X(client_disconnected) X(empty_bytes)
 
 /* The server object (server.c: type Server). */

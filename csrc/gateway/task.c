@@ -39,6 +39,7 @@ typedef struct driver {
 struct as_tasks {
     as_server *server; /* borrowed */
     PyObject *task_type, *enter, *leave, *cancelled_error;
+    PyObject *context; /* of the server; a request gets a copy */
     PyObject *loop_keyword; /* ("loop",) */
     PyObject *str_blocking, *str_log_destroy, *str_callbacks;
     driver *idle[IDLE_MAX]; /* strong */
@@ -209,7 +210,8 @@ static PyObject *get_steps(PyObject *result) {
     return steps;
 }
 
-/* From here on the task drives the application. Steals `coro`, `context` and `pending`. */
+/* From here on the task drives the application, and the request keeps its driver alive. Steals `self`,
+ * `coro`, `context` and `pending`. */
 static void hand_over(struct as_tasks *tasks, driver *self, as_request *req, PyObject *coro,
                       PyObject *context, PyObject *pending) {
     self->coro = coro;
@@ -248,7 +250,7 @@ static PySendResult first_step(as_request *req, PyObject **args, PyObject **coro
 }
 
 void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
-    PyObject *context = PyContext_CopyCurrent();
+    PyObject *context = PyContext_Copy(tasks->context);
     driver *self = context != NULL ? claim(tasks) : NULL;
     if (self == NULL) {
         Py_XDECREF(context);
@@ -278,7 +280,6 @@ void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
     }
     if (step == PYGEN_NEXT) {
         hand_over(tasks, self, req, coro, context, pending);
-        Py_DECREF(self);
         return;
     }
     Py_DECREF(context);
@@ -416,6 +417,20 @@ static void forget_idle(driver *self) {
     }
 }
 
+/* What Task.cancel(message) was given, None without one; new reference. */
+static PyObject *cancel_message(PyObject *exception) {
+    PyObject *args = PyExceptionInstance_Check(exception)
+                         ? PyObject_GetAttrString(exception, "args")
+                         : PyTuple_New(0);
+    if (args == NULL) {
+        return NULL;
+    }
+    bool any = PyTuple_Check(args) && PyTuple_GET_SIZE(args) > 0;
+    PyObject *message = Py_NewRef(any ? PyTuple_GET_ITEM(args, 0) : Py_None);
+    Py_DECREF(args);
+    return message;
+}
+
 /* The task was cancelled after the application's first step, before it took what that waits for: cancel
  * that, as Task.cancel() would have done. True: the task is to wait for it. False: no exception if it
  * could not be cancelled. */
@@ -425,7 +440,12 @@ static bool cancel_pending(driver *self, PyObject *const *args, Py_ssize_t n) {
         return false;
     }
     PyObject *pending = Py_NewRef(self->pending);
-    PyObject *done = PyObject_CallMethodNoArgs(pending, self->server->state->str.cancel);
+    PyObject *message = cancel_message(args[0]);
+    PyObject *done =
+        message != NULL
+            ? PyObject_CallMethodOneArg(pending, self->server->state->str.cancel, message)
+            : NULL;
+    Py_XDECREF(message);
     Py_DECREF(pending);
     int cancelled = done != NULL ? PyObject_IsTrue(done) : -1;
     Py_XDECREF(done);
@@ -617,6 +637,7 @@ static int import_names(struct as_tasks *tasks) {
         (tasks->enter = PyObject_GetAttrString(module, "_enter_task")) == NULL ||
         (tasks->leave = PyObject_GetAttrString(module, "_leave_task")) == NULL ||
         (tasks->cancelled_error = PyObject_GetAttrString(exceptions, "CancelledError")) == NULL ||
+        (tasks->context = PyContext_CopyCurrent()) == NULL ||
         (tasks->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL ||
         (tasks->str_blocking = PyUnicode_InternFromString("_asyncio_future_blocking")) == NULL ||
         (tasks->str_log_destroy = PyUnicode_InternFromString("_log_destroy_pending")) == NULL ||
@@ -655,6 +676,7 @@ void as_tasks_free(struct as_tasks *tasks) {
     Py_CLEAR(tasks->enter);
     Py_CLEAR(tasks->leave);
     Py_CLEAR(tasks->cancelled_error);
+    Py_CLEAR(tasks->context);
     Py_CLEAR(tasks->loop_keyword);
     Py_CLEAR(tasks->str_blocking);
     Py_CLEAR(tasks->str_log_destroy);

@@ -1,24 +1,25 @@
 /* From bytes to request heads and bodies, and every rule that they must keep.
  *
- * WHO ENFORCES WHAT (RFC 9112 unless said; tests/unit/test_http1.c and tests/cases try each)
+ * WHO ENFORCES WHAT (sections are RFC 9112's; tests/unit/test_http1.c and tests/cases try each)
  *
- *   llhttp 9, strict
- *     the bytes of methods, names, values and targets (roughly); CRLF and nothing else at the end
- * of a line; no space around names; no obs-fold; HTTP-version's form; chunk sizes with overflow,
- * chunk extensions' and trailers' form; CRLF behind a chunk's data; Content-Length beside
- *     Transfer-Encoding, repeated, not a number, overflowing
- *   ours
- *     2.2    bare LF in empty lines before a request, how many of them
- *     2.3    versions other than 1.0 and 1.1: 505; HTTP/0.9's simple request (llhttp takes "GET /")
- *     3      single spaces; a protocol other than HTTP (llhttp takes RTSP and ICE); the length of
- * the line: 414 3.1    methods that nobody knows: 501, but 400 where the line is malformed;
- * CONNECT: 501 3.2    the target's form, Host: http/target.c, check_host 5      the size of a head
- * and the number of field lines: 431; white space around values (llhttp keeps tabs) 6.1
- * Transfer-Encoding is a single final "chunked", not in HTTP/1.0; checked here again as a 6.2
- * whole, like Content-Length, because a smuggled request is what a mistake costs 7.1    the size of
- * a body: 413; the bytes that only frame it, those of the trailer section; field lines that frame
- * or route in it 9.3    persistence: llhttp's own idea of it is not asked, it is started anew for
- * every request RFC 9110 7.8    Upgrade is ignored (llhttp would stop at it) 10.1.1 expectations
+ *   llhttp 9, strict:
+ *     2.2     CRLF and nothing else at the end of a line
+ *     3       the bytes of methods, targets (roughly) and versions
+ *     5       the bytes of names and values; no space around names; no obs-fold
+ *     6       Content-Length beside Transfer-Encoding, repeated, not a number, overflowing
+ *     7.1     sizes, with overflow; the form of extensions and trailers; CRLF behind data
+ *   ours:
+ *     2.2     bare CR or LF in empty lines before a request, and how many of them
+ *     2.3     versions but 1.0 and 1.1: 505; HTTP/0.9's simple request (llhttp takes "GET /"): 400
+ *     3       single spaces; protocols but HTTP (llhttp takes RTSP and ICE); a long line: 414
+ *     3.1     a method that nobody knows: 501, but 400 in a malformed line; CONNECT: 501
+ *     3.2     the form of the target, Host (http/target.c, check_host)
+ *     5       the size of a head, the number of field lines: 431; white space around values
+ *     6       all of it again: a smuggled request is what a mistake would cost. One "chunked",
+ *             not in HTTP/1.0; other codings: 501
+ *     7.1     the size of a body: 413; bytes that only frame it; trailers that frame or route
+ *     9.3     persistence: llhttp is started anew for every request, and not asked
+ *     RFC 9110, 7.8: Upgrade is ignored (llhttp would stop at it); 10.1.1: expectations
  *
  * llhttp parses heads and chunked bodies; bodies of known length are counted here. It is paused at
  * the end of a head and of a body, so that no handler ever runs on top of it. */
@@ -62,8 +63,7 @@ static uint32_t offset_of(const struct as_h1_scratch *s, const char *at) {
     return (uint32_t)(s->bytes.len + (size_t)(at - s->from));
 }
 
-/* Keeps this read's bytes: the head goes on in another read. The scratch goes with the connection.
- */
+/* Keeps this read's bytes for the next one, and the scratch with them. */
 static as_err save(as_h1 *h1, const char *end) {
     struct as_h1_scratch *s = scratch_of(h1);
     if (h1->saved == NULL) {

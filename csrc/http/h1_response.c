@@ -84,8 +84,7 @@ static as_err check_state(const as_exchange *ex, as_res_state state) {
     return err == AS_OK && ex->res != state ? AS_E_RESPONSE_STATE : err;
 }
 
-/* Something changed that the connection has to look at. The last thing in a call: `ex` may be gone.
- */
+/* Something changed that the connection must look at. The last thing in a call: ex may be gone. */
 static void tell(as_h1 *h1) {
     if (!h1->feeding) {
         as__h1_settle(h1);

@@ -1,8 +1,7 @@
 #include "http/target.h"
 
 /* What a byte may be part of. RFC 3986 has less for a target, but clients send all of printable
- * ASCII;
- * '%' in a host is looked at apart (RFC 3986, 3.2.2). */
+ * ASCII. The '%' in a host is looked at apart (RFC 3986, 3.2.2). */
 enum {
     TARGET = 1, /* a request target: printable ASCII but '#' */
     HOST = 2,   /* a reg-name: unreserved, sub-delims */

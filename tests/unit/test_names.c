@@ -1,6 +1,5 @@
-/* The table of field names: every row is found in any case, and nothing else is. When a row was
- * added and no longer has a slot of its own, this prints multipliers and slots to put into names.c.
- */
+/* The table of field names: every row is found in any case, and nothing else is. When a row that
+ * was added has no slot of its own, this prints the multipliers and slots to put into names.c. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,4 @@
-/* The output queue: whatever is appended leaves once, in order, however little is taken at a time.
- */
+/* The output queue: what is appended leaves once, in order, however little is taken at a time. */
 #include <assert.h>
 #include <fcntl.h>
 #include <stdlib.h>
