@@ -43,8 +43,9 @@ EXAMPLES = $(if $(filter examples.%,$(filter-out %hello:app examples.welcome:app
 
 test: ## all tests: the C tests, then pytest
 	@tools/setup.sh test
-	@$(BIN)/meson test -C $(BUILD) --no-rebuild --quiet --print-errorlogs
-	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	@failed=; \
+	$(BIN)/meson test -C $(BUILD) --no-rebuild --quiet --print-errorlogs || failed=1; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) && [ -z "$$failed" ]
 
 ctest: build ## the C tests alone
 	@$(BIN)/meson test -C $(BUILD) --no-rebuild --print-errorlogs
@@ -67,8 +68,9 @@ fmt: ## format everything
 asan: ## all tests against a build with the address and undefined behaviour sanitizers
 	@tools/setup.sh test
 	@VENV=$(ASAN) SHARE=$(VENV) MESON_ARGS="$(ASAN_BUILD)" tools/setup.sh
-	@$(BIN)/meson test -C $(BUILD)-asan --no-rebuild --quiet --print-errorlogs
-	@$(ASAN_ENV) $(ASAN)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	@failed=; \
+	$(BIN)/meson test -C $(BUILD)-asan --no-rebuild --quiet --print-errorlogs || failed=1; \
+	$(ASAN_ENV) $(ASAN)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) && [ -z "$$failed" ]
 ASAN_BUILD = $(MESON_ARGS) -Db_sanitize=address,undefined -Db_lundef=false -Db_lto=false \
 	-Dbuildtype=debugoptimized -Db_ndebug=false
 

@@ -247,6 +247,12 @@ static int send_body(as_request *req, PyObject *message) {
 /* Opens a regular file; -1 with an exception. Opening may wait for a disk, never for a peer. */
 static int open_file(PyObject *path, uint64_t *size) {
     PyObject *encoded;
+    if (!PyUnicode_Check(path)) {
+        PyErr_Format(PyExc_TypeError,
+                     "ASGI message 'http.response.pathsend': key 'path' must be a str, not %.100s",
+                     Py_TYPE(path)->tp_name);
+        return -1;
+    }
     if (!PyUnicode_FSConverter(path, &encoded)) {
         return -1;
     }
@@ -338,6 +344,11 @@ static PyObject *get_links(as_request *req, PyObject *message) {
         return PyErr_Occurred() ? NULL : PyTuple_New(0);
     }
     PyObject *tuple = PySequence_Tuple(links);
+    if (tuple == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Format(PyExc_TypeError,
+                     "ASGI message 'http.response.early_hint': key 'links' must be iterable, not %.100s",
+                     Py_TYPE(links)->tp_name);
+    }
     for (Py_ssize_t i = 0; tuple != NULL && i < PyTuple_GET_SIZE(tuple); i++) {
         if (!PyBytes_Check(PyTuple_GET_ITEM(tuple, i))) {
             PyErr_SetString(PyExc_TypeError,

@@ -10,7 +10,7 @@ async def hello(request):
     return text("hello")
 
 
-@app.get("/item/<name>")
+@app.get("/item/<name>", unquote=True)
 async def item(request, name):
     return json({"name": name, "q": request.args.get("q")})
 

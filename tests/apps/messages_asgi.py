@@ -1,8 +1,9 @@
 """Sends what the request tells it to, and remembers what came of it.
 
-The body of POST /?key is a Python literal: a list of messages. GET /outcomes?key waits for the list of what each send
-gave: None, or the names of the exception's classes and its text. A message {"type": "raise"} raises, {"type": "wait", "name": …}
-waits for GET /go?name, {"type": "receive"} notes what receive gave, {"type": "drain"} reads the body first.
+The body of POST /?key is a Python literal: a list of messages. GET /outcomes?key waits for the list of
+what each send gave: None, or the names of the exception's classes and its text. These are no messages:
+{"type": "raise"} raises, {"type": "wait", "name": …} waits for GET /go?name, {"type": "receive"} notes
+the type of what receive gave.
 """
 
 import ast
@@ -67,7 +68,7 @@ async def app(scope, receive, send):
         return
     seen = []
     try:
-        for message in ast.literal_eval((await read_body(receive)).decode("latin-1")):
+        for message in ast.literal_eval((await read_body(receive)).decode()):
             seen.append(await act(message, receive, send))
     finally:
         outcome(query).set_result(seen)

@@ -9,7 +9,7 @@ import os
 import rollbar
 import sentry_sdk
 from fw_contract import Failure
-from rollbar.contrib.asgi import ReporterMiddleware as RollbarAsgi
+from rollbar.contrib.starlette import ReporterMiddleware as RollbarAsgi
 from sentry_sdk.integrations.asgi import SentryAsgiMiddleware
 from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
 from sentry_sdk.transport import Transport

@@ -303,7 +303,9 @@ def test_more_body_than_said(messages: Server) -> None:
         messages, [start, {**BODY, "body": b"four"}, {**BODY, "body": b"two"}]
     )
     check_refusal(bad, "http.response.body")
-    assert response is None or response.status == 500
+    assert good is None  # What was refused has changed nothing.
+    assert response is not None
+    assert (response.status, response.body) == (200, b"two")
 
 
 def test_less_body_than_said(messages: Server) -> None:
@@ -648,8 +650,11 @@ def test_receive_sees_the_client_leave(
     getattr(client, leave)()
     _, _, first, second, sent = outcomes(messages, key)
     assert (first, second) == ("http.disconnect", "http.disconnect")
-    assert sent is not None
-    assert "OSError" in sent[0]
+    if (
+        leave != "close"
+    ):  # A client that has closed may as well have half-closed, and wait for its answer.
+        assert sent is not None
+        assert "OSError" in sent[0]
 
 
 def test_receive_sees_the_client_leave_in_the_body(
@@ -785,13 +790,14 @@ def test_upload_goes_on_when_it_is_read(serve: Factory, loop: str) -> None:
     body = bytes(range(256)) * 20_000
     with server.raw() as client:
         client.send("POST /duplex HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
-        got, at = b"", 0
-        client.recv_head()
-        client.socket.setblocking(False)
         pending = b"".join(
             b"%x\r\n%b\r\n" % (1000, body[i : i + 1000]) for i in range(0, len(body), 1000)
         )
         pending += b"0\r\n\r\n"
+        client.send(pending[:1005])  # The head leaves with the first part of the body.
+        got, at = b"", 1005
+        client.recv_head()
+        client.socket.setblocking(False)
         received = client.buffer
         deadline = time.monotonic() + 30 * SLOWNESS
         while not received.endswith(b"\r\n0\r\n\r\n"):

@@ -953,7 +953,9 @@ def test_timeout_of_writing(serve: Factory, loop: str) -> None:
     with server.raw() as client:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.get("/stream?n=100000&size=10000")
-        while not any(event.startswith("stream cut") for event in json.loads(fetch(server, "/events"))):
+        while not any(
+            event.startswith("stream cut") for event in json.loads(fetch(server, "/events"))
+        ):
             assert not select.select([], [], [], 0.05)[0]
         with pytest.raises((ConnectionResetError, AssertionError)):
             client.recv_response()
