@@ -109,6 +109,8 @@ async def _core_server(
         core.abort()
         await _end_requests()
         core.close()
+        for _ in range(2):  # The core's idle tasks end at their next step.
+            await asyncio.sleep(0)
 
 
 async def _until_stopped(core: _core.Server, config: Config, level: _Level) -> None:

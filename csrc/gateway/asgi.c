@@ -159,11 +159,42 @@ void as_request_abandon(as_request *req) {
     Py_DECREF(req);
 }
 
+/* Whether `exception` is, or came of, a send() that told of a client that left: frameworks turn our
+ * OSError into an exception of their own. */
+static bool is_disconnect(as_request *req, PyObject *exception) {
+    PyObject *at = Py_NewRef(exception);
+    for (int depth = 0; at != NULL && depth < 16; depth++) {
+        if (PyErr_GivenExceptionMatches(at, req->server->state->client_disconnected)) {
+            Py_DECREF(at);
+            return true;
+        }
+        PyObject *next = PyException_GetCause(at);
+        if (next == NULL) {
+            next = PyException_GetContext(at);
+        }
+        Py_SETREF(at, next);
+    }
+    Py_XDECREF(at);
+    return false;
+}
+
+/* The present exception, normalized, still set. */
+static bool client_has_left(as_request *req) {
+    PyObject *type, *value, *traceback;
+    if (!req->gone) {
+        return false;
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    bool left = value != NULL && is_disconnect(req, value);
+    PyErr_Restore(type, value, traceback);
+    return left;
+}
+
 /* The application raised. A client that left, told by send(), is no failure. */
 static void application_raised(as_request *req) {
     as_exchange *ex = req->ex;
-    bool left = req->gone && PyErr_ExceptionMatches(req->server->state->client_disconnected);
-    if (left || (req->server->stopping && !PyErr_ExceptionMatches(PyExc_Exception))) {
+    if (client_has_left(req) || (req->server->stopping && !PyErr_ExceptionMatches(PyExc_Exception))) {
         PyErr_Clear(); /* nobody is there to hear of it */
     }
     else {

@@ -55,6 +55,13 @@ void as_log_message(as_server *server, const char *level, const char *format, ..
     PyErr_Restore(type, value, traceback);
 }
 
+/* "127.0.0.1:5000", or "unix". */
+static PyObject *describe_client(const as_conn_info *info) {
+    return info->is_unix
+               ? PyUnicode_FromString("unix")
+               : PyUnicode_FromFormat("%s:%u", info->client, (unsigned)info->client_port);
+}
+
 /* "127.0.0.1:5000 - "GET /path HTTP/1.1"", with everything unprintable escaped. */
 static PyObject *describe_exchange(const as_exchange *ex) {
     const as_head *head = ex->head;
@@ -68,8 +75,12 @@ static PyObject *describe_exchange(const as_exchange *ex) {
     if (method != NULL && ascii != NULL) {
         PyObject *plain = PyUnicode_Substring(ascii, 1, PyUnicode_GET_LENGTH(ascii) - 1);
         if (plain != NULL) {
-            text = PyUnicode_FromFormat("%s:%u - \"%U %U HTTP/1.%d\"", ex->info->client,
-                                        (unsigned)ex->info->client_port, method, plain, head->minor);
+            PyObject *client = describe_client(ex->info);
+            if (client != NULL) {
+                text = PyUnicode_FromFormat("%U - \"%U %U HTTP/1.%d\"", client, method, plain,
+                                            head->minor);
+                Py_DECREF(client);
+            }
             Py_DECREF(plain);
         }
     }
@@ -113,9 +124,7 @@ void as_log_refused(as_server *server, const as_conn_info *info, as_err why, as_
     if (ascii == NULL) {
         PyErr_Clear(); /* the line goes out without the detail */
     }
-    PyObject *client = info->is_unix ? PyUnicode_FromString("unix")
-                                     : PyUnicode_FromFormat("%s:%u", info->client,
-                                                            (unsigned)info->client_port);
+    PyObject *client = describe_client(info);
     unsigned status = as_err_status(why);
     if (client == NULL) {
         PyErr_Clear(); /* no memory for a line of the log */
@@ -157,7 +166,8 @@ void as_respond_error(as_exchange *ex, unsigned status) {
     if (as_exchange_head_begin(ex, status, (as_slice){NULL, 0}) != AS_OK ||
         as_exchange_head_field(ex, AS_SLICE("content-type"),
                                AS_SLICE("text/plain; charset=utf-8")) != AS_OK ||
-        as_exchange_head_field(ex, AS_SLICE("connection"), AS_SLICE("close")) != AS_OK ||
+        (status != 500 &&
+         as_exchange_head_field(ex, AS_SLICE("connection"), AS_SLICE("close")) != AS_OK) ||
         as_exchange_body(ex, data, false) != AS_OK) {
         as_exchange_abort(ex);
     }

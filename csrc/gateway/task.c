@@ -105,15 +105,20 @@ static PySendResult park(driver *self, PyObject **result) {
     return PYGEN_NEXT;
 }
 
-/* Lets the task take its next step. */
+/* Lets the task take its next step. Where the application has cancelled its own task, that has cancelled
+ * the future: the step comes by itself then, and brings the cancellation. */
 static int unpark(driver *self) {
-    if (self->parked == NULL) {
+    as_module_state *state = self->server->state;
+    PyObject *parked = self->parked;
+    if (parked == NULL) {
         return 0; /* FRESH: the step is scheduled already */
     }
-    PyObject *parked = self->parked;
     self->parked = NULL;
-    PyObject *result =
-        PyObject_CallMethodOneArg(parked, self->server->state->str.set_result, Py_None);
+    PyObject *done = PyObject_CallMethodNoArgs(parked, state->str.done);
+    PyObject *result = done == Py_False
+                           ? PyObject_CallMethodOneArg(parked, state->str.set_result, Py_None)
+                           : Py_XNewRef(done);
+    Py_XDECREF(done);
     Py_DECREF(parked);
     Py_XDECREF(result);
     return result != NULL ? 0 : -1;
@@ -668,7 +673,9 @@ void as_tasks_free(struct as_tasks *tasks) {
     while (tasks->nidle > 0) {
         driver *self = tasks->idle[--tasks->nidle];
         self->state = ENDING;
-        Py_CLEAR(self->parked);
+        if (unpark(self) < 0) {
+            PyErr_Clear(); /* the asyncio loop is closed: nothing waits for the task any more */
+        }
         Py_CLEAR(self->task);
         Py_DECREF(self);
     }

@@ -781,6 +781,7 @@ async def send_empty_parts(scope, receive, send):
 @check()
 async def send_not_awaited_sends_nothing(scope, receive, send):
     send({"type": "http.response.start", "status": 500}).close()
+    send({"type": "nonsense"}).close()
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": b"ok"})
 

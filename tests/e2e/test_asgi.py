@@ -297,15 +297,14 @@ def test_after_the_end(messages: Server, late: dict[str, Any]) -> None:
 
 
 def test_more_body_than_said(messages: Server) -> None:
-    messages.expect_tracebacks()
+    """What is too much does not get out; what fits may still be sent."""
     start = {**START, "headers": [(b"content-length", b"3")]}
-    response, (_, bad, good) = attempt(
-        messages, [start, {**BODY, "body": b"four"}, {**BODY, "body": b"two"}]
-    )
+    todo = [start, {**BODY, "body": b"four"}, {**BODY, "body": b"two"}]
+    response, (_, bad, good) = attempt(messages, todo)
     check_refusal(bad, "http.response.body")
-    assert good is None  # What was refused has changed nothing.
+    assert good is None
     assert response is not None
-    assert (response.status, response.body) == (200, b"two")
+    assert response.body == b"two"
 
 
 def test_less_body_than_said(messages: Server) -> None:
@@ -606,8 +605,7 @@ def test_returning_without_a_response(messages: Server) -> None:
     with messages.raw() as client:
         post_messages(client, [])
         assert client.recv_response().status == 500
-    messages.wait_log(r"POST /\?")
-    assert len(messages.log().splitlines()) >= 2
+    messages.wait_log(r"without .*POST /\?")
 
 
 def test_returning_in_the_body(messages: Server) -> None:
@@ -639,20 +637,16 @@ def test_work_behind_the_response(messages: Server) -> None:
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
-def test_receive_sees_the_client_leave(
-    messages: Server, leave: str, request: pytest.FixtureRequest
-) -> None:
+def test_receive_sees_the_client_leave(messages: Server, leave: str) -> None:
+    """A FIN may be a half-close: then send still works until the client's kernel refuses the bytes."""
     client = messages.raw()
-    key = post_messages(
-        client, [START, {**BODY, "more_body": True}, {"type": "receive"}, {"type": "receive"}, BODY]
-    )
+    todo = [START, {**BODY, "more_body": True}, {"type": "receive"}, {"type": "receive"}, BODY]
+    key = post_messages(client, todo)
     client.recv_until(b"ok\r\n")
     getattr(client, leave)()
     _, _, first, second, sent = outcomes(messages, key)
     assert (first, second) == ("http.disconnect", "http.disconnect")
-    if (
-        leave != "close"
-    ):  # A client that has closed may as well have half-closed, and wait for its answer.
+    if leave == "reset":
         assert sent is not None
         assert "OSError" in sent[0]
 
@@ -795,7 +789,7 @@ def test_upload_goes_on_when_it_is_read(serve: Factory, loop: str) -> None:
         )
         pending += b"0\r\n\r\n"
         client.send(pending[:1005])  # The head leaves with the first part of the body.
-        got, at = b"", 1005
+        at = 1005
         client.recv_head()
         client.socket.setblocking(False)
         received = client.buffer
@@ -864,24 +858,6 @@ def test_lifespan_raises_when_on(serve: Factory, loop: str) -> None:
     assert "ZeroDivisionError" in server.log()
 
 
-def test_lifespan_raises_behind_receive(serve: Factory, loop: str) -> None:
-    """Lifespan 2.0: the server goes on without lifespan events, but says why."""
-    server = serve("lifespan_asgi:raising_late", interface="asgi", loop=loop)
-    server.expect_tracebacks()
-    with server.raw() as client:
-        client.get("/")
-        assert client.recv_response().status == 200
-    assert finished(server)[0] == 0
-    assert "ZeroDivisionError" in server.log()
-
-
-def test_lifespan_raises_behind_receive_when_on(serve: Factory, loop: str) -> None:
-    server = serve("lifespan_asgi:raising_late", "--lifespan", "on", loop=loop, wait=False)
-    server.expect_tracebacks()
-    assert server.wait() == 3
-    assert "ZeroDivisionError" in server.log()
-
-
 def test_lifespan_unknown_is_fine_in_auto(serve: Factory, loop: str) -> None:
     """An early refusal of the scope's type is no error, and leaves no trace."""
     server = serve("lifespan_asgi:without", interface="asgi", loop=loop)
@@ -892,9 +868,10 @@ def test_lifespan_unknown_is_fine_in_auto(serve: Factory, loop: str) -> None:
     assert "Traceback" not in server.log()
 
 
-def test_lifespan_error_is_told_in_auto(serve: Factory, loop: str) -> None:
-    """Any other error before the first receive is shown; it may be why nothing works later."""
-    server = serve("lifespan_asgi:raising", interface="asgi", loop=loop)
+@pytest.mark.parametrize("name", ["raising", "raising_late"])
+def test_lifespan_error_is_told_in_auto(serve: Factory, loop: str, name: str) -> None:
+    """Any other error is no reason to stop, but may be why nothing works later: it is shown with its trace."""
+    server = serve(f"lifespan_asgi:{name}", interface="asgi", loop=loop)
     server.expect_tracebacks()
     with server.raw() as client:
         client.get("/")

@@ -55,6 +55,8 @@ def check_request(seen: dict[str, Any], expected: dict[str, Any], interface: str
             seen["headers"] if interface == "asgi" else list(map(list, seen["headers"].items()))
         )
         assert [name, value] in fields
+    names = [name for name, _ in seen["headers"]] if interface == "asgi" else list(seen["headers"])
+    assert not set(names) & set(expected.get("lacks", []))
 
 
 def check_refusal(response: Response, status: int) -> None:

@@ -8,7 +8,7 @@ One ``[[case]]``::
     expand    {NAME = ["text", n]}: n times the text
     requests  what the application must see, in order; each a table of which only the given keys are looked at:
               method, version, path (decoded), raw_path, query, body, headers (all of them: [["name", "value"], …]
-              with names in lower case), has ([["name", "value"], …] among others), path_info (for WSGI, where it
+              with names in lower case), has ([["name", "value"], …] among others), lacks (names), path_info (for WSGI, where it
               is not the UTF-8 of path)
     refused   the status that answers the bytes behind the requests; the connection closes then
     after     "open" (default): the connection serves on; "closed": the server closes behind the last answer;
@@ -35,6 +35,7 @@ REQUEST_KEYS = {
     "body",
     "headers",
     "has",
+    "lacks",
     "path_info",
 }
 

@@ -197,10 +197,12 @@ def connect(address: Any, timeout: float | None = None) -> RawClient:
     """``address``: a path (Unix socket) or (host, port). ``timeout``: seconds for each receive."""
     if isinstance(address, str):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    else:
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect(address)  # With a time-out set, a full backlog would be an error.
+        sock.settimeout((timeout if timeout is not None else 10) * SLOWNESS)
+        return RawClient(sock)
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.settimeout((timeout if timeout is not None else 10) * SLOWNESS)
     sock.connect(address)
     return RawClient(sock)
