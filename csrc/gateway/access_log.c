@@ -1,5 +1,6 @@
-/* The access log: lines in uvicorn's form are gathered while the loop handles what is ready and leave
- * in one write. Where Python's logging wants them, a list of records is handed over instead. */
+/* The access log: lines in uvicorn's form are gathered while the loop handles what is ready and
+ * leave in one write. Where Python's logging wants them, a list of records is handed over instead.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,8 +50,7 @@ static char *put_escaped(char *at, as_slice s) {
         unsigned char c = (unsigned char)s.p[i];
         if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
             *at++ = (char)c;
-        }
-        else {
+        } else {
             *at++ = '\\';
             *at++ = 'x';
             *at++ = digits[c >> 4];
@@ -101,8 +101,7 @@ static bool add_line(struct as_access_log *log, const as_exchange *ex) {
     at = put(at, log->colors ? AS_SLICE("\033[32mINFO\033[0m:     ") : AS_SLICE("INFO:     "));
     if (ex->info->is_unix) {
         at = put(at, AS_SLICE("unix"));
-    }
-    else {
+    } else {
         at = put(at, client);
         *at++ = ':';
         at = put_number(at, ex->info->client_port);
@@ -136,8 +135,7 @@ static bool add_record(struct as_access_log *log, const as_exchange *ex) {
     char client[sizeof(ex->info->client) + 8];
     if (ex->info->is_unix) {
         snprintf(client, sizeof(client), "unix");
-    }
-    else {
+    } else {
         snprintf(client, sizeof(client), "%s:%u", ex->info->client, ex->info->client_port);
     }
     PyObject *escaped = NULL, *record = NULL;
@@ -166,15 +164,14 @@ void as_access_log_add(as_server *server, const as_exchange *ex) {
         if (!add_record(log, ex)) {
             PyErr_WriteUnraisable(log->callable);
         }
-    }
-    else if (add_line(log, ex) && log->lines.len >= FLUSH_AT) {
+    } else if (add_line(log, ex) && log->lines.len >= FLUSH_AT) {
         as_access_log_flush(server);
     }
     as_server_wake(server);
 }
 
-/* A log that cannot be written (a full disk, a closed pipe) must not stop the service: its lines are
- * dropped. */
+/* A log that cannot be written (a full disk, a closed pipe) must not stop the service: its lines
+ * are dropped. */
 static void write_lines(struct as_access_log *log) {
     size_t done = 0;
     while (done < log->lines.len) {

@@ -194,10 +194,10 @@ static bool client_has_left(as_request *req) {
 /* The application raised. A client that left, told by send(), is no failure. */
 static void application_raised(as_request *req) {
     as_exchange *ex = req->ex;
-    if (client_has_left(req) || (req->server->stopping && !PyErr_ExceptionMatches(PyExc_Exception))) {
+    if (client_has_left(req) ||
+        (req->server->stopping && !PyErr_ExceptionMatches(PyExc_Exception))) {
         PyErr_Clear(); /* nobody is there to hear of it */
-    }
-    else {
+    } else {
         as_log_exception(req->server, ex, "Exception in ASGI application");
     }
     if (req->ex != NULL && !req->gone && req->send_state != AS_SEND_DONE) {
@@ -214,8 +214,7 @@ static void application_stopped_short(as_request *req) {
         as_log_exception(req->server, req->ex, "ASGI application returned without a response");
         as_respond_error(req->ex, 500);
         as_access_log_add(req->server, req->ex);
-    }
-    else {
+    } else {
         as_log_exception(req->server, req->ex,
                          "ASGI application returned without completing its response");
         as_exchange_abort(req->ex);
@@ -228,11 +227,9 @@ void as_request_finished(as_request *req) {
         if (PyErr_Occurred()) {
             as_log_exception(req->server, NULL, "Exception in ASGI application");
         }
-    }
-    else if (PyErr_Occurred()) {
+    } else if (PyErr_Occurred()) {
         application_raised(req);
-    }
-    else if (!req->gone && req->send_state != AS_SEND_DONE) {
+    } else if (!req->gone && req->send_state != AS_SEND_DONE) {
         application_stopped_short(req);
     }
     req->send_state = AS_SEND_DONE;
@@ -338,15 +335,12 @@ static PyObject *call_send(PyObject *op, PyObject *const *args, size_t nargsf, P
     if (PyVectorcall_NARGS(nargsf) == 0 && kwnames != NULL && PyTuple_GET_SIZE(kwnames) == 1 &&
         PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "message") == 0) {
         message = args[0];
-    }
-    else if (no_keywords(kwnames, "send") < 0) {
+    } else if (no_keywords(kwnames, "send") < 0) {
         return NULL;
-    }
-    else if (PyVectorcall_NARGS(nargsf) != 1) {
+    } else if (PyVectorcall_NARGS(nargsf) != 1) {
         PyErr_SetString(PyExc_TypeError, "send() takes exactly one argument: the message");
         return NULL;
-    }
-    else {
+    } else {
         message = args[0];
     }
     return as_send_awaitable(req, message);
@@ -382,8 +376,10 @@ static PyMemberDef callable_members[] = {
 };
 
 static PyType_Slot callable_slots[] = {
-    {Py_tp_dealloc, callable_dealloc}, {Py_tp_traverse, callable_traverse},
-    {Py_tp_call, PyVectorcall_Call},   {Py_tp_members, callable_members},
+    {Py_tp_dealloc, callable_dealloc},
+    {Py_tp_traverse, callable_traverse},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_members, callable_members},
     {0, NULL},
 };
 
@@ -438,8 +434,7 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     PyObject *args[4] = {NULL, NULL, NULL, NULL};
     if (make_arguments(req, args) == 0) {
         as_tasks_run(((asgi *)server->gateway)->tasks, req, args + 1);
-    }
-    else {
+    } else {
         as_request_finished(req);
     }
     Py_XDECREF(args[3]);
@@ -464,12 +459,12 @@ static void on_body(void *ctx, as_exchange *ex, as_slice data) {
             as_exchange_abort(ex);
             req->gone = true;
         }
-    }
-    else if (as_buf_append(&req->queued, NULL, data.p, data.n) != AS_OK) {
+    } else if (as_buf_append(&req->queued, NULL, data.p, data.n) != AS_OK) {
         as_exchange_abort(ex);
         req->gone = true;
     }
-    size_t waiting = req->queued.len + (req->chunk != NULL ? (size_t)PyBytes_GET_SIZE(req->chunk) : 0);
+    size_t waiting =
+        req->queued.len + (req->chunk != NULL ? (size_t)PyBytes_GET_SIZE(req->chunk) : 0);
     if (!req->gone && waiting >= server->limits.limit_body_buffer) {
         as_exchange_pause(ex);
     }

@@ -14,18 +14,23 @@
 
 #include "gateway/gateway.h"
 
-typedef enum as_send_state { AS_SEND_START, AS_SEND_BODY, AS_SEND_TRAILERS, AS_SEND_DONE } as_send_state;
+typedef enum as_send_state {
+    AS_SEND_START,
+    AS_SEND_BODY,
+    AS_SEND_TRAILERS,
+    AS_SEND_DONE
+} as_send_state;
 
 typedef struct as_awaitable as_awaitable;
 
 typedef struct as_request {
     PyObject_HEAD
-    as_server *server;  /* strong */
-    as_exchange *ex;    /* NULL: released */
-    PyObject *driver;   /* strong, while the application is suspended: keeps its task alive */
-    PyObject *headers;  /* strong; the lazy sequence, settled when on_request returns */
-    PyObject *chunk;    /* bytes: body that came first and is not received yet */
-    as_buf queued;      /* body behind `chunk` */
+    as_server *server; /* strong */
+    as_exchange *ex;   /* NULL: released */
+    PyObject *driver;  /* strong, while the application is suspended: keeps its task alive */
+    PyObject *headers; /* strong; the lazy sequence, settled when on_request returns */
+    PyObject *chunk;   /* bytes: body that came first and is not received yet */
+    as_buf queued;     /* body behind `chunk` */
     as_awaitable *receivers, *senders; /* waiting ones; borrowed, they unlink themselves */
     uint8_t send_state;
     bool body_done;     /* the client has sent all of the body */
@@ -59,7 +64,8 @@ void as_request_completed(as_request *req);
 PyObject *as_request_next_message(as_request *req);
 /* True when send() may go on. */
 bool as_request_writable(as_request *req);
-/* The application returned, or raised (an exception is set, and cleared here); lets the exchange go. */
+/* The application returned, or raised (an exception is set, and cleared here); lets the exchange
+ * go. */
 void as_request_finished(as_request *req);
 /* The application will never end: lets the exchange go without a word. */
 void as_request_abandon(as_request *req);
@@ -75,13 +81,13 @@ PyObject *as_raise_thrown(PyObject *const *args, Py_ssize_t n);
 /* task.c */
 struct as_tasks;
 struct as_tasks *as_asgi_tasks(as_server *server); /* asgi.c; NULL once the server is closed */
-struct as_tasks *as_tasks_new(as_server *server); /* NULL with an exception */
+struct as_tasks *as_tasks_new(as_server *server);  /* NULL with an exception */
 /* The idle tasks go. */
 void as_tasks_free(struct as_tasks *tasks);
 int as_tasks_traverse(struct as_tasks *tasks, visitproc visit, void *arg);
 /* Calls the application in a fresh context inside a task and takes its first step. `args` is scope,
- * receive, send, with a free place before them. as_request_finished is called when the application ends,
- * now or later. */
+ * receive, send, with a free place before them. as_request_finished is called when the application
+ * ends, now or later. */
 void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args);
 
 /* Types. */

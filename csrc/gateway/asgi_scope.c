@@ -1,13 +1,15 @@
 /* The scope of a request (ASGI HTTP 2.5): a copy of a template, then the fields that change.
  *
- * What repeats is kept: the strings of a connection with the connection, targets in a small table. */
+ * What repeats is kept: the strings of a connection with the connection, targets in a small table.
+ */
 #include "gateway/asgi.h"
 #include "http/target.h"
 
 #define TARGETS 64          /* rows, a power of two */
 #define TARGET_MAX 128      /* bytes; longer targets are not kept */
 
-/* The first works over HTTP/1.0 as well; the others need its chunked coding, or interim responses. */
+/* The first works over HTTP/1.0 as well; the others need its chunked coding, or interim responses.
+ */
 static const char *const extension_names[] = {
     "http.response.pathsend",
     "http.response.trailers",
@@ -15,7 +17,8 @@ static const char *const extension_names[] = {
 };
 #define EXTENSIONS (sizeof(extension_names) / sizeof(*extension_names))
 
-/* A target seen before. `hits` decides nothing: a newer target of the same row replaces an older one. */
+/* A target seen before. `hits` decides nothing: a newer target of the same row replaces an older
+ * one. */
 typedef struct cached_target {
     PyObject *target;   /* bytes as received; NULL: empty row */
     PyObject *path;     /* str */
@@ -29,8 +32,8 @@ typedef struct as_scope_cache {
     PyObject *extensions[EXTENSIONS]; /* str */
     PyObject *asgi;                   /* the versions */
     PyObject *version_1_0, *https;
-    PyObject *method[64];     /* str by llhttp's number */
-    PyObject *root_bytes;     /* root_path as bytes */
+    PyObject *method[64]; /* str by llhttp's number */
+    PyObject *root_bytes; /* root_path as bytes */
     cached_target targets[TARGETS];
 } as_scope_cache;
 
@@ -57,11 +60,10 @@ static PyObject *make_extensions(as_scope_cache *cache, bool http_1_1) {
 
 static PyObject *make_template(as_server *server) {
     PyObject *dict = Py_BuildValue(
-        "{s:s, s:O, s:s, s:O, s:O, s:s, s:O, s:O, s:O, s:O, s:O, s:O, s:O}", "type", "http",
-        "asgi", Py_None, "http_version", "1.1", "server", Py_None,
-        "client", Py_None, "scheme", "http", "method", Py_None, "root_path", server->root_path, "path",
-        Py_None, "raw_path", Py_None, "query_string", Py_None, "headers", Py_None, "extensions",
-        Py_None);
+        "{s:s, s:O, s:s, s:O, s:O, s:s, s:O, s:O, s:O, s:O, s:O, s:O, s:O}", "type", "http", "asgi",
+        Py_None, "http_version", "1.1", "server", Py_None, "client", Py_None, "scheme", "http",
+        "method", Py_None, "root_path", server->root_path, "path", Py_None, "raw_path", Py_None,
+        "query_string", Py_None, "headers", Py_None, "extensions", Py_None);
     if (dict != NULL && server->lifespan_state != NULL &&
         PyDict_SetItem(dict, server->state->str.state, Py_None) < 0) {
         Py_CLEAR(dict);
@@ -77,7 +79,8 @@ struct as_scope_cache *as_scope_cache_new(as_server *server) {
     }
     cache->server = server;
     if ((cache->template = make_template(server)) == NULL ||
-        (cache->asgi = Py_BuildValue("{s:s, s:s}", "version", "3.0", "spec_version", "2.5")) == NULL ||
+        (cache->asgi = Py_BuildValue("{s:s, s:s}", "version", "3.0", "spec_version", "2.5")) ==
+            NULL ||
         (cache->version_1_0 = PyUnicode_InternFromString("1.0")) == NULL ||
         (cache->https = PyUnicode_InternFromString("https")) == NULL ||
         (cache->root_bytes = PyUnicode_AsUTF8String(server->root_path)) == NULL) {
@@ -171,7 +174,8 @@ static int make_target(as_scope_cache *cache, const as_head *head, cached_target
     return 0;
 }
 
-/* FNV-1a over the length and up to sixteen bytes at either end: enough to spread a site's targets. */
+/* FNV-1a over the length and up to sixteen bytes at either end: enough to spread a site's targets.
+ */
 static size_t target_row(as_slice target) {
     uint32_t hash = 2166136261u ^ (uint32_t)target.n;
     size_t edge = target.n < 16 ? target.n : 16;
@@ -265,7 +269,8 @@ static int set_target(as_scope_cache *cache, PyObject *scope, const as_head *hea
     return failed ? -1 : 0;
 }
 
-/* A dict of the request's own under `key`: what an application changes stays in its request. Steals. */
+/* A dict of the request's own under `key`: what an application changes stays in its request.
+ * Steals. */
 static int set_own(PyObject *scope, PyObject *key, PyObject *dict) {
     int failed = dict == NULL || PyDict_SetItem(scope, key, dict) < 0;
     Py_XDECREF(dict);
@@ -278,13 +283,14 @@ static int set_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
     PyObject *owned = NULL;
     PyObject *method = find_method(cache, head, &owned);
     endpoints *ends = method != NULL ? find_endpoints(req->ex->info) : NULL;
-    int failed = ends == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
-                 PyDict_SetItem(scope, state->str.client, ends->client) < 0 ||
-                 PyDict_SetItem(scope, state->str.server, ends->server) < 0 ||
-                 PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
-                 set_target(cache, scope, head) < 0 ||
-                 set_own(scope, state->str.asgi, PyDict_Copy(cache->asgi)) < 0 ||
-                 set_own(scope, state->str.extensions, make_extensions(cache, head->minor == 1)) < 0;
+    int failed =
+        ends == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
+        PyDict_SetItem(scope, state->str.client, ends->client) < 0 ||
+        PyDict_SetItem(scope, state->str.server, ends->server) < 0 ||
+        PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
+        set_target(cache, scope, head) < 0 ||
+        set_own(scope, state->str.asgi, PyDict_Copy(cache->asgi)) < 0 ||
+        set_own(scope, state->str.extensions, make_extensions(cache, head->minor == 1)) < 0;
     Py_XDECREF(owned);
     if (!failed && head->minor == 0) {
         failed = PyDict_SetItem(scope, state->str.http_version, cache->version_1_0) < 0;

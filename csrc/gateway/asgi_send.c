@@ -5,8 +5,8 @@
  *   TRAILERS  http.response.trailers
  *   DONE      nothing
  *
- * What a message does wrong is raised in the application, names the message and the key, and leaves the
- * response as it was. */
+ * What a message does wrong is raised in the application, names the message and the key, and leaves
+ * the response as it was. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -40,9 +40,10 @@ static as_slice bytes_slice(PyObject *bytes) {
 static int write_pair(as_request *req, PyObject *name, PyObject *value, field_writer write,
                       const char *type) {
     if (!PyBytes_Check(name) || !PyBytes_Check(value)) {
-        PyErr_Format(PyExc_TypeError,
-                     "ASGI message '%s': key 'headers' must hold pairs of bytes, got (%.100s, %.100s)",
-                     type, Py_TYPE(name)->tp_name, Py_TYPE(value)->tp_name);
+        PyErr_Format(
+            PyExc_TypeError,
+            "ASGI message '%s': key 'headers' must hold pairs of bytes, got (%.100s, %.100s)", type,
+            Py_TYPE(name)->tp_name, Py_TYPE(value)->tp_name);
         return -1;
     }
     if (req->ex == NULL) {
@@ -55,10 +56,9 @@ static int write_pair(as_request *req, PyObject *name, PyObject *value, field_wr
     }
     if (err == AS_E_NOMEM || err == AS_E_CLOSED) {
         as_raise(req->server->state, err, type);
-    }
-    else {
-        PyErr_Format(PyExc_ValueError, "ASGI message '%s': key 'headers': %R: %R: %s", type, name, value,
-                     as_err_text(err));
+    } else {
+        PyErr_Format(PyExc_ValueError, "ASGI message '%s': key 'headers': %R: %R: %s", type, name,
+                     value, as_err_text(err));
     }
     return -1;
 }
@@ -69,8 +69,8 @@ static int write_header(as_request *req, PyObject *item, field_writer write, con
     if (pair == NULL || PySequence_Fast_GET_SIZE(pair) != 2) {
         if (pair != NULL || PyErr_ExceptionMatches(PyExc_TypeError)) {
             PyErr_Format(PyExc_TypeError,
-                         "ASGI message '%s': key 'headers' must hold (name, value) pairs, got %R", type,
-                         item);
+                         "ASGI message '%s': key 'headers' must hold (name, value) pairs, got %R",
+                         type, item);
         }
         Py_XDECREF(pair);
         return -1;
@@ -103,8 +103,9 @@ static int write_headers(as_request *req, PyObject *message, field_writer write,
     }
     PyObject *iterator = PyObject_GetIter(headers), *item;
     if (iterator == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
-        PyErr_Format(PyExc_TypeError, "ASGI message '%s': key 'headers' must be iterable, not %.100s",
-                     type, Py_TYPE(headers)->tp_name);
+        PyErr_Format(PyExc_TypeError,
+                     "ASGI message '%s': key 'headers' must be iterable, not %.100s", type,
+                     Py_TYPE(headers)->tp_name);
     }
     while (iterator != NULL && result == 0 && (item = PyIter_Next(iterator)) != NULL) {
         result = write_header(req, item, write, type);
@@ -122,7 +123,8 @@ static long get_status(as_request *req, PyObject *message) {
     PyObject *status = get(message, req->server->state->str.status);
     if (status == NULL) {
         if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_KeyError, "ASGI message 'http.response.start' needs the key 'status'");
+            PyErr_SetString(PyExc_KeyError,
+                            "ASGI message 'http.response.start' needs the key 'status'");
         }
         return -1;
     }
@@ -136,9 +138,10 @@ static long get_status(as_request *req, PyObject *message) {
     int overflow;
     long value = PyLong_AsLongAndOverflow(status, &overflow);
     if (overflow != 0 || value < 200 || value > 999) {
-        PyErr_Format(PyExc_ValueError,
-                     "ASGI message 'http.response.start': key 'status' must be from 200 to 999, got %R",
-                     status);
+        PyErr_Format(
+            PyExc_ValueError,
+            "ASGI message 'http.response.start': key 'status' must be from 200 to 999, got %R",
+            status);
         return -1;
     }
     return value;
@@ -176,9 +179,9 @@ static int send_start(as_request *req, PyObject *message) {
 /* The error of a body call: what is past mending cuts the connection when the application ends. */
 static int raise_body_error(as_request *req, as_err err, const char *type) {
     if (err == AS_E_RESPONSE_LONG || err == AS_E_RESPONSE_SHORT) {
-        PyErr_Format(PyExc_RuntimeError, "ASGI message '%s': key 'body': %s", type, as_err_text(err));
-    }
-    else {
+        PyErr_Format(PyExc_RuntimeError, "ASGI message '%s': key 'body': %s", type,
+                     as_err_text(err));
+    } else {
         as_raise(req->server->state, err, type);
     }
     return -1;
@@ -198,8 +201,7 @@ static int write_body(as_request *req, as_bytes data, bool more) {
     }
     if (trailers) {
         req->send_state = AS_SEND_TRAILERS;
-    }
-    else if (!more) {
+    } else if (!more) {
         as_request_completed(req);
     }
     return 0;
@@ -262,11 +264,11 @@ static int open_file(PyObject *path, uint64_t *size) {
     if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
         if (fd < 0 || S_ISREG(st.st_mode)) {
             PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
-        }
-        else {
-            PyErr_Format(PyExc_OSError,
-                         "ASGI message 'http.response.pathsend': key 'path': %R is not a regular file",
-                         path);
+        } else {
+            PyErr_Format(
+                PyExc_OSError,
+                "ASGI message 'http.response.pathsend': key 'path': %R is not a regular file",
+                path);
         }
         if (fd >= 0) {
             close(fd);
@@ -305,8 +307,7 @@ static int send_path(as_request *req, PyObject *message) {
     }
     if (trailers) {
         req->send_state = AS_SEND_TRAILERS;
-    }
-    else {
+    } else {
         as_request_completed(req);
     }
     return 0;
@@ -345,9 +346,10 @@ static PyObject *get_links(as_request *req, PyObject *message) {
     }
     PyObject *tuple = PySequence_Tuple(links);
     if (tuple == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
-        PyErr_Format(PyExc_TypeError,
-                     "ASGI message 'http.response.early_hint': key 'links' must be iterable, not %.100s",
-                     Py_TYPE(links)->tp_name);
+        PyErr_Format(
+            PyExc_TypeError,
+            "ASGI message 'http.response.early_hint': key 'links' must be iterable, not %.100s",
+            Py_TYPE(links)->tp_name);
     }
     for (Py_ssize_t i = 0; tuple != NULL && i < PyTuple_GET_SIZE(tuple); i++) {
         if (!PyBytes_Check(PyTuple_GET_ITEM(tuple, i))) {
@@ -411,8 +413,7 @@ static int refuse(as_request *req, PyObject *type) {
     if (req->send_state == AS_SEND_DONE) {
         PyErr_Format(PyExc_RuntimeError,
                      "unexpected ASGI message %R: the response is already complete", type);
-    }
-    else {
+    } else {
         PyErr_Format(PyExc_RuntimeError, "unexpected ASGI message %R: expected %s", type,
                      expected[req->send_state]);
     }

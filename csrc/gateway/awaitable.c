@@ -1,17 +1,17 @@
-/* What receive() and send() return: a coroutine in all but its type, with __await__, send, throw and
- * close. Nothing happens before it is awaited: a receive() that is made a task and cancelled loses no
- * message, a send() that is closed sends none. receive() then waits on a future of the loop until there is
- * a message, send() until there is room in the write queue. */
+/* What receive() and send() return: a coroutine in all but its type, with __await__, send, throw
+ * and close. Nothing happens before it is awaited: a receive() that is made a task and cancelled
+ * loses no message, a send() that is closed sends none. receive() then waits on a future of the
+ * loop until there is a message, send() until there is room in the write queue. */
 #include "gateway/asgi.h"
 
 typedef enum { NEW, WAITING, DONE } progress;
 
 struct as_awaitable {
     PyObject_HEAD
-    as_request *req;   /* strong */
-    PyObject *message; /* of send(), until it is awaited; NULL for receive() */
-    PyObject *future;  /* while WAITING */
-    PyObject *steps;   /* the future's own iterator, while WAITING */
+    as_request *req;            /* strong */
+    PyObject *message;          /* of send(), until it is awaited; NULL for receive() */
+    PyObject *future;           /* while WAITING */
+    PyObject *steps;            /* the future's own iterator, while WAITING */
     as_awaitable *next, **link; /* among the request's waiters, while WAITING */
     uint8_t progress;
     bool is_receive;
@@ -206,8 +206,7 @@ PyObject *as_raise_thrown(PyObject *const *args, Py_ssize_t n) {
     if (PyExceptionInstance_Check(type)) {
         value = type;
         type = (PyObject *)Py_TYPE(value);
-    }
-    else if (!PyExceptionClass_Check(type)) {
+    } else if (!PyExceptionClass_Check(type)) {
         PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
         return NULL;
     }
@@ -293,10 +292,14 @@ static PyMethodDef awaitable_methods[] = {
 };
 
 static PyType_Slot awaitable_slots[] = {
-    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_traverse, awaitable_traverse},
-    {Py_tp_clear, awaitable_clear},     {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, awaitable_iternext}, {Py_tp_methods, awaitable_methods},
-    {Py_am_await, PyObject_SelfIter},   {Py_am_send, awaitable_step},
+    {Py_tp_dealloc, awaitable_dealloc},
+    {Py_tp_traverse, awaitable_traverse},
+    {Py_tp_clear, awaitable_clear},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, awaitable_iternext},
+    {Py_tp_methods, awaitable_methods},
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, awaitable_step},
     {0, NULL},
 };
 

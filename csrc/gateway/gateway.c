@@ -35,8 +35,8 @@ static void call_on_error(as_server *server, const char *level, PyObject *messag
         }
         return;
     }
-    PyObject *result = PyObject_CallFunction(server->on_error, "sOO", level, message,
-                                             exc != NULL ? exc : Py_None);
+    PyObject *result =
+        PyObject_CallFunction(server->on_error, "sOO", level, message, exc != NULL ? exc : Py_None);
     if (result == NULL) {
         PyErr_WriteUnraisable(server->on_error);
     }
@@ -57,9 +57,8 @@ void as_log_message(as_server *server, const char *level, const char *format, ..
 
 /* "127.0.0.1:5000", or "unix". */
 static PyObject *describe_client(const as_conn_info *info) {
-    return info->is_unix
-               ? PyUnicode_FromString("unix")
-               : PyUnicode_FromFormat("%s:%u", info->client, (unsigned)info->client_port);
+    return info->is_unix ? PyUnicode_FromString("unix")
+                         : PyUnicode_FromFormat("%s:%u", info->client, (unsigned)info->client_port);
 }
 
 /* "127.0.0.1:5000 - "GET /path HTTP/1.1"", with everything unprintable escaped. */
@@ -106,8 +105,7 @@ void as_log_exception(as_server *server, const as_exchange *ex, const char *what
         PyObject *request = describe_exchange(ex);
         message = request != NULL ? PyUnicode_FromFormat("%s: %U", what, request) : NULL;
         Py_XDECREF(request);
-    }
-    else {
+    } else {
         message = PyUnicode_FromString(what);
     }
     call_on_error(server, "error", message, value);
@@ -128,15 +126,12 @@ void as_log_refused(as_server *server, const as_conn_info *info, as_err why, as_
     unsigned status = as_err_status(why);
     if (client == NULL) {
         PyErr_Clear(); /* no memory for a line of the log */
-    }
-    else if (status == 0) {
+    } else if (status == 0) {
         as_log_message(server, "warning", "%U - connection cut: %s", client, as_err_text(why));
-    }
-    else if (ascii != NULL && detail.n > 0) {
+    } else if (ascii != NULL && detail.n > 0) {
         as_log_message(server, "warning", "%U - request refused (%u): %s, at byte %llu: %U", client,
                        status, as_err_text(why), (unsigned long long)offset, ascii);
-    }
-    else {
+    } else {
         as_log_message(server, "warning", "%U - request refused (%u): %s, at byte %llu", client,
                        status, as_err_text(why), (unsigned long long)offset);
     }

@@ -10,7 +10,8 @@
 #include "http/exchange.h"
 #include "http/names.h"
 
-/* Interned strings that both gateways and the module use: X(identifier) gives state->str.identifier. */
+/* Interned strings that both gateways and the module use: X(identifier) gives
+ * state->str.identifier. */
 #define AS_STRINGS(X)                                                                                  \
     X(__await__) X(add_reader) X(asgi) X(body) X(call_later) X(call_soon) X(cancel) X(cancelling)       \
     X(client) X(close) X(create_future) X(done) X(early_hint) X(extensions) X(fileno) X(get_name)       \
@@ -48,33 +49,33 @@ typedef struct as_module_state {
 /* The server object (server.c: type Server). */
 typedef struct as_server {
     PyObject_HEAD
-    as_module_state *state;  /* borrowed: the type holds the module */
-    struct as_loop *loop;    /* the core's loop, NULL when closed */
-    PyObject *app;           /* the application */
-    PyObject *py_loop;       /* the asyncio loop, NULL under WSGI */
-    PyObject *root_path;     /* str */
-    PyObject *lifespan_state;/* dict or NULL */
-    PyObject *on_error;      /* callable(level: str, message: str, exc: BaseException | None) */
-    PyObject *fatal;         /* a KeyboardInterrupt/SystemExit raised by the application, to re-raise */
+    as_module_state *state;   /* borrowed: the type holds the module */
+    struct as_loop *loop;     /* the core's loop, NULL when closed */
+    PyObject *app;            /* the application */
+    PyObject *py_loop;        /* the asyncio loop, NULL under WSGI */
+    PyObject *root_path;      /* str */
+    PyObject *lifespan_state; /* dict or NULL */
+    PyObject *on_error;       /* callable(level: str, message: str, exc: BaseException | None) */
+    PyObject *fatal; /* a KeyboardInterrupt/SystemExit raised by the application, to re-raise */
     struct as_access_log *access_log; /* NULL: off */
-    void *gateway;           /* of asgi.c or wsgi.c: its per-server state */
+    void *gateway;                    /* of asgi.c or wsgi.c: its per-server state */
     const struct as_gateway *vtable;
     as_limits limits;
     bool multiprocess;
     PyObject *poll_callable; /* bound method self.poll, cached */
     PyObject *on_drained;    /* callable() or NULL */
-    bool polling;              /* as_loop_poll is on the stack */
+    bool polling;            /* as_loop_poll is on the stack */
     bool wake_scheduled, timer_scheduled, stopping;
     PyObject *wake_callable, *timer_callable; /* bound methods, cached */
-    PyThreadState *thread_state; /* WSGI: while run() waits without the GIL */
+    PyThreadState *thread_state;              /* WSGI: while run() waits without the GIL */
     PyObject *weakrefs;
 } as_server;
 
 /* A gateway: made per server. */
 typedef struct as_gateway {
-    const as_handlers *handlers; /* ctx is the as_server */
-    int (*init)(as_server *server);   /* sets server->gateway; -1 with an exception */
-    void (*fini)(as_server *server);  /* after the loop is freed */
+    const as_handlers *handlers;     /* ctx is the as_server */
+    int (*init)(as_server *server);  /* sets server->gateway; -1 with an exception */
+    void (*fini)(as_server *server); /* after the loop is freed */
     int (*traverse)(as_server *server, visitproc visit, void *arg);
 } as_gateway;
 
@@ -96,16 +97,19 @@ void as_log_message(as_server *server, const char *level, const char *format, ..
 void as_log_refused(as_server *server, const as_conn_info *info, as_err why, as_slice detail,
                     uint64_t offset);
 
-/* Raises in Python what an exchange call returned: OSError (ClientDisconnected) for CLOSED, MemoryError,
- * RuntimeError otherwise with the table's text and `what` (a message type or a field name). */
+/* Raises in Python what an exchange call returned: OSError (ClientDisconnected) for CLOSED,
+ * MemoryError, RuntimeError otherwise with the table's text and `what` (a message type or a field
+ * name). */
 void as_raise(as_module_state *state, as_err err, const char *what);
 
-/* Writes one 500 (or cuts the connection when a response is under way) after the application failed. */
+/* Writes one 500 (or cuts the connection when a response is under way) after the application
+ * failed. */
 void as_respond_error(as_exchange *ex, unsigned status);
 
 /* access_log.c: a line in uvicorn's form is added to a buffer, which as_access_log_flush writes. */
 struct as_access_log;
-/* `fd` >= 0: lines go there, else `callable(list[tuple[client, method, target, version, status]])`. */
+/* `fd` >= 0: lines go there, else `callable(list[tuple[client, method, target, version, status]])`.
+ */
 struct as_access_log *as_access_log_new(int fd, PyObject *callable, bool colors);
 void as_access_log_free(struct as_access_log *log);
 void as_access_log_add(as_server *server, const as_exchange *ex);
@@ -118,7 +122,8 @@ static inline PyObject *as_latin1(as_slice s) {
 static inline PyObject *as_pybytes(as_slice s) {
     return PyBytes_FromStringAndSize(s.p, (Py_ssize_t)s.n);
 }
-/* (str, int) for info's client; None for a Unix socket. New reference. And (server, port) or (path, None). */
+/* (str, int) for info's client; None for a Unix socket. New reference. And (server, port) or (path,
+ * None). */
 PyObject *as_client_tuple(const as_conn_info *info);
 PyObject *as_server_tuple(const as_conn_info *info);
 

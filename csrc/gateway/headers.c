@@ -1,13 +1,14 @@
-/* scope["headers"]: a sequence of (name, value) pairs of bytes that makes its pairs when it is first
- * read, and from then on answers through a list. An application that never looks costs nothing. */
+/* scope["headers"]: a sequence of (name, value) pairs of bytes that makes its pairs when it is
+ * first read, and from then on answers through a list. An application that never looks costs
+ * nothing. */
 
 #include "gateway/asgi.h"
 
 typedef struct headers {
     PyObject_HEAD
-    as_head *head;   /* NULL once `list` is there, or when the bytes are gone */
-    bool kept;       /* `head` is ours to unref */
-    PyObject *list;  /* the pairs; NULL until somebody reads them */
+    as_head *head;  /* NULL once `list` is there, or when the bytes are gone */
+    bool kept;      /* `head` is ours to unref */
+    PyObject *list; /* the pairs; NULL until somebody reads them */
 } headers;
 
 static PyObject *make_name(as_module_state *state, const as_head *head, const as_field *field) {
@@ -62,8 +63,8 @@ static PyObject *make_list(as_module_state *state, const as_head *head) {
     return list;
 }
 
-/* The list of pairs, borrowed from self; NULL with an exception. Allocating may run the collector, and
- * that may read the same headers: hold the head, and let the first list win. */
+/* The list of pairs, borrowed from self; NULL with an exception. Allocating may run the collector,
+ * and that may read the same headers: hold the head, and let the first list win. */
 static PyObject *pairs(headers *self) {
     if (self->list != NULL) {
         return self->list;
@@ -236,8 +237,9 @@ static PyMethodDef headers_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(headers_doc, "The request's header fields: a sequence of (name, value) pairs of bytes, names in\n"
-                          "lower case, made when first read. Behaves as a list.");
+PyDoc_STRVAR(headers_doc,
+             "The request's header fields: a sequence of (name, value) pairs of bytes, names in\n"
+             "lower case, made when first read. Behaves as a list.");
 
 static PyType_Slot headers_slots[] = {
     {Py_tp_doc, (void *)headers_doc},

@@ -1,8 +1,8 @@
 /* The server object.
  *
- * Under ASGI an asyncio loop watches the core's descriptor and calls poll(); what must happen soon comes
- * by call_soon, what is due later by call_later, armed only while something can time out. Under WSGI
- * run() waits on the descriptor itself, without the GIL. */
+ * Under ASGI an asyncio loop watches the core's descriptor and calls poll(); what must happen soon
+ * comes by call_soon, what is due later by call_later, armed only while something can time out.
+ * Under WSGI run() waits on the descriptor itself, without the GIL. */
 #include "gateway/server.h"
 
 #include <errno.h>
@@ -129,8 +129,7 @@ static int set_limits(as_server *self, PyObject *limits) {
         unsigned long long value;
         if (!PyArg_ParseTuple(PyList_GET_ITEM(items, i), "sK", &name, &value)) {
             result = -1;
-        }
-        else if (!as_limits_set(&self->limits, name, value)) {
+        } else if (!as_limits_set(&self->limits, name, value)) {
             PyErr_Format(PyExc_ValueError, "no such limit: %s", name);
             result = -1;
         }
@@ -205,7 +204,8 @@ static int choose_interface(as_server *self, const char *interface, PyObject *lo
         self->vtable = &as_wsgi_gateway;
         return 0;
     }
-    PyErr_SetString(PyExc_ValueError, "interface must be 'asgi', with a loop, or 'wsgi', without one");
+    PyErr_SetString(PyExc_ValueError,
+                    "interface must be 'asgi', with a loop, or 'wsgi', without one");
     return -1;
 }
 
@@ -216,8 +216,7 @@ static int make_access_log(as_server *self, PyObject *target, int colors) {
     if (PyLong_Check(target)) {
         int fd = PyObject_AsFileDescriptor(target);
         self->access_log = fd >= 0 ? as_access_log_new(fd, NULL, colors != 0) : NULL;
-    }
-    else {
+    } else {
         self->access_log = as_access_log_new(-1, target, false);
     }
     return self->access_log != NULL ? 0 : -1;
@@ -228,28 +227,32 @@ static int bind_methods(as_server *self) {
     self->poll_callable = PyObject_GetAttrString((PyObject *)self, "poll");
     self->wake_callable = PyObject_GetAttrString((PyObject *)self, "_woken");
     self->timer_callable = PyObject_GetAttrString((PyObject *)self, "_timer");
-    return self->poll_callable != NULL && self->wake_callable != NULL && self->timer_callable != NULL
+    return self->poll_callable != NULL && self->wake_callable != NULL &&
+                   self->timer_callable != NULL
                ? 0
                : -1;
 }
 
 static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"app",   "interface",  "loop",  "limits",
-                               "headers", "root_path", "state", "access_log",
-                               "access_log_colors", "on_error", "multiprocess", NULL};
+    static char *keywords[] = {"app",      "interface",    "loop",
+                               "limits",   "headers",      "root_path",
+                               "state",    "access_log",   "access_log_colors",
+                               "on_error", "multiprocess", NULL};
     as_server *self = (as_server *)op;
     PyObject *app, *loop = Py_None, *limits = NULL, *headers = NULL, *root_path = NULL,
                    *lifespan_state = NULL, *access_log = NULL, *on_error = NULL;
     const char *interface = NULL;
     int colors = 0, multiprocess = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sOOOUOOpOp:Server", keywords, &app, &interface,
-                                     &loop, &limits, &headers, &root_path, &lifespan_state,
-                                     &access_log, &colors, &on_error, &multiprocess)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sOOOUOOpOp:Server", keywords, &app,
+                                     &interface, &loop, &limits, &headers, &root_path,
+                                     &lifespan_state, &access_log, &colors, &on_error,
+                                     &multiprocess)) {
         return -1;
     }
     if (self->app != NULL || interface == NULL) {
-        PyErr_SetString(PyExc_TypeError, self->app != NULL ? "a Server is made once"
-                                                           : "Server() needs the keyword interface");
+        PyErr_SetString(PyExc_TypeError, self->app != NULL
+                                             ? "a Server is made once"
+                                             : "Server() needs the keyword interface");
         return -1;
     }
     self->state = (as_module_state *)PyType_GetModuleState(Py_TYPE(op));
@@ -292,7 +295,8 @@ static PyObject *server_listen(PyObject *op, PyObject *args, PyObject *kwargs) {
     }
     as_err err = as_loop_listen(self->loop, fd, tls != 0);
     if (err != AS_OK) {
-        return PyErr_Format(PyExc_OSError, "cannot accept on descriptor %d: %s", fd, as_err_text(err));
+        return PyErr_Format(PyExc_OSError, "cannot accept on descriptor %d: %s", fd,
+                            as_err_text(err));
     }
     as_server_wake(self);
     Py_RETURN_NONE;
@@ -307,8 +311,8 @@ static PyObject *server_start(PyObject *op, PyObject *Py_UNUSED(ignored)) {
         PyErr_SetString(PyExc_RuntimeError, "start() is for ASGI; call run()");
         return NULL;
     }
-    PyObject *result = PyObject_CallMethod(self->py_loop, "add_reader", "iO", as_loop_fd(self->loop),
-                                           self->poll_callable);
+    PyObject *result = PyObject_CallMethod(self->py_loop, "add_reader", "iO",
+                                           as_loop_fd(self->loop), self->poll_callable);
     if (result == NULL) {
         return NULL;
     }
@@ -343,7 +347,8 @@ static PyObject *server_run(PyObject *op, PyObject *Py_UNUSED(ignored)) {
         return NULL;
     }
     if (self->py_loop != NULL || self->polling) {
-        PyErr_SetString(PyExc_RuntimeError, "run() is for WSGI, once; ASGI runs in its asyncio loop");
+        PyErr_SetString(PyExc_RuntimeError,
+                        "run() is for WSGI, once; ASGI runs in its asyncio loop");
         return NULL;
     }
     self->polling = true;
@@ -476,7 +481,8 @@ static int server_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(self->wake_callable);
     Py_VISIT(self->timer_callable);
     Py_VISIT(self->on_drained);
-    return self->vtable != NULL && self->gateway != NULL ? self->vtable->traverse(self, visit, arg) : 0;
+    return self->vtable != NULL && self->gateway != NULL ? self->vtable->traverse(self, visit, arg)
+                                                         : 0;
 }
 
 static int server_clear(PyObject *op) {
@@ -528,7 +534,8 @@ static PyGetSetDef server_getset[] = {
     {"requests", server_get_requests, NULL, "Requests being worked on.", NULL},
     {"connections_total", server_get_connections_total, NULL, "Connections accepted so far.", NULL},
     {"requests_total", server_get_requests_total, NULL, "Requests seen so far.", NULL},
-    {"wakeup_fd", server_get_wakeup_fd, NULL, "For signal.set_wakeup_fd: ends the wait of run().", NULL},
+    {"wakeup_fd", server_get_wakeup_fd, NULL, "For signal.set_wakeup_fd: ends the wait of run().",
+     NULL},
     {"accepting", server_get_accepting, NULL, "Whether new connections are accepted.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -1,11 +1,13 @@
-/* Parked tasks: every request runs inside a real, current asyncio.Task without paying for making one.
+/* Parked tasks: every request runs inside a real, current asyncio.Task without paying for making
+ * one.
  *
- * A `driver` is a coroutine in C inside an asyncio.Task. Idle, it waits on a future: the task is parked. A
- * request claims it: the task is made current, the application's first step runs at once in the request's
- * own context. If the application ends there (most do), the task goes back to the idle ones. If it
- * suspends, the parked future is completed; at its next step the driver hands the task what the
- * application waits for, and from then on the task drives the application as usual. The driver enters the
- * request's context around each step, so the task's own context never matters.
+ * A `driver` is a coroutine in C inside an asyncio.Task. Idle, it waits on a future: the task is
+ * parked. A request claims it: the task is made current, the application's first step runs at once
+ * in the request's own context. If the application ends there (most do), the task goes back to the
+ * idle ones. If it suspends, the parked future is completed; at its next step the driver hands the
+ * task what the application waits for, and from then on the task drives the application as usual.
+ * The driver enters the request's context around each step, so the task's own context never
+ * matters.
  *
  *   FRESH    the task's first step is still to come; may be claimed all the same
  *   PARKED   waits on `parked`
@@ -13,8 +15,8 @@
  *   ENDING   was seen by somebody else: ends at its next step
  *   ENDED
  *
- * A task goes back only when nobody else saw it: as many references and weak references as before, no
- * cancellation asked for, no done callback, same name.
+ * A task goes back only when nobody else saw it: as many references and weak references as before,
+ * no cancellation asked for, no done callback, same name.
  *
  * asyncio.all_tasks() shows idle tasks, too; they end at once when they are cancelled. */
 #include "gateway/asgi.h"
@@ -25,21 +27,21 @@ typedef enum { FRESH, PARKED, DRIVING, ENDING, ENDED } driver_state;
 
 typedef struct driver {
     PyObject_HEAD
-    as_server *server;  /* strong */
-    PyObject *task;     /* strong: a cycle that ends with the driver's life */
-    PyObject *name;     /* the task's, as it was made */
-    PyObject *parked;   /* the future, while PARKED */
-    PyObject *coro;     /* the application's coroutine, while DRIVING */
-    PyObject *context;  /* the request's, while DRIVING */
-    PyObject *pending;  /* what the first step waits for, until the task takes it */
-    as_request *req;    /* strong, while DRIVING */
+    as_server *server; /* strong */
+    PyObject *task;    /* strong: a cycle that ends with the driver's life */
+    PyObject *name;    /* the task's, as it was made */
+    PyObject *parked;  /* the future, while PARKED */
+    PyObject *coro;    /* the application's coroutine, while DRIVING */
+    PyObject *context; /* the request's, while DRIVING */
+    PyObject *pending; /* what the first step waits for, until the task takes it */
+    as_request *req;   /* strong, while DRIVING */
     uint8_t state;
 } driver;
 
 struct as_tasks {
     as_server *server; /* borrowed */
     PyObject *task_type, *enter, *leave, *cancelled_error;
-    PyObject *context; /* of the server; a request gets a copy */
+    PyObject *context;      /* of the server; a request gets a copy */
     PyObject *loop_keyword; /* ("loop",) */
     PyObject *str_blocking, *str_log_destroy, *str_callbacks;
     driver *idle[IDLE_MAX]; /* strong */
@@ -67,8 +69,7 @@ static driver *driver_new(struct as_tasks *tasks) {
     PyObject_GC_Track(self);
     PyObject *args[] = {(PyObject *)self, tasks->server->py_loop};
     self->task = PyObject_Vectorcall(tasks->task_type, args, 1, tasks->loop_keyword);
-    if (self->task == NULL ||
-        PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_False) < 0 ||
+    if (self->task == NULL || PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_False) < 0 ||
         (self->name = PyObject_CallMethodNoArgs(self->task, self->server->state->str.get_name)) ==
             NULL) {
         self->state = ENDING;
@@ -87,10 +88,10 @@ static driver *claim(struct as_tasks *tasks) {
 /* The task waits on a future of its own. */
 static PySendResult park(driver *self, PyObject **result) {
     struct as_tasks *tasks = tasks_of(self);
-    PyObject *future =
-        tasks != NULL
-            ? PyObject_CallMethodNoArgs(self->server->py_loop, self->server->state->str.create_future)
-            : NULL;
+    PyObject *future = tasks != NULL
+                           ? PyObject_CallMethodNoArgs(self->server->py_loop,
+                                                       self->server->state->str.create_future)
+                           : NULL;
     if (future == NULL || PyObject_SetAttr(future, tasks->str_blocking, Py_True) < 0) {
         Py_XDECREF(future);
         if (!PyErr_Occurred()) {
@@ -105,8 +106,8 @@ static PySendResult park(driver *self, PyObject **result) {
     return PYGEN_NEXT;
 }
 
-/* Lets the task take its next step. Where the application has cancelled its own task, that has cancelled
- * the future: the step comes by itself then, and brings the cancellation. */
+/* Lets the task take its next step. Where the application has cancelled its own task, that has
+ * cancelled the future: the step comes by itself then, and brings the cancellation. */
 static int unpark(driver *self) {
     as_module_state *state = self->server->state;
     PyObject *parked = self->parked;
@@ -189,8 +190,7 @@ static void give_back(struct as_tasks *tasks, driver *self, traces before) {
     bool alive = self->state == FRESH || self->state == PARKED;
     if (unseen == 1 && alive && tasks->nidle < IDLE_MAX) {
         tasks->idle[tasks->nidle++] = self;
-    }
-    else {
+    } else {
         retire(self);
     }
 }
@@ -206,8 +206,7 @@ static PyObject *get_steps(PyObject *result) {
     PyObject *steps = NULL;
     if (methods != NULL && methods->am_await != NULL) {
         steps = methods->am_await(result);
-    }
-    else {
+    } else {
         PyErr_Format(PyExc_TypeError, "the ASGI application returned %.100s, not an awaitable",
                      Py_TYPE(result)->tp_name);
     }
@@ -215,8 +214,8 @@ static PyObject *get_steps(PyObject *result) {
     return steps;
 }
 
-/* From here on the task drives the application, and the request keeps its driver alive. Steals `self`,
- * `coro`, `context` and `pending`. */
+/* From here on the task drives the application, and the request keeps its driver alive. Steals
+ * `self`, `coro`, `context` and `pending`. */
 static void hand_over(struct as_tasks *tasks, driver *self, as_request *req, PyObject *coro,
                       PyObject *context, PyObject *pending) {
     self->coro = coro;
@@ -240,7 +239,8 @@ static int switch_task(struct as_tasks *tasks, PyObject *function, PyObject *tas
     return result != NULL ? 0 : -1;
 }
 
-static PySendResult first_step(as_request *req, PyObject **args, PyObject **coro, PyObject **pending) {
+static PySendResult first_step(as_request *req, PyObject **args, PyObject **coro,
+                               PyObject **pending) {
     *coro = get_steps(
         PyObject_Vectorcall(req->server->app, args, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL));
     PySendResult step = *coro != NULL ? PyIter_Send(*coro, Py_None, pending) : PYGEN_ERROR;
@@ -276,8 +276,7 @@ void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
         if (PyContext_Exit(context) < 0) {
             PyErr_WriteUnraisable(context);
         }
-    }
-    else {
+    } else {
         as_request_finished(req);
     }
     if (switch_task(tasks, tasks->leave, self->task) < 0) {
@@ -310,8 +309,9 @@ static PySendResult end_of_application(driver *self, PyObject **result) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     bool passes_on =
-        type != NULL && ((tasks != NULL && PyErr_GivenExceptionMatches(type, tasks->cancelled_error)) ||
-                         !PyErr_GivenExceptionMatches(type, PyExc_Exception));
+        type != NULL &&
+        ((tasks != NULL && PyErr_GivenExceptionMatches(type, tasks->cancelled_error)) ||
+         !PyErr_GivenExceptionMatches(type, PyExc_Exception));
     if (passes_on) {
         Py_INCREF(type);
         Py_XINCREF(value);
@@ -329,8 +329,8 @@ static PySendResult end_of_application(driver *self, PyObject **result) {
 }
 
 /* coro.throw(*args), in the manner of PyIter_Send. */
-static PySendResult throw_into(PyObject *coro, PyObject *str_throw, PyObject *const *args, Py_ssize_t n,
-                               PyObject **result) {
+static PySendResult throw_into(PyObject *coro, PyObject *str_throw, PyObject *const *args,
+                               Py_ssize_t n, PyObject **result) {
     PyObject *throw = PyObject_GetAttr(coro, str_throw);
     if (throw == NULL) {
         if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
@@ -352,7 +352,8 @@ static PySendResult throw_into(PyObject *coro, PyObject *str_throw, PyObject *co
     return PYGEN_RETURN;
 }
 
-/* One step of the application in its context: a throw with `n` arguments, or for 0 a send of None. */
+/* One step of the application in its context: a throw with `n` arguments, or for 0 a send of None.
+ */
 static PySendResult drive(driver *self, PyObject *const *args, Py_ssize_t n, PyObject **result) {
     PyObject *context = self->context;
     if (PyContext_Enter(context) < 0) {
@@ -436,9 +437,9 @@ static PyObject *cancel_message(PyObject *exception) {
     return message;
 }
 
-/* The task was cancelled after the application's first step, before it took what that waits for: cancel
- * that, as Task.cancel() would have done. True: the task is to wait for it. False: no exception if it
- * could not be cancelled. */
+/* The task was cancelled after the application's first step, before it took what that waits for:
+ * cancel that, as Task.cancel() would have done. True: the task is to wait for it. False: no
+ * exception if it could not be cancelled. */
 static bool cancel_pending(driver *self, PyObject *const *args, Py_ssize_t n) {
     struct as_tasks *tasks = tasks_of(self);
     if (tasks == NULL || n < 1 || !PyErr_GivenExceptionMatches(args[0], tasks->cancelled_error)) {
@@ -637,8 +638,7 @@ static int import_names(struct as_tasks *tasks) {
     PyObject *module = PyImport_ImportModule("asyncio.tasks");
     PyObject *exceptions = module != NULL ? PyImport_ImportModule("asyncio.exceptions") : NULL;
     int failed =
-        exceptions == NULL ||
-        (tasks->task_type = PyObject_GetAttrString(module, "Task")) == NULL ||
+        exceptions == NULL || (tasks->task_type = PyObject_GetAttrString(module, "Task")) == NULL ||
         (tasks->enter = PyObject_GetAttrString(module, "_enter_task")) == NULL ||
         (tasks->leave = PyObject_GetAttrString(module, "_leave_task")) == NULL ||
         (tasks->cancelled_error = PyObject_GetAttrString(exceptions, "CancelledError")) == NULL ||

@@ -57,7 +57,8 @@ void as_loop_run(as_loop *loop, bool (*before_wait)(void *ctx), bool (*after_wai
 void as_loop_stop(as_loop *loop);
 /* Makes a blocking wait return; async-signal-safe, from any thread. */
 void as_loop_wakeup(as_loop *loop);
-/* The descriptor that wakes a waiting loop when any bytes are written to it (signal.set_wakeup_fd). */
+/* The descriptor that wakes a waiting loop when any bytes are written to it (signal.set_wakeup_fd).
+ */
 int as_loop_wakeup_fd(const as_loop *loop);
 
 /* Stops accepting, closes idle connections, closes busy ones behind their answer. */

@@ -144,6 +144,10 @@ def test_run_takes_what_config_takes() -> None:
 def test_config_page_is_up_to_date() -> None:
     tool = ROOT / "tools" / "gen_config_docs.py"
     checked = subprocess.run(
-        [sys.executable, str(tool), "--check"], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, str(tool), "--check"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert checked.returncode == 0, checked.stderr
