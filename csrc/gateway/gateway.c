@@ -161,8 +161,7 @@ void as_respond_error(as_exchange *ex, unsigned status) {
     if (as_exchange_head_begin(ex, status, (as_slice){NULL, 0}) != AS_OK ||
         as_exchange_head_field(ex, AS_SLICE("content-type"),
                                AS_SLICE("text/plain; charset=utf-8")) != AS_OK ||
-        (status != 500 &&
-         as_exchange_head_field(ex, AS_SLICE("connection"), AS_SLICE("close")) != AS_OK) ||
+        as_exchange_head_field(ex, AS_SLICE("connection"), AS_SLICE("close")) != AS_OK ||
         as_exchange_body(ex, data, false) != AS_OK) {
         as_exchange_abort(ex);
     }

@@ -7,9 +7,9 @@ One ``[[case]]``::
     raw       what the client sends; a character is a byte (Latin-1); ``<NAME>`` is replaced from ``expand``
     expand    {NAME = ["text", n]}: n times the text
     requests  what the application must see, in order; each a table of which only the given keys are looked at:
-              method, version, path (decoded), raw_path, query, body, headers (all of them: [["name", "value"], …]
-              with names in lower case), has ([["name", "value"], …] among others), lacks (names), path_info (for WSGI, where it
-              is not the UTF-8 of path)
+              method, version, path (decoded), raw_path, query, body,
+              headers (all of them: [["name", "value"], …] with names in lower case), has (some of them),
+              lacks (names), path_info (for WSGI, where it is not the UTF-8 of path)
     refused   the status that answers the bytes behind the requests; the connection closes then
     after     "open" (default): the connection serves on; "closed": the server closes behind the last answer;
               "eof": the client half-closes behind raw, and the server closes
