@@ -13,11 +13,10 @@
 /* Interned strings that both gateways and the module use: X(identifier) gives
  * state->str.identifier. */
 #define AS_STRINGS(X)                                                                                  \
-    X(__await__) X(add_reader) X(asgi) X(body) X(call_later) X(call_soon) X(cancel) X(cancelling)       \
-    X(client) X(close) X(create_future) X(done) X(early_hint) X(extensions) X(fileno) X(get_name)       \
-    X(headers) X(http_version) X(method) X(more_body) X(more_trailers) X(links) X(path)                 \
-    X(query_string) X(raw_path) X(read) X(reason) X(remove_reader) X(root_path) X(scheme) X(send)       \
-    X(server) X(set_result) X(state) X(status) X(throw) X(trailers) X(type) X(copy)
+    X(__await__) X(asgi) X(body) X(call_soon) X(cancel) X(cancelling) X(client) X(close)               \
+    X(create_future) X(done) X(extensions) X(get_name) X(headers) X(http_version) X(links)             \
+    X(method) X(more_body) X(more_trailers) X(path) X(query_string) X(raw_path) X(scheme)              \
+    X(server) X(set_result) X(state) X(status) X(throw) X(trailers) X(type)
 
 /* Per-interpreter state of asgiserver._core. No other mutable global exists. */
 typedef struct as_module_state {
