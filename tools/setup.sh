@@ -73,8 +73,8 @@ install_packages() {
     apt="$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120"
     # shellcheck disable=SC2086
     {
-        timeout 300 $apt update || say "apt-get update failed; going on with the lists that are there"
-        quietly timeout 900 $apt install -y --no-install-recommends "$@"
+        timeout --foreground 300 $apt update || say "apt-get update failed; going on with the lists that are there"
+        quietly timeout --foreground 900 $apt install -y --no-install-recommends "$@"
     } || fail "cannot install: apt install $*"
 }
 
@@ -94,7 +94,7 @@ make_environment() {
     say "making $VENV with $("$PYTHON" --version 2>&1)"
     rm -rf "$VENV" "$BUILD"
     # shellcheck disable=SC2086 # no word without $SHARE
-    timeout 120 "$PYTHON" -m venv ${SHARE:+--without-pip} "$VENV"
+    timeout --foreground 120 "$PYTHON" -m venv ${SHARE:+--without-pip} "$VENV"
     mkdir -p "$STAMPS"
     if [ -n "$SHARE" ]; then
         # A line in a .pth file adds a folder, but not what .pth files in that folder ask for:
@@ -107,7 +107,7 @@ make_environment() {
 
 pip() {
     # The environment's own meson and ninja go first, also for the build backend.
-    PATH="$PWD/$VENV/bin:$PATH" timeout 900 "$VENV/bin/python" -m pip --no-input \
+    PATH="$PWD/$VENV/bin:$PATH" timeout --foreground 900 "$VENV/bin/python" -m pip --no-input \
         --disable-pip-version-check "$@"
 }
 
@@ -155,7 +155,7 @@ END
 # Two of them at once, in two terminals, would tread on each other's feet.
 mkdir -p build
 exec 9>build/setup.lock
-timeout 1800 flock 9 || fail "another make is at work here"
+timeout --foreground 1800 flock 9 || fail "another make is at work here"
 
 install_packages
 make_environment

@@ -135,7 +135,7 @@ typedef struct traces {
 static traces traces_of(PyObject *task) {
     traces seen = {.refs = Py_REFCNT(task), .weak_refs = 0};
     Py_ssize_t offset = Py_TYPE(task)->tp_weaklistoffset;
-    if (offset > 0) {
+    if (offset != 0) { /* negative where the interpreter manages it */
         const PyWeakReference *at = *(PyWeakReference **)((char *)task + offset);
         for (; at != NULL; at = at->wr_next) {
             seen.weak_refs++;

@@ -8,8 +8,10 @@
 #include "net/conn.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "net/listener.h"
@@ -46,6 +48,7 @@ struct as_conn {
     as_timeout timeout;
     uint64_t linger_end;  /* milliseconds */
     uint32_t linger_left; /* bytes */
+    uint32_t unsent;      /* bytes that the kernel had not got rid of when WAIT_WRITE began */
     as_err cut;           /* why it must be closed without ado */
     uint8_t interest;     /* what the watcher looks for: UV_READABLE … */
     uint8_t waiting;      /* wait_kind whose timeout runs */
@@ -268,6 +271,13 @@ static uint8_t restarted_by(wait_kind kind) {
     }
 }
 
+/* What the kernel still holds of what it took. A socket is writable again only when a good part of
+ * its buffer is free: a client that reads slowly makes progress long before. */
+static uint32_t unsent_bytes(const as_conn *conn) {
+    int bytes = 0;
+    return ioctl(conn->transport.fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (uint32_t)bytes : 0;
+}
+
 static void set_timeout(as_conn *conn) {
     as_loop *loop = conn->loop;
     wait_kind kind = waits_for(conn);
@@ -277,6 +287,9 @@ static void set_timeout(as_conn *conn) {
         return;
     }
     conn->waiting = (uint8_t)kind;
+    if (kind == WAIT_WRITE) {
+        conn->unsent = unsent_bytes(conn);
+    }
     uint32_t time = time_for(&loop->limits, kind);
     if (time == 0) {
         as__timeout_clear(&conn->timeout);
@@ -448,6 +461,9 @@ void as__conn_expire(as_timeout *timeout) {
     conn->waiting = WAIT_NONE;
     switch (kind) {
     case WAIT_WRITE:
+        if (unsent_bytes(conn) < conn->unsent) {
+            break; /* the client reads */
+        }
         conn->cut = AS_E_TIMEOUT_WRITE;
         if (conn->loop->config.handlers->on_refused != NULL) {
             conn->loop->config.handlers->on_refused(conn->loop->config.ctx, &conn->info, conn->cut,
