@@ -26,11 +26,16 @@ for each different call is kept for the whole session; ``log`` sees only what th
 ``backend`` parametrises a test over asgi-asyncio, asgi-uvloop and wsgi, ``loop`` over the two loops; pass
 ``**backend.options`` to ``serve`` or ``shared``.
 
+A test that measures memory bears ``@pytest.mark.memory``: it is skipped under the sanitizers, which keep
+what was freed.
+
 A test that takes more than 5 s bears ``@pytest.mark.slow`` (left out by ``-m "not slow"``).
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,11 +54,20 @@ Factory = Callable[..., Server]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than five seconds")
+    config.addinivalue_line("markers", "memory: measures memory")
+
+
+def pytest_sessionstart() -> None:
+    """An editable install is built when it is imported: once here, not within the first test's time-out."""
+    importlib.import_module("asgiserver._core")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test has a time-out, also where the command line gives none."""
+    sanitized = "ASAN_OPTIONS" in os.environ
     for item in items:
+        if sanitized and item.get_closest_marker("memory") is not None:
+            item.add_marker(pytest.mark.skip(reason="the sanitizers keep what was freed"))
         if item.get_closest_marker("timeout") is None:
             seconds = 300 if item.get_closest_marker("slow") else 60
             item.add_marker(pytest.mark.timeout(seconds * SLOWNESS))

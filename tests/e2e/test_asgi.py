@@ -712,6 +712,7 @@ def warm(server: Server) -> int:
     return server.rss()
 
 
+@pytest.mark.memory
 @pytest.mark.parametrize("megabytes", [50, pytest.param(500, marks=pytest.mark.slow)])
 def test_a_client_that_does_not_read_costs_little(
     serve: Factory, loop: str, megabytes: int
@@ -731,6 +732,7 @@ def test_a_client_that_does_not_read_costs_little(
         assert grown(server, before) < 5 << 20
 
 
+@pytest.mark.memory
 @pytest.mark.parametrize("megabytes", [50, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_an_application_that_does_not_read_costs_little(
@@ -758,6 +760,7 @@ def test_an_application_that_does_not_read_costs_little(
         assert client.recv_response().text == "waited unread"
 
 
+@pytest.mark.memory
 def test_many_clients_that_do_not_read(serve: Factory, loop: str) -> None:
     server = serve("probe_asgi:app", interface="asgi", loop=loop)
     server.expect_tracebacks()
