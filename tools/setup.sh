@@ -97,10 +97,13 @@ make_environment() {
     timeout --foreground 120 "$PYTHON" -m venv ${SHARE:+--without-pip} "$VENV"
     mkdir -p "$STAMPS"
     if [ -n "$SHARE" ]; then
-        # A line in a .pth file adds a folder, but not what .pth files in that folder ask for:
-        # the editable install of $SHARE stays out.
+        # A line in a .pth file adds a folder, but not what .pth files in that folder ask for: the
+        # editable install of $SHARE stays out, and coverage's hook has to be repeated.
         packages='import sysconfig; print(sysconfig.get_path("purelib"))'
-        "$SHARE/bin/python" -c "$packages" >"$("$VENV/bin/python" -c "$packages")/shared.pth"
+        {
+            "$SHARE/bin/python" -c "$packages"
+            echo 'import os; os.getenv("COVERAGE_PROCESS_CONFIG") and __import__("coverage").process_startup()'
+        } >"$("$VENV/bin/python" -c "$packages")/shared.pth"
     fi
     printf '%s\n' "$identity" >"$STAMPS/python"
 }

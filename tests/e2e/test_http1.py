@@ -898,11 +898,11 @@ def test_timeout_of_the_body(with_options: Callable[..., Server]) -> None:
 
 def test_timeout_of_the_body_is_between_pieces(with_options: Callable[..., Server]) -> None:
     """A slow upload that goes on is not cut."""
-    server = with_options("--timeout-request-body", "0.6")
+    server = with_options("--timeout-request-body", "1.5")
     with server.raw() as client:
         client.send("POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n")
         for _ in range(8):
-            assert not select.select([client.socket], [], [], 0.15)[0]
+            assert not select.select([client.socket], [], [], 0.25)[0]
             client.send("x")
         assert client.recv_response().text.startswith("8 ")
 
