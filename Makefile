@@ -55,7 +55,7 @@ lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	@$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	tools/tidy.sh $(BIN)/clang-tidy $(BUILD)
 	$(BIN)/python tools/gen_config_docs.py --check
 

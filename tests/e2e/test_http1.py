@@ -1111,8 +1111,8 @@ def test_probes_are_silent(with_options: Callable[..., Server]) -> None:
     assert len(server.log().splitlines()) == 1
 
 
-def test_one_line_for_a_flood_of_refusals(with_options: Callable[..., Server]) -> None:
-    """A scanner does not fill the disk: the log says less than one line for each of very many refusals... or one."""
+def test_a_refusal_is_at_most_one_line(with_options: Callable[..., Server]) -> None:
+    """Scanners do not fill the disk: no traceback, no second line, no access log line beside it."""
     server = with_options()
     server.mark()
     for _ in range(50):
@@ -1121,7 +1121,7 @@ def test_one_line_for_a_flood_of_refusals(with_options: Callable[..., Server]) -
             client.recv_response()
     fetch(server, "/hello")
     server.wait_log("GET /hello")
-    assert len(server.log().splitlines()) <= 51
+    assert 2 <= len(server.log().splitlines()) <= 51
 
 
 # --- stopping ----------------------------------------------------------------------------------------------
@@ -1135,17 +1135,13 @@ def test_a_running_request_is_finished(serve: Factory, loop: str) -> None:
         idle.recv_response()
         opener.send(
             "GET /open?name=end HTTP/1.1\r\nHost: a\r\n"
-        )  # A head that is under way counts as running.
+        )  # A head that is under way counts, too.
         client.get("/wait?name=end")
         await_event(server, "waiting end")
         server.signal(15)
         assert idle.at_end()
         opener.send("\r\n")
-        client.socket.settimeout(5 * SLOWNESS)
-        try:
-            assert opener.recv_response().text == "opened"
-        except (AssertionError, ConnectionResetError):
-            pytest.skip("a head that is under way is closed while draining")
+        assert opener.recv_response().text == "opened"
         response = client.recv_response()
         assert response.text == "waited end"
         assert response.closes
