@@ -69,6 +69,15 @@ class _Header(_ParamType):
         return [line for line in rv.splitlines() if line.strip()]  # Values may hold spaces.
 
 
+class _Words(_ParamType):
+    """One of several values."""
+
+    name = "text"
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        return rv.replace(",", " ").split()
+
+
 class _Number(_ParamType):
     """A number in the row's range, or 0 where that is allowed below it."""
 
@@ -77,6 +86,8 @@ class _Number(_ParamType):
         self._row = row
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value in self._row.words:
+            return value
         try:
             number = int(value) if self._row.kind == "int" else float(value)
         except ValueError:
@@ -101,6 +112,8 @@ def _type(row: Option) -> _ParamType:
             return _Mode()
         case "headers":
             return _Header()
+        case "list":
+            return _Words()
         case _:
             return click.STRING
 
@@ -114,8 +127,8 @@ def _parameter(row: Option) -> click.Option:
         [row.name, f"--{row.word}"],
         type=_type(row),
         default=None,
-        multiple=row.kind == "headers",
-        envvar=row.env,
+        multiple=row.kind in ("headers", "list"),
+        envvar=[row.env, row.fallback] if row.fallback else row.env,
         help=row.help,
     )
 
@@ -151,7 +164,7 @@ def _help_text() -> str:
 
 
 def _described(row: Option) -> str:
-    if row.kind in ("bool", "headers") or row.default is None or row.default == "":
+    if row.kind in ("bool", "headers") or row.default in (None, "", ()):
         shown = " Default: on." if row.default is True else ""
         return row.help + shown
     return f"{row.help} Default: {row.text(row.default)}."

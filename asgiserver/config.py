@@ -3,12 +3,15 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from . import options
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
+
+# Seconds; when reloading, somebody waits for the change.
+_GRACE, _GRACE_RELOADING = 30.0, 3.0
 
 # Fields that frame a message or belong to one connection: the server makes them.
 _OWN_FIELDS = frozenset(
@@ -43,16 +46,35 @@ class Config:
     root_path: str = _default("root_path")
     loop: str = _default("loop")
 
+    bind: Sequence[str] = _default("bind")
     host: str = _default("host")
     port: int = _default("port")
     uds: str | None = _default("uds")
     uds_mode: int = _default("uds_mode")
     fd: int | None = _default("fd")
     backlog: int = _default("backlog")
+    reuse_port: bool = _default("reuse_port")
+
+    workers: int | Literal["auto"] = _default("workers")
+    threads: int = _default("threads")
+    preload: bool = _default("preload")
+    reload: bool = _default("reload")
+    reload_dir: Sequence[str] = _default("reload_dir")
+    reload_include: Sequence[str] = _default("reload_include")
+    reload_exclude: Sequence[str] = _default("reload_exclude")
+    pid: str | None = _default("pid")
+    user: str | None = _default("user")
+    group: str | None = _default("group")
+    umask: int | None = _default("umask")
 
     server_header: bool = _default("server_header")
     date_header: bool = _default("date_header")
     headers: Sequence[tuple[str, str]] = _default("headers")
+    health_path: str | None = _default("health_path")
+
+    proxy_headers: bool = _default("proxy_headers")
+    forwarded_allow_ips: str = _default("forwarded_allow_ips")
+    proxy_protocol: str = _default("proxy_protocol")
 
     limit_request_line: int = _default("limit_request_line")
     limit_request_head: int = _default("limit_request_head")
@@ -65,17 +87,26 @@ class Config:
     limit_write_buffer: int = _default("limit_write_buffer")
     limit_body_memory: int = _default("limit_body_memory")
     limit_body_discard: int = _default("limit_body_discard")
+    limit_max_requests: int = _default("limit_max_requests")
+    limit_max_requests_jitter: int = _default("limit_max_requests_jitter")
+    limit_max_age: float = _default("limit_max_age")
+    limit_max_rss: int = _default("limit_max_rss")
 
     timeout_request_head: float = _default("timeout_request_head")
     timeout_request_body: float = _default("timeout_request_body")
     timeout_keep_alive: float = _default("timeout_keep_alive")
     timeout_write: float = _default("timeout_write")
     timeout_linger: float = _default("timeout_linger")
-    timeout_graceful_shutdown: float = _default("timeout_graceful_shutdown")
+    timeout_graceful_shutdown: float | None = _default("timeout_graceful_shutdown")
+    timeout_disconnect: float = _default("timeout_disconnect")
+    timeout_worker_healthcheck: float = _default("timeout_worker_healthcheck")
 
     log_level: str | None = _default("log_level")
     log_config: str | Mapping[str, Any] | None = _default("log_config")
+    log_file: str | None = _default("log_file")
     access_log: bool = _default("access_log")
+    access_log_file: str | None = _default("access_log_file")
+    access_log_format: str = _default("access_log_format")
     use_colors: bool | None = _default("use_colors")
     quiet: bool = _default("quiet")
 
@@ -87,12 +118,29 @@ class Config:
             if item.name == "log_config" and isinstance(value, Mapping):
                 continue  # From Python only: what logging.config.dictConfig takes.
             setattr(self, item.name, options.check(options.BY_NAME[item.name], value))
-        if self.uds is not None and self.fd is not None:
-            raise ValueError("uds: not together with fd")
+        self._check_listening()
+        if self.health_path is not None and not self.health_path.startswith("/"):
+            raise ValueError(f"health_path: {self.health_path!r} does not begin with /")
         if self.root_path and not self.root_path.startswith("/"):
             raise ValueError(f"root_path: {self.root_path!r} does not begin with /")
         for name, value in self.headers:
             check_header(name, value)
+
+    def _check_listening(self) -> None:
+        given = [
+            name
+            for name in ("bind", "uds", "fd")
+            if getattr(self, name) != options.BY_NAME[name].default
+        ]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]}: not together with {given[1]}")
+
+    @property
+    def grace(self) -> float:
+        """Seconds for running requests when the server stops."""
+        if self.timeout_graceful_shutdown is not None:
+            return self.timeout_graceful_shutdown
+        return _GRACE_RELOADING if self.reload else _GRACE
 
     def core_limits(self) -> dict[str, int]:
         """The rows that the C core reads, in its units."""

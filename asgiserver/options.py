@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["str", "int", "float", "bool", "mode", "headers"]
+Kind = Literal["str", "int", "float", "bool", "mode", "list", "headers"]
 
 PREFIX = "ASGISERVER_"
 
 APPLICATION = "Application"
 LISTENING = "Listening"
+PROCESSES = "Processes"
+PROXY = "Behind a proxy"
 HTTP = "HTTP"
 LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
@@ -25,7 +27,9 @@ LOGGING = "Logging"
 GROUPS = {
     APPLICATION: "",
     LISTENING: "",
+    PROCESSES: "",
     HTTP: "",
+    PROXY: "",
     LIMITS: "sizes in bytes; 0: no limit where it says so",
     TIMEOUTS: "in seconds, fractions allowed; 0: none",
     LOGGING: "",
@@ -44,7 +48,9 @@ class Option:
     ``name`` is the attribute of ``Config``; ``flag`` the word on the command line where it differs.
     ``default`` None means "decided at start", as ``help`` says. ``c_type`` is set for rows that the
     C core reads: its field has the row's name. ``minimum`` and ``maximum`` are inclusive; ``zero``
-    is allowed below the minimum. ``metavar`` stands for the value in the help.
+    is allowed below the minimum, ``words`` beside the numbers. ``metavar`` stands for the value in
+    the help. ``fallback`` is a variable of the environment that other servers use, read where ours
+    is not set.
     """
 
     name: str
@@ -59,6 +65,8 @@ class Option:
     c_type: str = ""
     flag: str = ""
     zero: bool = False
+    words: tuple[str, ...] = ()
+    fallback: str = ""
 
     @property
     def word(self) -> str:
@@ -83,6 +91,8 @@ class Option:
     def placeholder(self) -> str:
         if self.choices:
             return "|".join(self.choices)
+        if self.words:
+            return "|".join(("N", *self.words))
         return self.metavar or {"int": "N", "float": "SECONDS"}.get(self.kind, "TEXT")
 
     def text(self, value: Any) -> str:
@@ -91,6 +101,8 @@ class Option:
             return "on" if value else "off"
         if self.kind == "mode":
             return f"{value:o}"
+        if self.kind == "list":
+            return ",".join(value)
         return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -146,6 +158,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     # --- listening ---
     Option(
+        "bind", "list", (), LISTENING,
+        "Listen here: HOST:PORT, [HOST]:PORT, unix:PATH or fd://N. May be given more than once; "
+        "the four options below are short forms of one.", "ADDRESS",
+    ),
+    Option(
         "host", "str", "127.0.0.1", LISTENING,
         "Address or name; all addresses of a name are used. "
         "0.0.0.0 is all of IPv4, :: is all of IPv4 and IPv6.",
@@ -169,6 +186,48 @@ OPTIONS: tuple[Option, ...] = (
         "backlog", "int", 2048, LISTENING,
         "Connections that may wait to be accepted.", minimum=1, maximum=1 << 20,
     ),
+    Option(
+        "reuse_port", "bool", False, LISTENING,
+        "Each worker listens on a socket of its own (SO_REUSEPORT), among which the kernel "
+        "divides the connections.",
+    ),
+    # --- processes ---
+    Option(
+        "workers", "int", 1, PROCESSES,
+        "Processes that serve. auto: as many as there are processors, or as the control group "
+        "allows.", minimum=1, maximum=1024, words=("auto",), fallback="WEB_CONCURRENCY",
+    ),
+    Option(
+        "threads", "int", 0, PROCESSES,
+        "WSGI: threads in each process that run the application. 0: it runs on the thread that "
+        "serves, one request at a time.", minimum=0, maximum=1024,
+    ),
+    Option(
+        "preload", "bool", False, PROCESSES,
+        "Import the application once, before the workers are forked, which then share its memory.",
+    ),
+    Option("reload", "bool", False, PROCESSES, "Start anew when a file changes: for development."),
+    Option(
+        "reload_dir", "list", (), PROCESSES,
+        "Folder to watch; may be given more than once. Default: the current one.", "DIRECTORY",
+    ),
+    Option(
+        "reload_include", "list", ("*.py",), PROCESSES,
+        "Files to watch, as a pattern; may be given more than once.", "GLOB",
+    ),
+    Option(
+        "reload_exclude", "list", (), PROCESSES,
+        "Files and folders not to watch, as a pattern; may be given more than once.", "GLOB",
+    ),
+    Option("pid", "str", None, PROCESSES, "Write the process id to this file.", "FILE"),
+    Option("user", "str", None, PROCESSES, "User, by name or number, to become once bound.", "USER"),
+    Option(
+        "group", "str", None, PROCESSES, "Group, by name or number, to become once bound.", "GROUP",
+    ),
+    Option(
+        "umask", "mode", None, PROCESSES, "Access rights that new files do not get, octal.",
+        "MODE", minimum=0, maximum=0o777,
+    ),
     # --- HTTP ---
     Option("server_header", "bool", True, HTTP, "Send the Server header.", c_type="bool"),
     Option("date_header", "bool", True, HTTP, "Send the Date header.", c_type="bool"),
@@ -177,6 +236,26 @@ OPTIONS: tuple[Option, ...] = (
         "Add a header to every response. May be given more than once; "
         "one a line in the environment.",
         "NAME:VALUE", flag="header",
+    ),
+    Option(
+        "health_path", "str", None, HTTP,
+        "The server itself answers GET and HEAD for this path: 200, and 503 as soon as it is told "
+        "to stop. Not logged.", "PATH",
+    ),
+    # --- behind a proxy ---
+    Option(
+        "proxy_headers", "bool", True, PROXY,
+        "Take client, scheme and prefix from X-Forwarded-* and Forwarded of a trusted proxy.",
+    ),
+    Option(
+        "forwarded_allow_ips", "str", "127.0.0.1,::1,unix", PROXY,
+        "Whom to trust: addresses and networks with commas between them, unix for Unix sockets, "
+        "or * for all.", "LIST", fallback="FORWARDED_ALLOW_IPS",
+    ),
+    Option(
+        "proxy_protocol", "str", "off", PROXY,
+        "Connections from trusted proxies begin with a header of the PROXY protocol.",
+        choices=("off", "v1", "v2", "auto"),
     ),
     # --- limits ---
     _size(
@@ -228,6 +307,25 @@ OPTIONS: tuple[Option, ...] = (
         "Unread request body bytes that are skipped to keep the connection; above, it is closed.",
         minimum=0,
     ),
+    Option(
+        "limit_max_requests", "int", 0, LIMITS,
+        "Requests after which a worker is replaced. 0: never.", minimum=0, maximum=INT64_MAX,
+    ),
+    Option(
+        "limit_max_requests_jitter", "int", 0, LIMITS,
+        "Up to so many more, at random, so that workers are not replaced together.",
+        minimum=0, maximum=INT64_MAX,
+    ),
+    Option(
+        "limit_max_age", "float", 0.0, LIMITS,
+        "Seconds after which a worker is replaced; up to a tenth more, at random. 0: never.",
+        minimum=0.0, maximum=365 * DAY,
+    ),
+    Option(
+        "limit_max_rss", "int", 0, LIMITS,
+        "Resident memory in bytes above which a worker is replaced. 0: never.", "BYTES",
+        minimum=0, maximum=INT64_MAX,
+    ),
     # --- timeouts ---
     _seconds(
         "timeout_request_head", 10.0, "For a whole request head, from its first byte; then: 408.",
@@ -242,9 +340,21 @@ OPTIONS: tuple[Option, ...] = (
         "For the client to read a last response before the connection closes.",
     ),
     Option(
-        "timeout_graceful_shutdown", "float", 30.0, TIMEOUTS,
-        "For running requests when the server stops; then they are cut. 0: at once.",
+        "timeout_graceful_shutdown", "float", None, TIMEOUTS,
+        "For running requests when the server stops; then they are cut. 0: at once. "
+        "Default: 30, with --reload 3.",
         minimum=0.0, maximum=DAY,
+    ),
+    Option(
+        "timeout_disconnect", "float", 1.0, TIMEOUTS,
+        "ASGI: for running requests when the server stops, before receive() says that the client "
+        "has left, which ends streams and long polls.",
+        minimum=0.0, maximum=DAY,
+    ),
+    Option(
+        "timeout_worker_healthcheck", "float", 30.0, TIMEOUTS,
+        "For a worker to give a sign of life; then it is killed and replaced. 0: none.",
+        minimum=0.5, maximum=DAY, zero=True,
     ),
     # --- logging ---
     Option(
@@ -256,7 +366,17 @@ OPTIONS: tuple[Option, ...] = (
         "log_config", "str", None, LOGGING,
         "Set up the logging module from a file: .ini, .json or .yaml (needs PyYAML).", "FILE",
     ),
+    Option("log_file", "str", None, LOGGING, "Write messages to this file.", "FILE"),
     Option("access_log", "bool", True, LOGGING, "Log a line for every request."),
+    Option(
+        "access_log_file", "str", None, LOGGING,
+        "Write the access log to this file. Default: the standard output.", "FILE",
+    ),
+    Option(
+        "access_log_format", "str", "uvicorn", LOGGING,
+        "uvicorn, common, combined, json, or a format with %(…)s atoms as gunicorn has them.",
+        "FORMAT",
+    ),
     Option(
         "use_colors", "bool", None, LOGGING,
         "Colours in the log. Default: on a terminal, unless NO_COLOR is set.",
@@ -278,9 +398,13 @@ def check(option: Option, value: Any) -> Any:
         return None
     wanted: tuple[type, ...] = {
         "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "mode": (int,),
-        "headers": (list, tuple),
+        "list": (list, tuple), "headers": (list, tuple),
     }[option.kind]  # fmt: skip
     kind = type(value)
+    if kind is str and value in option.words:
+        return value
+    if option.kind == "list" and kind in (list, tuple):
+        return _checked_words(option, value)
     if not issubclass(kind, wanted) or (kind is bool and option.kind != "bool"):
         names = " or ".join(one.__name__ for one in wanted)
         raise TypeError(f"{option.name}: {names} expected, not {kind.__name__}")
@@ -289,6 +413,15 @@ def check(option: Option, value: Any) -> Any:
     if option.kind in ("int", "float", "mode"):
         _check_range(option, value)
     return float(value) if option.kind == "float" else value
+
+
+def _checked_words(option: Option, value: Iterable[Any]) -> tuple[str, ...]:
+    for one in value:
+        if not isinstance(one, str):
+            raise TypeError(f"{option.name}: str expected, not {type(one).__name__}")
+        if not one:
+            raise ValueError(f"{option.name}: a value is empty")
+    return tuple(value)
 
 
 def _check_range(option: Option, value: Any) -> None:

@@ -122,14 +122,12 @@ async def _until_stopped(core: _core.Server, config: Config, level: _Level) -> N
         logs.say(config, "Waiting for running requests: %d (CTRL+C cuts them)", core.requests)
     waits = [asyncio.create_task(drained.wait()), asyncio.create_task(level.reaches(Level.CUT))]
     try:
-        await asyncio.wait(
-            waits, timeout=config.timeout_graceful_shutdown, return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait(waits, timeout=config.grace, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()
     if not drained.is_set():
-        logs.log_cut(core.abort(), config.timeout_graceful_shutdown, asked=waits[1].done())
+        logs.log_cut(core.abort(), config.grace, asked=waits[1].done())
 
 
 async def _end_requests() -> None:

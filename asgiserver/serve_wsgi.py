@@ -44,7 +44,7 @@ class _Stopper:
 
     def _drain(self) -> None:
         if self._timer is None:
-            seconds = self._config.timeout_graceful_shutdown
+            seconds = self._config.grace
             self._timer = threading.Timer(seconds, self._time_is_over)
             self._timer.daemon = True
             self._timer.start()
@@ -125,5 +125,5 @@ def serve(
         pass
     finally:
         stopper.cancel()
-        logs.log_cut(stopper.cut, config.timeout_graceful_shutdown, asked=stopper.asked)
+        logs.log_cut(stopper.cut, config.grace, asked=stopper.asked)
         core.close()

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import stat
+from dataclasses import dataclass
 
 from . import holders
 from .config import Config
@@ -18,17 +19,113 @@ _FREE_PORTS_TRIED = 50
 _SAME_PORT_TRIES = 20
 
 
+_DEFAULT_PORT = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: a TCP host and port, a Unix socket's path, or an inherited descriptor.
+
+    ``label`` is how the user wrote it, for messages.
+    """
+
+    label: str
+    host: str = ""
+    port: int = 0
+    path: str | None = None
+    fd: int | None = None
+
+
+def parse(text: str, label: str = "") -> Address:
+    """``HOST:PORT``, ``[HOST]:PORT``, ``HOST``, ``:PORT`` (all addresses), ``unix:PATH`` or
+    ``fd://N``. Raises ValueError.
+    """
+    label = label or f"--bind {text}"
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path:
+            raise ValueError(f"{text!r} has no path")
+        return Address(label, path=path)
+    if text.startswith("fd://"):
+        number = text.removeprefix("fd://")
+        if not _is_number(number):
+            raise ValueError(f"{text!r} is not fd:// and a number")
+        return Address(label, fd=int(number))
+    host, port = _split_host(text)
+    if not _is_number(port) or int(port) > 65535:
+        raise ValueError(f"{text!r}: {port!r} is not a port")
+    return Address(label, "::" if host in ("", "*") else host, int(port))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _split_host(text: str) -> tuple[str, str]:
+    if "/" in text:
+        raise ValueError(f"{text!r} is not HOST:PORT, unix:PATH or fd://N")
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r} is not [HOST]:PORT")
+        return host, rest[1:] if rest else str(_DEFAULT_PORT)
+    if text.count(":") > 1:
+        raise ValueError(f"{text!r}: an IPv6 address needs brackets, as in [::1]:8000")
+    host, colon, port = text.partition(":")
+    return host, port if colon else str(_DEFAULT_PORT)
+
+
+def addresses(config: Config) -> list[Address]:
+    """What ``config`` names."""
+    if config.bind:
+        return [parse(text) for text in config.bind]
+    if config.fd is not None:
+        return [Address(f"--fd {config.fd}", fd=config.fd)]
+    if config.uds is not None:
+        return [Address(f"--uds {config.uds}", path=config.uds)]
+    return [Address(f"--host {config.host}", config.host, config.port)]
+
+
+class _Bound:
+    """The sockets of one address: one for each of a name's addresses, and that for each worker
+    where they do not share them."""
+
+    def __init__(self, address: Address, sets: list[list[socket.socket]]) -> None:
+        self.address = address
+        self.sets = sets
+        self.path = os.path.abspath(address.path) if address.path is not None else None
+        self.file = _identity(self.path)
+        self.owner = os.getpid()
+
+    def close(self) -> None:
+        for sock in (sock for one in self.sets for sock in one):
+            sock.close()
+        # A worker that inherited the sockets leaves the file to the process that made it.
+        mine = self.owner == os.getpid()
+        if mine and self.path is not None and _identity(self.path) == self.file:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self.path = None
+
+
 class Listeners:
     """Bound sockets. Close it in the end: the file of a Unix socket is removed then."""
 
-    def __init__(self, sockets: list[socket.socket], path: str | None = None) -> None:
-        self.sockets = sockets
-        self._path = os.path.abspath(path) if path is not None else None
-        self._file = _identity(self._path)
+    def __init__(self, bound: list[_Bound]) -> None:
+        self._bound = bound
 
-    def listen(self, backlog: int) -> None:
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """One for each address; those of the first worker where each has its own."""
+        return self.for_worker(0)
+
+    def for_worker(self, slot: int) -> list[socket.socket]:
+        """What the worker in this place, counted from 0, accepts on."""
+        return [sock for one in self._bound for sock in one.sets[slot % len(one.sets)]]
+
+    def listen(self, backlog: int, slot: int = 0) -> None:
         """From now on clients can connect. Raises StartError when another process was faster."""
-        for sock in self.sockets:
+        for sock in self.for_worker(slot):
             try:
                 sock.listen(backlog)
             except OSError as error:
@@ -36,26 +133,38 @@ class Listeners:
 
     def close(self) -> None:
         """Idempotent."""
-        for sock in self.sockets:
-            sock.close()
-        self.sockets = []
-        if self._path is not None and _identity(self._path) == self._file:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
-        self._path = None
+        for one in self._bound:
+            one.close()
+        self._bound = []
 
 
-def bind(config: Config) -> Listeners:
-    """Binds what ``config`` names: an inherited socket, a Unix socket, or a TCP port on each
-    address.
+def bind(config: Config, workers: int = 1) -> Listeners:
+    """Binds what ``config`` names: inherited sockets, Unix sockets, and TCP ports on each address
+    of a name; with ``reuse_port``, TCP ports once for each of the workers.
 
     Raises StartError.
     """
-    if config.fd is not None:
-        return Listeners([_inherited(config.fd)])
-    if config.uds is not None:
-        return Listeners([_unix(config.uds, config.uds_mode)], config.uds)
-    return Listeners(_tcp(config.host, config.port))
+    bound: list[_Bound] = []
+    try:
+        for address in addresses(config):
+            bound.append(_Bound(address, _bind(address, config, workers)))
+    except BaseException:
+        Listeners(bound).close()
+        raise
+    return Listeners(bound)
+
+
+def _bind(address: Address, config: Config, workers: int) -> list[list[socket.socket]]:
+    if address.fd is not None:
+        return [[_inherited(address.fd, address.label)]]
+    if address.path is not None:
+        return [[_unix(address.path, config.uds_mode, address.label)]]
+    first = _tcp(address, config.reuse_port)
+    sets = [first]
+    if config.reuse_port:
+        for _ in range(workers - 1):
+            sets.append([_bound(sock.family, sock.getsockname(), True) for sock in first])
+    return sets
 
 
 def _identity(path: str | None) -> tuple[int, int] | None:
@@ -72,7 +181,9 @@ def _identity(path: str | None) -> tuple[int, int] | None:
 # --- TCP ---
 
 
-def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+def _resolve(
+    host: str, port: int, label: str
+) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
     """All addresses of ``host``. ``::`` means all of both families, each with a socket of its own,
     so that IPv4 clients appear by their IPv4 addresses.
     """
@@ -86,19 +197,20 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[s
             )
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise StartError(f'--host {host}: no address has that name ("{reason}").') from None
+            raise StartError(f'{label}: no address has that name ("{reason}").') from None
         for family, _, _, _, address in infos:
             if family in (socket.AF_INET, socket.AF_INET6):
                 found[family, address] = None  # type: ignore[index]
     return list(found)
 
 
-def _tcp(host: str, port: int) -> list[socket.socket]:
-    addresses = _addresses(host, port)
+def _tcp(address: Address, reuse_port: bool) -> list[socket.socket]:
+    host, port = address.host, address.port
+    found = _resolve(host, port, address.label)
     for tries_left in reversed(range(_SAME_PORT_TRIES)):
         sockets: list[socket.socket] = []
         try:
-            _bind_all(addresses, port, sockets)
+            _bind_all(found, port, sockets, reuse_port)
             return sockets
         except OSError as error:
             for sock in sockets:
@@ -111,18 +223,19 @@ def _tcp(host: str, port: int) -> list[socket.socket]:
 
 
 def _bind_all(
-    addresses: list[tuple[socket.AddressFamily, tuple[str, int]]],
+    found: list[tuple[socket.AddressFamily, tuple[str, int]]],
     port: int,
     sockets: list[socket.socket],
+    reuse_port: bool = False,
 ) -> None:
     """Binds all, to the same port. An address that this machine lacks (often ::1 of localhost) is
     left out, unless it is the only one.
     """
     lacking: OSError | None = None
-    for family, address in addresses:
+    for family, address in found:
         chosen = sockets[0].getsockname()[1] if sockets else port
         try:
-            sockets.append(_bound(family, (address[0], chosen, *address[2:])))
+            sockets.append(_bound(family, (address[0], chosen, *address[2:]), reuse_port))
         except OSError as error:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 raise
@@ -131,9 +244,11 @@ def _bind_all(
         raise lacking
 
 
-def _bound(family: socket.AddressFamily, address: tuple[str | int, ...]) -> socket.socket:
+def _bound(family: int, address: tuple[str | int, ...], reuse_port: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # Else connections of an earlier run, in TIME_WAIT, would hold the port for a minute.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -153,7 +268,7 @@ def _free_port(host: str, port: int) -> int | None:
             continue
         sockets: list[socket.socket] = []
         try:
-            _bind_all(_addresses(host, candidate), candidate, sockets)
+            _bind_all(_resolve(host, candidate, host), candidate, sockets)
             return candidate
         except (OSError, StartError):
             continue
@@ -166,10 +281,10 @@ def _free_port(host: str, port: int) -> int | None:
 # --- Unix sockets and inherited ones ---
 
 
-def _unix(path: str, mode: int) -> socket.socket:
+def _unix(path: str, mode: int, label: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_stale(path)
+        _remove_stale(path, label)
         sock.setblocking(False)
         sock.bind(path)
         os.chmod(path, mode)  # Nobody can connect before listen().
@@ -182,14 +297,14 @@ def _unix(path: str, mode: int) -> socket.socket:
     return sock
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(path: str, label: str) -> None:
     """Removes the socket file of a server that is gone; StartError for anything else there."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise StartError(f"--uds {path}: the file exists and is not a socket.")
+        raise StartError(f"{label}: the file exists and is not a socket.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # A full backlog must not keep us waiting.
         try:
@@ -203,17 +318,17 @@ def _remove_stale(path: str) -> None:
     raise StartError(f"Cannot listen at {path}: it is in use{holders.path_holder(path)}.")
 
 
-def _inherited(descriptor: int) -> socket.socket:
+def _inherited(descriptor: int, label: str) -> socket.socket:
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError as error:
         what = "is not open" if error.errno == errno.EBADF else "is not a socket"
-        raise StartError(f"--fd {descriptor}: the descriptor {what}.") from None
+        raise StartError(f"{label}: the descriptor {what}.") from None
     if sock.type != socket.SOCK_STREAM or sock.family not in (
         socket.AF_INET, socket.AF_INET6, socket.AF_UNIX,
     ):  # fmt: skip
         sock.detach()
-        raise StartError(f"--fd {descriptor}: the descriptor is not a TCP or Unix stream socket.")
+        raise StartError(f"{label}: the descriptor is not a TCP or Unix stream socket.")
     sock.setblocking(False)
     return sock
 

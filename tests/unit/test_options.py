@@ -44,6 +44,8 @@ def test_config_has_the_tables_names_defaults_and_types() -> None:
         if row.kind in kinds:
             optional = row.default is None
             expected = kinds[row.kind] | None if optional else kinds[row.kind]
+            if row.words:
+                expected |= typing.Literal[row.words]
             assert row.name == "log_config" or hints[row.name] == expected, row.name
 
 
@@ -51,7 +53,8 @@ def test_command_line_has_a_word_and_a_variable_for_each_row() -> None:
     parameters = {parameter.name: parameter for parameter in command.params}
     for row in OPTIONS:
         assert f"--{row.word}" in parameters[row.name].opts
-        assert parameters[row.name].envvar == row.env
+        variables = [row.env, row.fallback] if row.fallback else row.env
+        assert parameters[row.name].envvar == variables
     assert by_name("headers").env == "ASGISERVER_HEADER"
 
 
