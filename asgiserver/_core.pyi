@@ -35,6 +35,7 @@ class Server:
         access_log_colors: bool = False,
         on_error: Callable[[str, str, BaseException | None], None] | None = None,
         multiprocess: bool = False,
+        health_path: str | None = None,
     ) -> None: ...
     def listen(self, fd: int, tls: bool = False) -> None:
         """Accept on the listening socket ``fd``, which stays the caller's."""
@@ -42,12 +43,26 @@ class Server:
         """ASGI: watch the core's descriptor in the asyncio loop."""
     def poll(self) -> None:
         """Handle what is ready. The asyncio loop calls it."""
-    def run(self) -> None:
-        """WSGI: serve until ``stop`` or until draining is complete. Python's signal handlers run promptly."""
+    def run(self, tick: Callable[[], object] | None = None, interval: float = 1.0) -> None:
+        """WSGI: serve until ``stop`` or until draining is complete. Python's signal handlers run promptly.
+
+        ``tick`` is called between requests, at once and then every ``interval`` seconds; what it raises is
+        raised from here.
+        """
     def stop(self) -> None:
         """WSGI: make ``run`` return."""
-    def drain(self, callback: Callable[[], None] | None = None) -> None:
-        """Stop accepting, close idle connections, close busy ones behind their answer; then ``callback()``."""
+    def drain(self, callback: Callable[[], None] | None = None, idle: float = 0.0) -> None:
+        """Stop accepting, close busy connections behind their answer; then ``callback()``.
+
+        Idle connections close when no request came for ``idle`` seconds: with 0 now; more loses no request
+        that is under way while another process goes on accepting.
+        """
+    def disconnect(self) -> None:
+        """ASGI: ``receive()`` of the requests that run says that the client has left, so that they end."""
+    def set_healthy(self, healthy: bool, /) -> None:
+        """What the health path says; while draining it says no in any case."""
+    def call_at(self, requests: int, callback: Callable[[], None], /) -> None:
+        """Call ``callback`` when so many requests were seen, counted from the first; before that, once."""
     def abort(self) -> int:
         """Cut all connections now; the number of requests that were cut."""
     def close(self) -> None:
@@ -64,5 +79,8 @@ class Server:
     def requests_total(self) -> int: ...
     @property
     def connections_total(self) -> int: ...
+    @property
+    def overloaded_total(self) -> int:
+        """Requests answered with 503 for ``limit_concurrency``."""
     @property
     def accepting(self) -> bool: ...

@@ -124,7 +124,7 @@ static void run(const as_loop_config *config, int fd) {
         (void)fprintf(stderr, "as_loop_listen: %s\n", as_err_text(err));
         exit(1);
     }
-    as_loop_run(server_loop, goes_on, goes_on);
+    as_loop_run(server_loop, goes_on, goes_on, -1);
     as_loop_free(server_loop);
 }
 

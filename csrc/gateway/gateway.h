@@ -61,9 +61,12 @@ typedef struct as_server {
     const struct as_gateway *vtable;
     as_limits limits;
     bool multiprocess;
-    PyObject *poll_callable; /* bound method self.poll, cached */
-    PyObject *on_drained;    /* callable() or NULL */
-    bool polling;            /* as_loop_poll is on the stack */
+    PyObject *poll_callable;       /* bound method self.poll, cached */
+    PyObject *on_drained;          /* callable() or NULL */
+    PyObject *on_marked;           /* callable() or NULL */
+    PyObject *tick;                /* WSGI: callable() or NULL; while run() runs */
+    uint64_t tick_every, tick_due; /* milliseconds */
+    bool polling;                  /* as_loop_poll is on the stack */
     bool wake_scheduled, timer_scheduled, stopping;
     PyObject *wake_callable, *timer_callable; /* bound methods, cached */
     PyThreadState *thread_state;              /* WSGI: while run() waits without the GIL */

@@ -7,35 +7,19 @@
 
 #include <errno.h>
 #include <structmember.h>
+#include <time.h>
 
 #include "http/response.h"
 #include "net/loop.h"
 
 /* ---- hooks of the loop ---- */
 
-static void schedule(as_server *self, PyObject *method, double seconds, PyObject *callable) {
-    PyObject *handle =
-        seconds < 0 ? PyObject_CallMethodOneArg(self->py_loop, method, callable)
-                    : PyObject_CallMethod(self->py_loop, "call_later", "dO", seconds, callable);
+/* `handle` is what the asyncio loop returned for `callable`. */
+static void check_scheduled(PyObject *handle, PyObject *callable) {
     if (handle == NULL) {
         PyErr_WriteUnraisable(callable); /* the asyncio loop is closed: nobody polls any more */
     }
     Py_XDECREF(handle);
-}
-
-void as_server_wake(as_server *self) {
-    if (self->py_loop != NULL && !self->polling && !self->wake_scheduled && self->loop != NULL) {
-        self->wake_scheduled = true;
-        schedule(self, self->state->str.call_soon, -1, self->wake_callable);
-    }
-}
-
-static void arm_timer(as_server *self) {
-    int timeout = self->loop != NULL ? as_loop_timeout(self->loop) : -1;
-    if (self->py_loop != NULL && timeout >= 0 && !self->timer_scheduled) {
-        self->timer_scheduled = true;
-        schedule(self, NULL, timeout / 1000.0, self->timer_callable);
-    }
 }
 
 static void hook_wake(void *ctx) {
@@ -43,7 +27,25 @@ static void hook_wake(void *ctx) {
     /* Asked for from within a poll, the next one must come by itself all the same. */
     if (!self->wake_scheduled) {
         self->wake_scheduled = true;
-        schedule(self, self->state->str.call_soon, -1, self->wake_callable);
+        check_scheduled(PyObject_CallMethodOneArg(self->py_loop, self->state->str.call_soon,
+                                                  self->wake_callable),
+                        self->wake_callable);
+    }
+}
+
+void as_server_wake(as_server *self) {
+    if (self->py_loop != NULL && !self->polling && self->loop != NULL) {
+        hook_wake(self);
+    }
+}
+
+static void arm_timer(as_server *self) {
+    int timeout = self->loop != NULL ? as_loop_timeout(self->loop) : -1;
+    if (self->py_loop != NULL && timeout >= 0 && !self->timer_scheduled) {
+        self->timer_scheduled = true;
+        check_scheduled(PyObject_CallMethod(self->py_loop, "call_later", "dO", timeout / 1000.0,
+                                            self->timer_callable),
+                        self->timer_callable);
     }
 }
 
@@ -54,13 +56,10 @@ static void hook_timer(void *ctx) {
     }
 }
 
-static void hook_drained(void *ctx) {
-    as_server *self = ctx;
-    if (self->py_loop == NULL) {
-        as_loop_stop(self->loop);
-    }
-    PyObject *callback = self->on_drained;
-    self->on_drained = NULL;
+/* Calls and forgets a callback that is called once; NULL: there is none. */
+static void call_once(PyObject **field) {
+    PyObject *callback = *field;
+    *field = NULL;
     if (callback != NULL) {
         PyObject *result = PyObject_CallNoArgs(callback);
         if (result == NULL) {
@@ -69,6 +68,18 @@ static void hook_drained(void *ctx) {
         Py_XDECREF(result);
         Py_DECREF(callback);
     }
+}
+
+static void hook_drained(void *ctx) {
+    as_server *self = ctx;
+    if (self->py_loop == NULL) {
+        as_loop_stop(self->loop);
+    }
+    call_once(&self->on_drained);
+}
+
+static void hook_marked(void *ctx) {
+    call_once(&((as_server *)ctx)->on_marked);
 }
 
 static void hook_notice(void *ctx, const char *text) {
@@ -164,7 +175,7 @@ static int read_headers(PyObject *headers, as_slice **slices, size_t *n) {
     return 0;
 }
 
-static int make_loop(as_server *self, PyObject *headers) {
+static int make_loop(as_server *self, PyObject *headers, const char *health_path) {
     PyObject *tuple = headers != NULL ? PySequence_Tuple(headers) : PyTuple_New(0);
     as_slice *slices = NULL;
     size_t n = 0;
@@ -177,9 +188,11 @@ static int make_loop(as_server *self, PyObject *headers) {
             .ctx = self,
             .headers = slices,
             .nheaders = n,
+            .health_path = {health_path, health_path != NULL ? strlen(health_path) : 0},
             .wake = asgi ? hook_wake : NULL,
             .timer = asgi ? hook_timer : NULL,
             .drained = hook_drained,
+            .marked = hook_marked,
             .notice = hook_notice,
         };
         errno = 0;
@@ -237,16 +250,17 @@ static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"app",      "interface",    "loop",
                                "limits",   "headers",      "root_path",
                                "state",    "access_log",   "access_log_colors",
-                               "on_error", "multiprocess", NULL};
+                               "on_error", "multiprocess", "health_path",
+                               NULL};
     as_server *self = (as_server *)op;
     PyObject *app, *loop = Py_None, *limits = NULL, *headers = NULL, *root_path = NULL,
                    *lifespan_state = NULL, *access_log = NULL, *on_error = NULL;
-    const char *interface = NULL;
+    const char *interface = NULL, *health_path = NULL;
     int colors = 0, multiprocess = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sOOOUOOpOp:Server", keywords, &app,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sOOOUOOpOpz:Server", keywords, &app,
                                      &interface, &loop, &limits, &headers, &root_path,
                                      &lifespan_state, &access_log, &colors, &on_error,
-                                     &multiprocess)) {
+                                     &multiprocess, &health_path)) {
         return -1;
     }
     if (self->app != NULL || interface == NULL) {
@@ -272,7 +286,7 @@ static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
         bind_methods(self) < 0 || self->vtable->init(self) < 0) {
         return -1;
     }
-    return make_loop(self, headers);
+    return make_loop(self, headers, health_path);
 }
 
 /* ---- methods ---- */
@@ -321,11 +335,31 @@ static PyObject *server_start(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
+static uint64_t now_ms(void) {
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+/* False: it raised. */
+static bool tick(as_server *self) {
+    if (self->tick == NULL || now_ms() < self->tick_due) {
+        return true;
+    }
+    self->tick_due = now_ms() + self->tick_every;
+    PyObject *result = PyObject_CallNoArgs(self->tick);
+    Py_XDECREF(result);
+    return result != NULL;
+}
+
 /* The GIL is away exactly while run() waits. */
 static bool before_wait(void *ctx) {
     as_server *self = ctx;
     self->polling = false;
     as_access_log_flush(self);
+    if (!tick(self)) {
+        return false;
+    }
     if (self->fatal != NULL || PyErr_Occurred() || PyErr_CheckSignals() < 0) {
         return false;
     }
@@ -341,9 +375,17 @@ static bool after_wait(void *ctx) {
     return PyErr_CheckSignals() == 0;
 }
 
-static PyObject *server_run(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+static PyObject *server_run(PyObject *op, PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"tick", "interval", NULL};
     as_server *self = (as_server *)op;
-    if (check_open(self) < 0) {
+    PyObject *callable = Py_None;
+    double interval = 1.0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Od:run", keywords, &callable, &interval) ||
+        check_open(self) < 0) {
+        return NULL;
+    }
+    if (!(interval >= 0.01 && interval <= 3600.0)) {
+        PyErr_SetString(PyExc_ValueError, "interval must be from 0.01 to 3600 seconds");
         return NULL;
     }
     if (self->py_loop != NULL || self->polling) {
@@ -351,9 +393,16 @@ static PyObject *server_run(PyObject *op, PyObject *Py_UNUSED(ignored)) {
                         "run() is for WSGI, once; ASGI runs in its asyncio loop");
         return NULL;
     }
+    if (callable != Py_None) {
+        Py_XSETREF(self->tick, Py_NewRef(callable));
+        self->tick_every = (uint64_t)(interval * 1000);
+        self->tick_due = 0;
+    }
     self->polling = true;
-    as_loop_run(self->loop, before_wait, after_wait);
+    as_loop_run(self->loop, before_wait, after_wait,
+                self->tick != NULL ? (int)self->tick_every : -1);
     self->polling = false;
+    Py_CLEAR(self->tick);
     as_access_log_flush(self);
     if (PyErr_Occurred()) {
         return NULL;
@@ -371,17 +420,52 @@ static PyObject *server_stop(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *server_drain(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"callback", NULL};
+    static char *keywords[] = {"callback", "idle", NULL};
     as_server *self = (as_server *)op;
     PyObject *callback = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:drain", keywords, &callback) ||
+    double idle = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Od:drain", keywords, &callback, &idle) ||
         check_open(self) < 0) {
+        return NULL;
+    }
+    if (!(idle >= 0 && idle <= 86400.0)) {
+        PyErr_SetString(PyExc_ValueError, "idle must be from 0 to 86400 seconds");
         return NULL;
     }
     Py_XSETREF(self->on_drained, callback != Py_None ? Py_NewRef(callback) : NULL);
     self->stopping = true;
-    as_loop_drain(self->loop);
+    as_loop_drain(self->loop, (uint32_t)(idle * 1000));
     as_loop_wakeup(self->loop);
+    Py_RETURN_NONE;
+}
+
+static PyObject *server_disconnect(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_server *self = (as_server *)op;
+    if (self->loop != NULL) {
+        as_loop_disconnect(self->loop);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *server_set_healthy(PyObject *op, PyObject *healthy) {
+    as_server *self = (as_server *)op;
+    int value = PyObject_IsTrue(healthy);
+    if (value < 0 || check_open(self) < 0) {
+        return NULL;
+    }
+    as_loop_set_healthy(self->loop, value != 0);
+    Py_RETURN_NONE;
+}
+
+static PyObject *server_call_at(PyObject *op, PyObject *args) {
+    as_server *self = (as_server *)op;
+    unsigned long long requests;
+    PyObject *callback;
+    if (!PyArg_ParseTuple(args, "KO:call_at", &requests, &callback) || check_open(self) < 0) {
+        return NULL;
+    }
+    Py_XSETREF(self->on_marked, Py_NewRef(callback));
+    as_loop_mark(self->loop, requests);
     Py_RETURN_NONE;
 }
 
@@ -454,6 +538,7 @@ FIGURE(connections)
 FIGURE(requests)
 FIGURE(connections_total)
 FIGURE(requests_total)
+FIGURE(overloaded_total)
 #undef FIGURE
 
 static PyObject *server_get_accepting(PyObject *op, void *Py_UNUSED(closure)) {
@@ -481,6 +566,8 @@ static int server_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(self->wake_callable);
     Py_VISIT(self->timer_callable);
     Py_VISIT(self->on_drained);
+    Py_VISIT(self->on_marked);
+    Py_VISIT(self->tick);
     return self->vtable != NULL && self->gateway != NULL ? self->vtable->traverse(self, visit, arg)
                                                          : 0;
 }
@@ -497,6 +584,8 @@ static int server_clear(PyObject *op) {
     Py_CLEAR(self->wake_callable);
     Py_CLEAR(self->timer_callable);
     Py_CLEAR(self->on_drained);
+    Py_CLEAR(self->on_marked);
+    Py_CLEAR(self->tick);
     return 0;
 }
 
@@ -520,10 +609,19 @@ static PyMethodDef server_methods[] = {
     {"poll", server_poll, METH_NOARGS, "Handle what is ready."},
     {"_woken", server_woken, METH_NOARGS, NULL},
     {"_timer", server_timer, METH_NOARGS, NULL},
-    {"run", server_run, METH_NOARGS, "WSGI: serve until stop() or until draining is complete."},
+    {"run", (PyCFunction)(void (*)(void))server_run, METH_VARARGS | METH_KEYWORDS,
+     "WSGI: serve until stop() or until draining is complete; call `tick` every `interval` "
+     "seconds."},
     {"stop", server_stop, METH_NOARGS, "WSGI: make run() return."},
     {"drain", (PyCFunction)(void (*)(void))server_drain, METH_VARARGS | METH_KEYWORDS,
-     "Stop accepting, end what runs, then call the callback."},
+     "Stop accepting, end what runs, then call the callback. Idle connections close when no "
+     "request "
+     "came for `idle` seconds."},
+    {"disconnect", server_disconnect, METH_NOARGS,
+     "ASGI: receive() of the running requests says that the client has left."},
+    {"set_healthy", server_set_healthy, METH_O, "What the health path says."},
+    {"call_at", server_call_at, METH_VARARGS,
+     "Call the callback when so many requests were seen, counted from the first."},
     {"abort", server_abort, METH_NOARGS, "Cut all connections; the number of requests cut."},
     {"close", server_close, METH_NOARGS, "Cut what is left and free the loop."},
     {NULL, NULL, 0, NULL},
@@ -534,6 +632,8 @@ static PyGetSetDef server_getset[] = {
     {"requests", server_get_requests, NULL, "Requests being worked on.", NULL},
     {"connections_total", server_get_connections_total, NULL, "Connections accepted so far.", NULL},
     {"requests_total", server_get_requests_total, NULL, "Requests seen so far.", NULL},
+    {"overloaded_total", server_get_overloaded_total, NULL,
+     "Requests answered with 503 for limit_concurrency so far.", NULL},
     {"wakeup_fd", server_get_wakeup_fd, NULL, "For signal.set_wakeup_fd: ends the wait of run().",
      NULL},
     {"accepting", server_get_accepting, NULL, "Whether new connections are accepted.", NULL},

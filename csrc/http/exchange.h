@@ -53,7 +53,8 @@ typedef struct as_handlers {
     /* The body is complete (ex->req is AS_REQ_DONE). Not called when on_request said so already. */
     void (*on_end)(void *ctx, as_exchange *ex);
     /* The client half-closed its side behind a complete request: it may be gone, or may still wait
-     * for the answer. Writing goes on being allowed. */
+     * for the answer. Or the server stops, and an application that would go on for long had better
+     * end (as_loop_disconnect). Writing goes on being allowed. */
     void (*on_eof)(void *ctx, as_exchange *ex);
     /* The exchange is broken: the client left, a limit bit, or the server stops. */
     void (*on_abort)(void *ctx, as_exchange *ex, as_err why);

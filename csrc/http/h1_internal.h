@@ -43,12 +43,21 @@ void as__h1_stop(as_h1 *h1, as_h1_phase phase, as_err why);
 void as__h1_settle(as_h1 *h1);
 void as__h1_update_phase(as_h1 *h1);
 
+/* --- h1_health.c ---------------------------------------------------------------------------- */
+
+/* The request is one for the health path. */
+bool as__h1_is_health(const as_h1_env *env, const as_head *head);
+/* The whole answer to it: 200, or 503. */
+as_err as__h1_answer_health(as_exchange *ex, bool healthy);
+
 /* --- h1_response.c: exchanges --------------------------------------------------------------- */
 
 /* NULL: no memory. */
 as_exchange *as__h1_exchange_new(as_h1 *h1, as_head *head);
 /* The protocol lets go of h1->ex. */
 void as__h1_let_go(as_h1 *h1);
+/* A request whose rest is not worth reading behind its answer, or may never come. */
+bool as__h1_leaves_too_much(const as_h1 *h1, const as_exchange *ex);
 /* A whole answer with the status and the text of `why`, behind what is queued. */
 as_err as__h1_write_error(as_h1 *h1, as_err why, bool is_head);
 

@@ -219,8 +219,7 @@ static as_err head_field(as_exchange *ex, as_slice name, as_slice value) {
     return err == AS_OK && write ? as__write_field(&h1_of(ex)->out, name, value) : err;
 }
 
-/* A request whose rest is not worth reading behind its answer, or may never come. */
-static bool leaves_too_much(const as_h1 *h1, const as_exchange *ex) {
+bool as__h1_leaves_too_much(const as_h1 *h1, const as_exchange *ex) {
     return ex->wants_continue ||
            (h1->state == AS_H1_AT_LENGTH && h1->body_left > h1->env->limits->limit_body_discard);
 }
@@ -228,7 +227,7 @@ static bool leaves_too_much(const as_h1 *h1, const as_exchange *ex) {
 static bool must_close(const as_h1 *h1, const as_exchange *ex, bool more) {
     return ex->close || !ex->head->keep_alive || h1->env->draining ||
            (ex->seen & AS_SEEN_CLOSE) != 0 || h1->env->limits->timeout_keep_alive == 0 ||
-           (!more && leaves_too_much(h1, ex));
+           (!more && as__h1_leaves_too_much(h1, ex));
 }
 
 /* Chooses the framing for a first body of `n` bytes, `more` of which may follow (RFC 9112, 6.3),

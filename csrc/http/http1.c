@@ -58,15 +58,13 @@ static void abort_exchange(as_h1 *h1, as_err why) {
 
 /* The response is complete. */
 static void finish_exchange(as_h1 *h1, as_exchange *ex) {
-    const as_limits *limits = h1->env->limits;
     bool last = ex->close || h1->env->draining;
     h1->served = true;
-    h1->discard = limits->limit_body_discard;
+    h1->discard = h1->env->limits->limit_body_discard;
     if (h1->state == AS_H1_AT_END) {
         h1->state = AS_H1_AT_START;
-    } else if (ex->wants_continue ||
-               (h1->state == AS_H1_AT_LENGTH && h1->body_left > limits->limit_body_discard)) {
-        last = true; /* the rest of the request is not worth reading, or may never come */
+    } else if (as__h1_leaves_too_much(h1, ex)) {
+        last = true;
     }
     as__h1_let_go(h1);
     if (last) {
@@ -136,7 +134,7 @@ void as__h1_refuse(as_h1 *h1, as_err why, as_slice detail, uint64_t offset) {
         /* Only a cut tells the client that what it has is not the whole. */
         as__h1_stop(h1, had_exchange ? AS_H1_DEAD : AS_H1_CLOSING, why);
     }
-    if (env->handlers->on_refused != NULL) {
+    if (env->handlers->on_refused != NULL && why != AS_E_OVERLOADED) {
         env->handlers->on_refused(env->ctx, h1->info, why, detail, offset);
     }
 }
@@ -174,27 +172,58 @@ static void tell_eof(as_h1 *h1) {
     }
 }
 
-static void dispatch(as_h1 *h1, as_head *head) {
-    as_h1_env *env = h1->env;
-    uint32_t limit = env->limits->limit_concurrency;
-    if (limit != 0 && env->requests >= limit) {
-        refuse_plainly(h1, AS_E_OVERLOADED);
-        return;
-    }
+/* The exchange for a request; NULL: it is refused. */
+static as_exchange *make_exchange(as_h1 *h1, as_head *head, size_t body) {
     as_exchange *ex = as__h1_exchange_new(h1, head);
     if (ex == NULL) {
         refuse_plainly(h1, AS_E_NOMEM);
-        return;
+        return NULL;
     }
-    as_slice body = take_gathered(h1);
     h1->ex = ex;
     h1->undispatched = false;
     h1->eof_told = false;
-    env->requests++;
-    env->requests_total++;
-    ex->received = body.n;
+    h1->env->requests++;
+    ex->received = body;
     ex->req = h1->state == AS_H1_AT_END ? AS_REQ_DONE : AS_REQ_BODY;
-    ex->wants_continue = head->expect_continue && body.n == 0 && ex->req == AS_REQ_BODY;
+    ex->wants_continue = head->expect_continue && body == 0 && ex->req == AS_REQ_BODY;
+    return ex;
+}
+
+static void count_request(as_h1_env *env) {
+    if (++env->requests_total == env->requests_mark) {
+        env->marked = true;
+    }
+}
+
+/* Neither the application nor the access log hears of it, and no limit applies. */
+static void dispatch_health(as_h1 *h1, as_head *head) {
+    const as_h1_env *env = h1->env;
+    as_exchange *ex = make_exchange(h1, head, take_gathered(h1).n);
+    if (ex != NULL) {
+        (void)as__h1_answer_health(ex, !env->unhealthy && !env->draining);
+        as_exchange_release(ex); /* cuts what could not be written */
+        as__h1_settle(h1);
+    }
+}
+
+static void dispatch(as_h1 *h1, as_head *head) {
+    as_h1_env *env = h1->env;
+    uint32_t limit = env->limits->limit_concurrency;
+    if (as__h1_is_health(env, head)) {
+        dispatch_health(h1, head);
+        return;
+    }
+    if (limit != 0 && env->requests >= limit) {
+        env->overloaded++;
+        refuse_plainly(h1, AS_E_OVERLOADED);
+        return;
+    }
+    as_slice body = take_gathered(h1);
+    as_exchange *ex = make_exchange(h1, head, body.n);
+    if (ex == NULL) {
+        return;
+    }
+    count_request(env);
     env->handlers->on_request(env->ctx, ex, body);
     keep_head(h1, ex);
     as__h1_settle(h1);
@@ -448,6 +477,17 @@ void as_h1_eof(as_h1 *h1) {
     enter(h1);
     tell_eof(h1);
     run_pending(h1);
+    leave(h1);
+}
+
+void as_h1_disconnect(as_h1 *h1) {
+    if (h1->ex == NULL || h1->ex->released || h1->eof_told) {
+        return;
+    }
+    enter(h1);
+    h1->eof_told = true;
+    h1->env->handlers->on_eof(h1->env->ctx, h1->ex);
+    as__h1_settle(h1);
     leave(h1);
 }
 

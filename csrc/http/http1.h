@@ -31,6 +31,11 @@ typedef struct as_h1_env {
     uint32_t requests;             /* exchanges that are with the gateway now */
     bool draining;                 /* every answer from now on closes its connection */
     uint64_t requests_total;
+    uint64_t requests_mark; /* `marked` is set by the request with this number; 0: none */
+    bool marked;
+    bool unhealthy;       /* what the health path says */
+    as_slice health_path; /* that the server itself answers; empty: none */
+    uint64_t overloaded;  /* requests refused for limit_concurrency; not told by on_refused */
     /* Called when a protocol changed something outside of a call from its connection: it wrote, it
      * ended, it wants to read again, it must be cut. May flush at once; must not call handlers. */
     void (*notify)(as_h1 *h1);
@@ -105,6 +110,8 @@ void as_h1_feed(as_h1 *h1, char *data, size_t n);
 void as_h1_resume(as_h1 *h1);
 /* The client closed its side. */
 void as_h1_eof(as_h1 *h1);
+/* The server stops: the gateway hears on_eof for a request that still runs. */
+void as_h1_disconnect(as_h1 *h1);
 /* The phase's time is over: answers 408, or closes. */
 void as_h1_timeout(as_h1 *h1);
 /* The server stops: an idle connection closes, a busy one after its answer. */

@@ -54,8 +54,9 @@ struct as_conn {
     uint8_t waiting;      /* wait_kind whose timeout runs */
     uint8_t progress;     /* GOT_BYTES … since the timeout was looked at */
     bool flushing;
-    bool resume; /* the gateway did something between events */
-    bool drain;  /* as_h1_drain is due */
+    bool resume;     /* the gateway did something between events */
+    bool drain;      /* draining has begun */
+    bool disconnect; /* as_h1_disconnect is due */
     bool lingering;
     bool closed;
     char server[]; /* AS_ADDRESS_MAX bytes behind a wildcard listener, else nothing */
@@ -238,14 +239,22 @@ static wait_kind waits_for(const as_conn *conn) {
     }
 }
 
-static uint32_t time_for(const as_limits *limits, wait_kind kind) {
+/* While draining, a connection that has said nothing since the last answer has little time left. */
+static uint32_t time_until_request(const as_conn *conn, uint32_t time) {
+    const as_loop *loop = conn->loop;
+    bool hurry = loop->env.draining && as_h1_get_phase(&conn->h1) == AS_H1_IDLE;
+    return hurry && (time == 0 || time > loop->drain_idle) ? loop->drain_idle : time;
+}
+
+static uint32_t time_for(const as_conn *conn, wait_kind kind) {
+    const as_limits *limits = &conn->loop->limits;
     switch (kind) {
     case WAIT_HEAD:
-        return limits->timeout_request_head;
+        return time_until_request(conn, limits->timeout_request_head);
     case WAIT_BODY:
         return limits->timeout_request_body;
     case WAIT_KEEP_ALIVE:
-        return limits->timeout_keep_alive;
+        return time_until_request(conn, limits->timeout_keep_alive);
     case WAIT_WRITE:
         return limits->timeout_write;
     case WAIT_LINGER:
@@ -290,7 +299,7 @@ static void set_timeout(as_conn *conn) {
     if (kind == WAIT_WRITE) {
         conn->unsent = unsent_bytes(conn);
     }
-    uint32_t time = time_for(&loop->limits, kind);
+    uint32_t time = time_for(conn, kind);
     if (time == 0) {
         as__timeout_clear(&conn->timeout);
         return;
@@ -375,9 +384,10 @@ static void flush_and_resume(as_conn *conn) {
     enqueue(conn);
 }
 
-/* The server stops: a connection that has just become idle does not wait for its timeout. */
+/* The server stops: an idle connection closes, unless a request may be under way. */
 static void close_if_drained(as_conn *conn) {
-    if (conn->loop->env.draining && as_h1_get_phase(&conn->h1) == AS_H1_IDLE) {
+    if (conn->loop->env.draining && conn->loop->drain_idle == 0 &&
+        as_h1_get_phase(&conn->h1) == AS_H1_IDLE) {
         as_h1_drain(&conn->h1);
     }
 }
@@ -414,7 +424,11 @@ void as__conn_work(as_link *todo) {
     if (conn->cut == AS_OK && !conn->lingering) {
         if (conn->drain) {
             conn->drain = false;
-            as_h1_drain(&conn->h1);
+            conn->waiting = WAIT_NONE; /* its time is another now */
+        }
+        if (conn->disconnect) {
+            conn->disconnect = false;
+            as_h1_disconnect(&conn->h1);
         }
         if (conn->resume) {
             conn->resume = false;
@@ -510,6 +524,16 @@ void as__conn_drain_all(as_loop *loop) {
         as_conn *conn = AS_OWNER(at, as_conn, all);
         conn->drain = true;
         enqueue(conn);
+    }
+}
+
+void as__conn_disconnect_all(as_loop *loop) {
+    for (as_link *at = loop->conns.next; at != &loop->conns; at = at->next) {
+        as_conn *conn = AS_OWNER(at, as_conn, all);
+        if (conn->h1.ex != NULL) {
+            conn->disconnect = true;
+            enqueue(conn);
+        }
     }
 }
 

@@ -26,6 +26,7 @@ void as__conn_work(as_link *todo);
 void as__conn_expire(as_timeout *timeout);
 /* For all connections of the loop; the work itself is done from as_loop_poll. */
 void as__conn_drain_all(as_loop *loop);
+void as__conn_disconnect_all(as_loop *loop);
 /* Returns how many exchanges are cut by it. */
 unsigned as__conn_cut_all(as_loop *loop);
 

@@ -13,6 +13,7 @@
 #include "net/conn.h"
 
 #define ACCEPT_MAX 64u   /* connections taken at once, before the others are served again */
+#define QUEUE_MAX 65536u /* connections taken before accepting ends: a backlog's largest size */
 #define RETRY_AFTER 500u /* milliseconds without a connection that closed, then accepting is tried */
 
 void as__format_address(const struct sockaddr *address, char *out, uint16_t *port) {
@@ -201,6 +202,25 @@ as_err as__listener_open(as_loop *loop, int fd, bool is_tls) {
     }
     as__loop_again(loop);
     return AS_OK;
+}
+
+/* Those who have connected already are served: closing the socket would reset them. */
+static void accept_waiting(as_listener *listener) {
+    for (unsigned i = 0; i < QUEUE_MAX && !is_full(listener->loop); i++) {
+        if (!accept_one(listener)) {
+            break;
+        }
+    }
+}
+
+void as__listeners_drain(as_loop *loop) {
+    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
+        as_listener *listener = AS_OWNER(at, as_listener, link);
+        if (!listener->closed) {
+            accept_waiting(listener);
+        }
+    }
+    as__listeners_close(loop);
 }
 
 void as__listeners_close(as_loop *loop) {

@@ -25,6 +25,8 @@ typedef struct as_listener {
 } as_listener;
 
 as_err as__listener_open(as_loop *loop, int fd, bool is_tls);
+/* The same as the next, once those who wait in the queues are accepted. */
+void as__listeners_drain(as_loop *loop);
 /* No more connections; the memory stays. */
 void as__listeners_close(as_loop *loop);
 /* Accepts again after a pause. */

@@ -1,7 +1,10 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -10,6 +13,7 @@
 #include "net/loop_internal.h"
 
 #define POOL_BLOCKS 64u /* of AS_BUF_BLOCK bytes are kept for the next writers */
+#define OVERLOADED_QUIET 60000u /* milliseconds between two lines about the same limit */
 #define POLL_ROUNDS 8u  /* in one as_loop_poll, before the driver gets its turn */
 
 /* --- time ------------------------------------------------------------------------------------- */
@@ -69,6 +73,31 @@ void as__loop_conn_gone(as_loop *loop) {
     }
 }
 
+/* Once, and then no more than once a minute, with how many it were. */
+static void tell_overloaded(as_loop *loop) {
+    uint64_t now = loop->now, refused = loop->env.overloaded - loop->overloaded_told;
+    if (refused == 0 || now < loop->overloaded_quiet) {
+        return;
+    }
+    char text[160];
+    (void)snprintf(text, sizeof(text),
+                   "limit_concurrency reached: %" PRIu32
+                   " requests in flight; requests answered with 503: %" PRIu64,
+                   loop->limits.limit_concurrency, refused);
+    loop->overloaded_told = loop->env.overloaded;
+    loop->overloaded_quiet = now + OVERLOADED_QUIET;
+    as__loop_notice(loop, text);
+}
+
+static void tell_marked(as_loop *loop) {
+    if (loop->env.marked) {
+        loop->env.marked = false;
+        if (loop->config.marked != NULL) {
+            loop->config.marked(loop->config.ctx);
+        }
+    }
+}
+
 static void tell_drained(as_loop *loop) {
     if (loop->env.draining && loop->nconns == 0 && !loop->drained_told) {
         loop->drained_told = true;
@@ -99,6 +128,26 @@ static int init_wakeup(as_loop *loop) {
     return err;
 }
 
+static as_err copy_health_path(as_loop *loop, as_slice path) {
+    if (path.n == 0) {
+        return AS_OK;
+    }
+    char *copy = malloc(path.n);
+    if (copy == NULL) {
+        return AS_E_NOMEM;
+    }
+    memcpy(copy, path.p, path.n);
+    loop->env.health_path = (as_slice){copy, path.n};
+    loop->health_path = copy;
+    return AS_OK;
+}
+
+static void fini_env(as_loop *loop) {
+    as_h1_env_fini(&loop->env);
+    as_response_defaults_fini(&loop->defaults);
+    free(loop->health_path);
+}
+
 static as_err init_env(as_loop *loop, const as_loop_config *config) {
     as_err err =
         as_response_defaults_init(&loop->defaults, loop->limits.server_header,
@@ -116,8 +165,11 @@ static as_err init_env(as_loop *loop, const as_loop_config *config) {
         .flush = as__conn_flush,
     };
     err = as_h1_env_init(&loop->env);
+    if (err == AS_OK) {
+        err = copy_health_path(loop, config->health_path);
+    }
     if (err != AS_OK) {
-        as_response_defaults_fini(&loop->defaults);
+        fini_env(loop);
     }
     return err;
 }
@@ -177,8 +229,7 @@ failed_wakeup:
     }
     close_uv(loop);
 failed_uv:
-    as_h1_env_fini(&loop->env);
-    as_response_defaults_fini(&loop->defaults);
+    fini_env(loop);
 failed_memory:
     free(loop->read_buf);
     as_buf_pool_fini(&loop->pool);
@@ -204,8 +255,7 @@ void as_loop_free(as_loop *loop) {
     uv_close((uv_handle_t *)&loop->wakeup, NULL);
     close_uv(loop);
     as__listeners_free(loop);
-    as_h1_env_fini(&loop->env);
-    as_response_defaults_fini(&loop->defaults);
+    fini_env(loop);
     as_buf_pool_fini(&loop->pool);
     free(loop->read_buf);
     free(loop);
@@ -266,6 +316,8 @@ void as_loop_poll(as_loop *loop) {
         as__loop_again(loop);
     }
     as__loop_timer(loop);
+    tell_overloaded(loop);
+    tell_marked(loop);
     tell_drained(loop);
 }
 
@@ -278,18 +330,23 @@ int as_loop_timeout(const as_loop *loop) {
 
 /* --- running ---------------------------------------------------------------------------------- */
 
-static void wait_for_events(as_loop *loop) {
+static void wait_for_events(as_loop *loop, int longest) {
     struct pollfd fd = {.fd = uv_backend_fd(&loop->uv), .events = POLLIN};
-    (void)poll(&fd, 1, loop->woken ? 0 : as_loop_timeout(loop));
+    int timeout = loop->woken ? 0 : as_loop_timeout(loop);
+    if (longest >= 0 && (timeout < 0 || timeout > longest)) {
+        timeout = longest;
+    }
+    (void)poll(&fd, 1, timeout);
 }
 
-void as_loop_run(as_loop *loop, bool (*before_wait)(void *ctx), bool (*after_wait)(void *ctx)) {
+void as_loop_run(as_loop *loop, bool (*before_wait)(void *ctx), bool (*after_wait)(void *ctx),
+                 int longest) {
     void *ctx = loop->config.ctx;
     while (!loop->stopping && !loop->drained_told) {
         if (before_wait != NULL && !before_wait(ctx)) {
             break;
         }
-        wait_for_events(loop);
+        wait_for_events(loop, longest);
         if (after_wait != NULL && !after_wait(ctx)) {
             break;
         }
@@ -315,14 +372,30 @@ void as_loop_wakeup(as_loop *loop) {
 
 /* --- stopping --------------------------------------------------------------------------------- */
 
-void as_loop_drain(as_loop *loop) {
-    if (loop->env.draining) {
+void as_loop_drain(as_loop *loop, uint32_t idle) {
+    if (loop->env.draining && idle >= loop->drain_idle) {
         return;
     }
+    if (!loop->env.draining) {
+        as__listeners_drain(loop);
+    }
     loop->env.draining = true;
-    as__listeners_close(loop);
+    loop->drain_idle = idle;
     as__conn_drain_all(loop);
     as__loop_again(loop);
+}
+
+void as_loop_disconnect(as_loop *loop) {
+    as__conn_disconnect_all(loop);
+    as__loop_again(loop);
+}
+
+void as_loop_set_healthy(as_loop *loop, bool healthy) {
+    loop->env.unhealthy = !healthy;
+}
+
+void as_loop_mark(as_loop *loop, uint64_t requests) {
+    loop->env.requests_mark = requests;
 }
 
 unsigned as_loop_abort_all(as_loop *loop) {
@@ -342,6 +415,7 @@ void as_loop_get_stats(const as_loop *loop, as_loop_stats *stats) {
         .requests = loop->env.requests,
         .connections_total = loop->conns_total,
         .requests_total = loop->env.requests_total,
+        .overloaded_total = loop->env.overloaded,
         .accepting =
             !loop->accept_paused && !loop->env.draining && as__link_linked(&loop->listeners),
     };

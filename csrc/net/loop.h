@@ -23,12 +23,15 @@ typedef struct as_loop_config {
     void *ctx;               /* for handlers and hooks */
     const as_slice *headers; /* extra response field lines: name, value, …; copied */
     size_t nheaders;         /* slices */
+    as_slice health_path;    /* answered by the loop itself; empty: none; copied */
     /* Hooks. `wake`: as_loop_poll must be called soon, from outside of the present stack; called
      * once until the next poll. `timer`: as_loop_timeout became not negative. `drained`: after
      * as_loop_drain, the last connection is gone. All may be NULL for as_loop_run. */
     void (*wake)(void *ctx);
     void (*timer)(void *ctx);
     void (*drained)(void *ctx);
+    /* The request that as_loop_mark named has been seen. */
+    void (*marked)(void *ctx);
     /* For the log: something that concerns no connection, such as accepting that stops or goes on.
      */
     void (*notice)(void *ctx, const char *text);
@@ -52,8 +55,10 @@ int as_loop_timeout(const as_loop *loop);
 /* Waits and polls until as_loop_stop, until the last connection is gone after as_loop_drain, or
  * until `before_wait` / `after_wait` says stop by returning false. They (NULL: none) surround the
  * blocking wait: the place to release and take a lock, and to look for signals; where `before_wait`
- * says stop, neither the wait nor `after_wait` follows. */
-void as_loop_run(as_loop *loop, bool (*before_wait)(void *ctx), bool (*after_wait)(void *ctx));
+ * says stop, neither the wait nor `after_wait` follows. A wait lasts at most `longest`
+ * milliseconds, -1: no matter how long. */
+void as_loop_run(as_loop *loop, bool (*before_wait)(void *ctx), bool (*after_wait)(void *ctx),
+                 int longest);
 void as_loop_stop(as_loop *loop);
 /* Makes a blocking wait return; async-signal-safe, from any thread. */
 void as_loop_wakeup(as_loop *loop);
@@ -61,14 +66,23 @@ void as_loop_wakeup(as_loop *loop);
  */
 int as_loop_wakeup_fd(const as_loop *loop);
 
-/* Stops accepting, closes idle connections, closes busy ones behind their answer. */
-void as_loop_drain(as_loop *loop);
+/* Stops accepting once all who wait in the queue are accepted, closes busy connections behind their
+ * answer, and idle ones when no request came for `idle` milliseconds: 0 closes them now, more loses
+ * no request that is under way when somebody else goes on accepting. */
+void as_loop_drain(as_loop *loop, uint32_t idle);
+/* Tells the gateway of every request that still runs (on_eof): streams and long polls end. */
+void as_loop_disconnect(as_loop *loop);
+/* What the health path says from now on; while draining it says no in any case. */
+void as_loop_set_healthy(as_loop *loop, bool healthy);
+/* The hook `marked` is called when so many requests, counted from the first, were seen. */
+void as_loop_mark(as_loop *loop, uint64_t requests);
 /* Cuts all connections now; returns how many exchanges were cut. */
 unsigned as_loop_abort_all(as_loop *loop);
 
 typedef struct as_loop_stats {
     uint32_t connections, requests; /* now */
     uint64_t connections_total, requests_total;
+    uint64_t overloaded_total; /* requests refused for limit_concurrency */
     bool accepting;
 } as_loop_stats;
 void as_loop_get_stats(const as_loop *loop, as_loop_stats *stats);

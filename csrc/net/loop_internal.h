@@ -21,6 +21,7 @@ struct as_loop {
     as_wheel wheel;
     uint64_t now; /* milliseconds; as__loop_now refreshes it */
     char *read_buf;
+    char *health_path; /* the bytes of env.health_path */
 
     as_link conns; /* as_conn.all */
     uint32_t nconns;
@@ -32,12 +33,15 @@ struct as_loop {
     uv_poll_t wakeup;
     int wakeup_fds[2]; /* a pipe, so that a signal handler of Python's may write to it */
 
-    bool polling;      /* as_loop_poll is on the stack */
-    bool again;        /* one more round is due: a watcher changed, or somebody asked for it */
-    bool woken;        /* the hook `wake` was called and no poll came since */
-    bool timer_told;   /* the hook `timer` was called and the wheel is not empty since */
-    bool stopping;     /* as_loop_stop was called */
-    bool drained_told; /* the hook `drained` was called */
+    bool polling;        /* as_loop_poll is on the stack */
+    bool again;          /* one more round is due: a watcher changed, or somebody asked for it */
+    bool woken;          /* the hook `wake` was called and no poll came since */
+    bool timer_told;     /* the hook `timer` was called and the wheel is not empty since */
+    bool stopping;       /* as_loop_stop was called */
+    uint32_t drain_idle; /* milliseconds for idle connections while draining */
+    uint64_t overloaded_told;  /* env.overloaded when the log heard of it last */
+    uint64_t overloaded_quiet; /* until then it is not told again, milliseconds */
+    bool drained_told;         /* the hook `drained` was called */
     bool accept_paused;
     bool accept_noticed; /* the log knows that accepting stopped */
 };

@@ -53,7 +53,7 @@ typedef struct server {
     unsigned requests, aborts, closes, drains, eofs, ends, refused;
     uint64_t body_bytes;
     as_err abort_why, refused_why;
-    unsigned wakes, timers, drained;
+    unsigned wakes, timers, drained, marks;
     char notices[512];
 } server;
 
@@ -105,7 +105,7 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
         answer(ex);
         break;
     case DRAIN:
-        as_loop_drain(s->loop);
+        as_loop_drain(s->loop, 0);
         answer(ex);
         break;
     case ABORT_ALL:
@@ -183,6 +183,10 @@ static void timer(void *ctx) {
 
 static void drained(void *ctx) {
     ((server *)ctx)->drained++;
+}
+
+static void marked(void *ctx) {
+    ((server *)ctx)->marks++;
 }
 
 static void notice(void *ctx, const char *text) {
@@ -599,6 +603,7 @@ static void test_silent_and_dripping_clients(void) {
     server s;
     prepare(&s);
     s.config.limits.timeout_request_head = 300;
+    s.config.limits.limit_request_head = 1 << 24; /* a fast machine drips fast */
     start(&s);
     client silent = connect_to(&s), dripping = connect_to(&s);
     const char *request = "GET / HTTP/1.1\r\nHost: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -795,7 +800,7 @@ static void test_drain(void) {
     say(&sent, GET); /* is in the socket already when the server stops */
     await_event(&s, false);
     unsigned wakes = s.wakes;
-    as_loop_drain(s.loop);
+    as_loop_drain(s.loop, 0);
     assert(s.wakes == wakes + 1 && s.drained == 0);
     UNTIL(&s, ended(&idle) && ended(&sent));
     assert(idle.eof && sent.eof && count_of(&sent, "hello") == 2);
@@ -823,7 +828,7 @@ static void test_drain_in_the_middle_of_an_answer(void) {
     UNTIL(&s, s.held != NULL);
     assert(as_exchange_head_begin(s.held, 200, (as_slice){0}) == AS_OK);
     assert(as_exchange_body(s.held, (as_bytes){.p = "part", .n = 4}, true) == AS_OK);
-    as_loop_drain(s.loop);
+    as_loop_drain(s.loop, 0);
     as_loop_poll(s.loop);
     assert(arrives(&c, "part", 1) && !ended(&c));
     assert(as_exchange_end(s.held) == AS_OK);
@@ -840,7 +845,7 @@ static void test_drain_of_nothing_and_from_a_handler(void) {
     server s;
     prepare(&s);
     start(&s);
-    as_loop_drain(s.loop);
+    as_loop_drain(s.loop, 0);
     assert(s.drained == 0 && s.wakes > 0);
     as_loop_poll(s.loop);
     as_loop_poll(s.loop);
@@ -855,6 +860,163 @@ static void test_drain_of_nothing_and_from_a_handler(void) {
     UNTIL(&s, ended(&c) && s.drained == 1);
     assert(c.eof && count_of(&c, "hello") == 1);
     hang_up(&c);
+    stop(&s);
+}
+
+/* Somebody else accepts: a request that is under way on an idle connection is still answered. */
+static void test_drain_leaves_idle_clients_time(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    client asks = connect_to(&s), silent = connect_to(&s), fresh = connect_to(&s);
+    say(&asks, GET);
+    say(&silent, GET);
+    UNTIL(&s, count_of(&asks, "hello") == 1 && count_of(&silent, "hello") == 1);
+    as_loop_drain(s.loop, 600);
+    client late = connect_to(&s); /* in the queue: nobody accepts it any more */
+    for (int i = 0; i < 5; i++) {
+        as_loop_poll(s.loop);
+    }
+    assert(!ended(&asks) && !ended(&silent) && !ended(&fresh));
+    say(&asks, GET);
+    say(&fresh, GET);
+    UNTIL(&s, ended(&asks) && ended(&fresh));
+    assert(asks.eof && count_of(&asks, "hello") == 2 && count_of(&fresh, "hello") == 1);
+    assert(count_of(&asks, "onnection: close") == 1 && count_of(&fresh, "onnection: close") == 1);
+    int64_t from = now_ms();
+    UNTIL(&s, ended(&silent) && s.drained == 1);
+    assert(silent.eof && now_ms() - from < 5000); /* not timeout_keep_alive */
+    hang_up(&asks);
+    hang_up(&silent);
+    hang_up(&fresh);
+    hang_up(&late);
+    stop(&s);
+}
+
+/* They have connected: closing the socket before they are accepted would reset them. */
+static void test_drain_serves_the_queue(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    as_loop_drain(s.loop, 0);
+    UNTIL(&s, ended(&c) && s.drained == 1);
+    assert(c.eof && count_of(&c, "hello") == 1);
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_disconnect(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    start(&s);
+    client c = connect_to(&s), idle = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, s.held != NULL && stats(&s).connections == 2);
+    assert(s.eofs == 0);
+    as_loop_disconnect(s.loop);
+    UNTIL(&s, s.eofs == 1);
+    as_loop_disconnect(s.loop); /* told once */
+    as_loop_poll(s.loop);
+    assert(s.eofs == 1 && !ended(&c) && !ended(&idle));
+    answer(s.held); /* writing goes on being allowed */
+    UNTIL(&s, count_of(&c, "hello") == 1);
+    hang_up(&c);
+    hang_up(&idle);
+    stop(&s);
+}
+
+static void test_mark(void) {
+    server s;
+    prepare(&s);
+    s.config.marked = marked;
+    start(&s);
+    as_loop_mark(s.loop, 3);
+    client c = connect_to(&s);
+    say(&c, GET GET);
+    UNTIL(&s, count_of(&c, "hello") == 2);
+    assert(s.marks == 0);
+    say(&c, GET GET);
+    UNTIL(&s, count_of(&c, "hello") == 4);
+    assert(s.marks == 1);
+    hang_up(&c);
+    stop(&s);
+}
+
+#define HEALTH "GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
+
+static void test_health(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    s.config.health_path = AS_SLICE("/health");
+    s.config.limits.limit_concurrency = 1;
+    start(&s);
+    client busy = connect_to(&s), c = connect_to(&s);
+    say(&busy, GET);
+    UNTIL(&s, s.held != NULL);
+    say(&c, HEALTH "HEAD /health?x HTTP/1.1\r\nHost: a\r\n\r\n");
+    UNTIL(&s, count_of(&c, "HTTP/1.1 200 OK") == 2); /* also where a limit is reached */
+    assert(count_of(&c, "OK\n") == 1 && s.requests == 1 && stats(&s).requests == 1);
+    as_loop_set_healthy(s.loop, false);
+    say(&c, HEALTH);
+    UNTIL(&s, count_of(&c, "HTTP/1.1 503 ") == 1 && count_of(&c, "stopping\n") == 1);
+    as_loop_set_healthy(s.loop, true);
+    say(&c, HEALTH);
+    UNTIL(&s, count_of(&c, "HTTP/1.1 200 OK") == 3);
+    as_loop_drain(s.loop, 10000);
+    say(&c, HEALTH);
+    UNTIL(&s, ended(&c));
+    assert(c.eof && count_of(&c, "HTTP/1.1 503 ") == 2);
+    s.mode = ANSWER;
+    answer(s.held);
+    UNTIL(&s, ended(&busy));
+    hang_up(&busy);
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_overload_is_told_once(void) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    s.config.limits.limit_concurrency = 1;
+    start(&s);
+    client busy = connect_to(&s);
+    say(&busy, GET);
+    UNTIL(&s, s.held != NULL);
+    for (int i = 0; i < 3; i++) {
+        client c = connect_to(&s);
+        say(&c, GET);
+        UNTIL(&s, ended(&c));
+        assert(count_of(&c, "HTTP/1.1 503 ") == 1 && count_of(&c, "retry-after: 1") == 1);
+        hang_up(&c);
+    }
+    assert(stats(&s).overloaded_total == 3 && s.refused == 0);
+    const char *told = strstr(s.notices, "limit_concurrency reached: 1 ");
+    assert(told != NULL && strstr(told + 1, "limit_concurrency") == NULL);
+    hang_up(&busy);
+    stop(&s);
+}
+
+/* It is idle whether or not it has ever asked: an idle client costs no place. */
+static void test_idle_clients_cost_no_slot(void) {
+    server s;
+    prepare(&s);
+    s.config.limits.limit_concurrency = 1;
+    start(&s);
+    client clients[8];
+    for (int i = 0; i < 8; i++) {
+        clients[i] = connect_to(&s);
+        say(&clients[i], GET);
+        UNTIL(&s, count_of(&clients[i], "hello") == 1);
+    }
+    assert(stats(&s).connections == 8 && stats(&s).overloaded_total == 0);
+    for (int i = 0; i < 8; i++) {
+        hang_up(&clients[i]);
+    }
     stop(&s);
 }
 
@@ -915,7 +1077,7 @@ static void test_no_delay_is_inherited(void) {
     server s;
     prepare(&s);
     start(&s);
-    as_loop_drain(s.loop); /* we accept ourselves */
+    as_loop_drain(s.loop, 0); /* we accept ourselves */
     client c = connect_to(&s);
     int fd = accept(s.fd, NULL, NULL), on = 0;
     socklen_t len = sizeof(on);
@@ -1034,17 +1196,17 @@ static void test_run(void) {
     start(&s);
     client c = connect_to(&s);
     say(&c, GET);
-    as_loop_run(s.loop, before_wait, after_wait); /* until after_wait has seen the request */
+    as_loop_run(s.loop, before_wait, after_wait, -1); /* until after_wait has seen the request */
     assert(s.requests == 1 && waits == waited && waits >= 2);
     pthread_t thread;
     assert(pthread_create(&thread, NULL, wake_up, &s) == 0);
-    as_loop_run(s.loop, NULL, until_woken);
+    as_loop_run(s.loop, NULL, until_woken, -1);
     assert(pthread_join(thread, NULL) == 0);
     as_loop_stop(s.loop);
-    as_loop_run(s.loop, NULL, NULL);
+    as_loop_run(s.loop, NULL, NULL, -1);
     hang_up(&c);
-    as_loop_drain(s.loop);
-    as_loop_run(s.loop, NULL, NULL); /* returns when all is drained */
+    as_loop_drain(s.loop, 0);
+    as_loop_run(s.loop, NULL, NULL, -1); /* returns when all is drained */
     assert(stats(&s).connections == 0);
     stop(&s);
 }
@@ -1081,6 +1243,13 @@ int main(void) {
     RUN(test_drain);
     RUN(test_drain_in_the_middle_of_an_answer);
     RUN(test_drain_of_nothing_and_from_a_handler);
+    RUN(test_drain_leaves_idle_clients_time);
+    RUN(test_drain_serves_the_queue);
+    RUN(test_disconnect);
+    RUN(test_mark);
+    RUN(test_health);
+    RUN(test_overload_is_told_once);
+    RUN(test_idle_clients_cost_no_slot);
     RUN(test_abort_all);
     RUN(test_free_in_any_state);
     RUN(test_no_delay_is_inherited);
