@@ -98,6 +98,7 @@ class Config:
     timeout_write: float = _default("timeout_write")
     timeout_linger: float = _default("timeout_linger")
     timeout_graceful_shutdown: float | None = _default("timeout_graceful_shutdown")
+    shutdown_delay: float = _default("shutdown_delay")
     timeout_disconnect: float = _default("timeout_disconnect")
     timeout_worker_healthcheck: float = _default("timeout_worker_healthcheck")
 

@@ -346,6 +346,11 @@ OPTIONS: tuple[Option, ...] = (
         minimum=0.0, maximum=DAY,
     ),
     Option(
+        "shutdown_delay", "float", 0.0, TIMEOUTS,
+        "To go on serving after SIGTERM while --health-path says 503, so that load balancers "
+        "notice.", minimum=0.0, maximum=DAY,
+    ),
+    Option(
         "timeout_disconnect", "float", 1.0, TIMEOUTS,
         "ASGI: for running requests when the server stops, before receive() says that the client "
         "has left, which ends streams and long polls.",

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
+from typing import Any
 
 from . import _core, logs
 from .config import Config
 from .interface import ASGI3Application
 from .lifespan import Lifespan
+from .service import Service
 from .sockets import Listeners
 from .stop import Level, StopRequest
 
@@ -21,7 +23,7 @@ class _Level:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._events = {level: asyncio.Event() for level in (Level.DRAIN, Level.CUT)}
+        self._events = {level: asyncio.Event() for level in Level if level > Level.RUN}
 
     def changed(self, level: Level, _frame: FrameType | None) -> None:
         """From any thread or a signal handler."""
@@ -36,15 +38,18 @@ class _Level:
     async def reaches(self, level: Level) -> None:
         await self._events[level].wait()
 
+    def reached(self, level: Level) -> bool:
+        return self._events[level].is_set()
+
 
 async def serve(
     app: ASGI3Application,
     config: Config,
     listeners: Listeners,
     stop: StopRequest,
-    started: Callable[[], None],
+    service: Service,
 ) -> None:
-    """Serves until ``stop`` is asked for. ``started()`` is called when clients can connect.
+    """Serves until ``stop`` is asked for.
 
     Raises StartError. When it is cancelled, connections are cut; the application's shutdown runs
     all the same.
@@ -60,8 +65,10 @@ async def serve(
                 for sock in listeners.sockets:
                     core.listen(sock.fileno())
                 core.start()
-                started()
-                await _until_stopped(core, config, level)
+                core.call_at(service.max_requests, service.exhausted)
+                service.started()
+                async with _ticking(service):
+                    await _until_stopped(core, config, level)
         finally:
             await lifespan.shutdown()
 
@@ -69,7 +76,7 @@ async def serve(
 async def _start(lifespan: Lifespan, level: _Level) -> bool:
     """The application's start-up; False when it is to stop before that is done."""
     startup = asyncio.create_task(lifespan.startup(), name="asgiserver startup")
-    stopped = asyncio.create_task(level.reaches(Level.DRAIN), name="asgiserver stop")
+    stopped = asyncio.create_task(level.reaches(Level.RETIRE), name="asgiserver stop")
     try:
         await asyncio.wait([startup, stopped], return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -99,6 +106,8 @@ async def _core_server(
         access_log=access_log,
         access_log_colors=colors,
         on_error=logs.log_from_core,
+        health_path=config.health_path,
+        multiprocess=config.workers != 1,
     )
     try:
         yield core
@@ -113,21 +122,74 @@ async def _core_server(
             await asyncio.sleep(0)
 
 
+@asynccontextmanager
+async def _ticking(service: Service) -> AsyncIterator[None]:
+    """Within, the service's tick is called again and again, by the loop itself: it stops when the
+    loop hangs.
+    """
+    if service.tick is None:
+        yield
+        return
+    tick, loop = service.tick, asyncio.get_running_loop()
+    handle = loop.call_soon(lambda: None)
+
+    def again() -> None:
+        nonlocal handle
+        handle = loop.call_later(service.interval, again)
+        tick()
+
+    again()
+    try:
+        yield
+    finally:
+        handle.cancel()
+
+
 async def _until_stopped(core: _core.Server, config: Config, level: _Level) -> None:
     """Waits to be stopped, then for running requests, no longer than the grace time."""
-    await level.reaches(Level.DRAIN)
+    await level.reaches(Level.RETIRE)
     drained = asyncio.Event()
-    core.drain(drained.set)
+    if level.reached(Level.DRAIN):
+        core.set_healthy(False)
+        await _first_of(level.reaches(Level.CUT), timeout=config.shutdown_delay)
+        core.drain(drained.set)
+    else:
+        core.drain(drained.set, idle=config.timeout_keep_alive)
     if core.requests:
         logs.say(config, "Waiting for running requests: %d (CTRL+C cuts them)", core.requests)
-    waits = [asyncio.create_task(drained.wait()), asyncio.create_task(level.reaches(Level.CUT))]
-    try:
-        await asyncio.wait(waits, timeout=config.grace, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
+    await _drain(core, config, level, drained)
     if not drained.is_set():
-        logs.log_cut(core.abort(), config.grace, asked=waits[1].done())
+        logs.log_cut(core.abort(), config.grace, asked=level.reached(Level.CUT))
+
+
+async def _drain(core: _core.Server, config: Config, level: _Level, drained: asyncio.Event) -> None:
+    """Until all is drained, the time is over, or the level says so."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + config.grace
+    patience = loop.time() + min(config.timeout_disconnect, config.grace)
+    hurried = level.reached(Level.DRAIN)
+    while not drained.is_set() and not level.reached(Level.CUT) and loop.time() < end:
+        await _first_of(
+            drained.wait(),
+            level.reaches(Level.CUT if hurried else Level.DRAIN),
+            timeout=max(min(end, patience) - loop.time(), 0.0),
+        )
+        if level.reached(Level.DRAIN) and not hurried:
+            hurried = True
+            core.drain(drained.set)
+        if loop.time() >= patience:
+            patience = end
+            core.disconnect()
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object], timeout: float) -> None:
+    """Until one of them is done or the time is over; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _end_requests() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import _core, logs
 from .config import Config
+from .service import Service
 from .sockets import Listeners
 from .stop import Level, StopRequest
 from .tracebacks import end_at_handler
@@ -34,8 +35,16 @@ class _Stopper:
         self.asked = True  # the cut was: by a second signal, not by the time
 
     def changed(self, level: Level, frame: FrameType | None) -> None:
+        if level == Level.RETIRE:
+            self._later(self._config.grace, self._time_is_over)
+            self._core.drain(idle=self._config.timeout_keep_alive)
+            return
         if level == Level.DRAIN:
-            self._drain()
+            self._core.set_healthy(False)
+            if self._config.shutdown_delay:
+                self._later(self._config.shutdown_delay, self._drain)
+            else:
+                self._drain()
             return
         self.cut += self._core.abort()
         self._core.stop()
@@ -43,12 +52,15 @@ class _Stopper:
             raise _Cut("the server is stopping")
 
     def _drain(self) -> None:
-        if self._timer is None:
-            seconds = self._config.grace
-            self._timer = threading.Timer(seconds, self._time_is_over)
-            self._timer.daemon = True
-            self._timer.start()
-            self._core.drain()
+        self._later(self._config.grace, self._time_is_over)
+        self._core.drain()
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        """On a thread of its own: the serving one may be kept busy by the application."""
+        self.cancel()
+        self._timer = threading.Timer(seconds, action)
+        self._timer.daemon = True
+        self._timer.start()
 
     def _time_is_over(self) -> None:
         """On the timer's thread. The serving one must hear of it, also inside the application."""
@@ -96,9 +108,9 @@ def _woken_by_signals(core: _core.Server) -> Iterator[None]:
 
 
 def serve(
-    app: Any, config: Config, listeners: Listeners, stop: StopRequest, started: Callable[[], None]
+    app: Any, config: Config, listeners: Listeners, stop: StopRequest, service: Service
 ) -> None:
-    """Serves until ``stop`` is asked for. ``started()`` is called when clients can connect.
+    """Serves until ``stop`` is asked for.
 
     Raises StartError.
     """
@@ -112,6 +124,8 @@ def serve(
         access_log=access_log,
         access_log_colors=colors,
         on_error=_log,
+        health_path=config.health_path,
+        multiprocess=config.workers != 1,
     )
     stopper = _Stopper(core, config, stop)
     try:
@@ -119,8 +133,9 @@ def serve(
         for sock in listeners.sockets:
             core.listen(sock.fileno())
         with stop.heard_by(stopper.changed), _woken_by_signals(core):
-            started()
-            core.run()
+            core.call_at(service.max_requests, service.exhausted)
+            service.started()
+            core.run(service.tick, service.interval)
     except _Cut:
         pass
     finally:

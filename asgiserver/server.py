@@ -11,6 +11,7 @@ from ._version import __version__
 from .config import Config
 from .errors import StartError
 from .interface import TITLES, Interface
+from .service import Service
 from .sockets import Listeners
 from .stop import Interrupted, Level, StopRequest
 
@@ -154,7 +155,7 @@ class Server:
             self.config,
             self._listeners,
             self._stop,
-            lambda: self._announce(application, None),
+            Service(started=lambda: self._announce(application, None)),
         )
 
     def _run_asgi(self, application: _Application) -> None:
@@ -195,7 +196,7 @@ class Server:
             self.config,
             self._listeners,
             self._stop,
-            lambda: self._announce(application, loop),
+            Service(started=lambda: self._announce(application, loop)),
         )
 
     def _announce(self, application: _Application, loop: str | None) -> None:

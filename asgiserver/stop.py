@@ -1,25 +1,31 @@
 """Asking a server to stop: from a signal, from another thread, or by ``Server.should_exit``.
 
-The first request drains: no new connections, running requests end. The second cuts what still runs.
-Both let the application shut down in order. A third signal ends the process on the spot.
+The first SIGINT or SIGTERM drains: no new connections, running requests end. The second cuts what
+still runs, and so does the first SIGQUIT. Both let the application shut down in order. A third
+signal ends the process on the spot.
 """
 
 import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 
 
 class Level(IntEnum):
+    """How urgently. RETIRE: another process goes on serving here, so no request under way may be
+    lost; DRAIN: nobody does, so idle connections close at once; CUT: running requests are cut.
+    """
+
     RUN = 0
-    DRAIN = 1
-    CUT = 2
+    RETIRE = 1
+    DRAIN = 2
+    CUT = 3
 
 
 class Interrupted(KeyboardInterrupt):
@@ -30,6 +36,8 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+_CUT = 2  # signals that cut: one drains, three end the process
+
 # Called on every change, with the frame that was interrupted where a signal caused it.
 Listener = Callable[[Level, FrameType | None], None]
 
@@ -37,8 +45,9 @@ Listener = Callable[[Level, FrameType | None], None]
 class StopRequest:
     """How urgently the server is to stop, and who must hear of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:
         self.level = Level.RUN
+        self._signals_wanted = signals
         self.number = 0  # of the last signal
         self.taken: list[signal.Signals] = []  # signals whose handler this object is
         self._listener: Listener | None = None
@@ -46,12 +55,12 @@ class StopRequest:
         # A signal's handler can be interrupted by the next signal's at any point: they are counted
         # in one step of the interpreter, or two that come together might pass for one.
         self._signals = itertools.count(1)
-        self._head_start = 0  # levels that the program, and not a signal, has asked for
+        self._head_start = 0  # signals that the program's own request stands for
 
     def ask(self, level: Level) -> None:
         """The program's own request, from any thread. A lower level than the present one changes
         nothing; the next signal asks for the level above."""
-        self._head_start = max(self._head_start, level)
+        self._head_start = max(self._head_start, level - Level.RETIRE)
         self._raise(level, None)
 
     def _raise(self, level: Level, frame: FrameType | None) -> None:
@@ -83,8 +92,8 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        self.taken = [n for n in SIGNALS if not (keep_set and _is_own_handler(before[n]))]
+        before = {number: signal.getsignal(number) for number in self._signals_wanted}
+        self.taken = [n for n in before if not (keep_set and _is_own_handler(before[n]))]
         try:
             self.install()
             yield
@@ -108,18 +117,21 @@ class StopRequest:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._cut_asked:  # not somebody's signal, but ours
             self._cut_asked = False
-            self._head_start = Level.CUT
+            self._head_start = _CUT
             self._raise(Level.CUT, frame)
             return
         wanted = next(self._signals) + self._head_start
         self.number = number
-        if wanted > Level.CUT:
+        if number == signal.SIGQUIT and wanted < _CUT:
+            self._head_start += _CUT - wanted
+            wanted = _CUT
+        if wanted > _CUT:
             # The interrupted code may be inside a lock of logging or of a stream: write past them.
             os.write(2, b"Stopped at once, as asked for the third time.\n")
             os._exit(128 + number)
         if self._listener is None and self.level == Level.RUN:
             raise Interrupted(number)
-        self._raise(Level(wanted), frame)
+        self._raise(Level.CUT if wanted == _CUT else Level.DRAIN, frame)
 
 
 def _is_own_handler(handler: object) -> bool:

@@ -1,0 +1,24 @@
+"""What the process around a server wants to hear from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Callbacks, all on the thread that serves.
+
+    ``started`` when clients can connect; ``tick`` every ``interval`` seconds as long as the loop
+    goes round, which it does not while an application blocks it; ``exhausted`` once, when
+    ``max_requests`` requests were seen (0: never).
+    """
+
+    started: Callable[[], None] = _nothing
+    tick: Callable[[], None] | None = None
+    interval: float = 1.0
+    max_requests: int = 0
+    exhausted: Callable[[], None] = _nothing
