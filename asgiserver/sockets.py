@@ -113,45 +113,56 @@ class Listeners:
 
     def __init__(self, bound: list[_Bound]) -> None:
         self._bound = bound
+        self.slot = 0  # the place, counted from 0, of the worker that accepts
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """One for each address; those of the first worker where each has its own."""
-        return self.for_worker(0)
+        """One for each address; this worker's where each has its own."""
+        return [sock for one in self._bound for sock in one.sets[self.slot % len(one.sets)]]
 
-    def for_worker(self, slot: int) -> list[socket.socket]:
-        """What the worker in this place, counted from 0, accepts on."""
-        return [sock for one in self._bound for sock in one.sets[slot % len(one.sets)]]
+    @property
+    def paths(self) -> list[str]:
+        """Those of Unix sockets that were made here."""
+        return [one.path for one in self._bound if one.path is not None]
 
-    def listen(self, backlog: int, slot: int = 0) -> None:
+    def listen(self, backlog: int) -> None:
         """From now on clients can connect. Raises StartError when another process was faster."""
-        for sock in self.for_worker(slot):
+        for sock in self.sockets:
             try:
                 sock.listen(backlog)
             except OSError as error:
                 raise _explained(error, sock.getsockname()) from None
 
-    def close(self) -> None:
-        """Idempotent."""
+    def close(self, but: "Listeners | None" = None) -> None:
+        """All, or all that the other one does not use too. Idempotent."""
+        kept = but._bound if but is not None else []
         for one in self._bound:
-            one.close()
+            if one not in kept:
+                one.close()
         self._bound = []
 
+    def bound_to(self, address: Address) -> _Bound | None:
+        return next((one for one in self._bound if one.address == address), None)
 
-def bind(config: Config, workers: int = 1) -> Listeners:
+
+def bind(config: Config, workers: int = 1, present: Listeners | None = None) -> Listeners:
     """Binds what ``config`` names: inherited sockets, Unix sockets, and TCP ports on each address
-    of a name; with ``reuse_port``, TCP ports once for each of the workers.
+    of a name; with ``reuse_port``, TCP ports once for each of the workers. What is bound at
+    ``present`` already is used on.
 
     Raises StartError.
     """
-    bound: list[_Bound] = []
+    listeners = Listeners([])
     try:
         for address in addresses(config):
-            bound.append(_Bound(address, _bind(address, config, workers)))
+            bound = present.bound_to(address) if present is not None else None
+            if bound is None:
+                bound = _Bound(address, _bind(address, config, workers))
+            listeners._bound.append(bound)
     except BaseException:
-        Listeners(bound).close()
+        listeners.close(but=present)
         raise
-    return Listeners(bound)
+    return listeners
 
 
 def _bind(address: Address, config: Config, workers: int) -> list[list[socket.socket]]:

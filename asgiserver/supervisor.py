@@ -1,0 +1,430 @@
+"""Several workers, or one that is replaced: the process that starts them and never serves itself.
+
+It binds the sockets once; workers inherit them, so that clients are accepted as long as one worker
+lives. Each worker reports over a pipe (worker.py). One is replaced when it dies, when it gives no
+sign of life, and when it asks for it because a limit was reached; in that case, and for a reload,
+the new one listens before the old one drains, so that no request is lost.
+
+Everything happens in one loop: signals, reports, deaths and times, one after the other.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from . import logs, notify, preload, watch, worker
+from .config import Config
+from .errors import LIFESPAN_FAILED, StartError
+from .process import Process
+from .roster import Generation, Slot, Worker, describe_end
+from .worker import Child
+
+_SIGNALS = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
+)  # fmt: skip
+_ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGQUIT}
+
+_ABORT_TIME = 2.0  # seconds for a hung worker to write its traceback
+_FOREVER = float("inf")
+
+
+class Supervisor:
+    """Runs until it is stopped; ``reread`` reads the configuration again, for a reload."""
+
+    def __init__(self, config: Config, process: Process, reread: Callable[[], Config]) -> None:
+        self._config, self._process, self._reread = config, process, reread
+        self._generation: Generation | None = None
+        self._next: Generation | None = None  # during a reload
+        self._rolling: deque[Slot] = deque()  # those that the reload has not come to yet
+        self._slots: list[Slot] = []
+        self._leaving: list[Worker] = []
+        self._stops = 0  # how often it was told to stop
+        self._booted = False  # a worker has been ready
+        self._status = 0
+        self._watcher: watch.Watcher | None = None
+        self._watchdog = notify.watchdog_interval()
+        self._watchdog_at = 0.0 if self._watchdog is not None else _FOREVER
+        self._selector = selectors.DefaultSelector()
+        self._signals: deque[int] = deque()
+        self._wakeup: tuple[int, int] = (-1, -1)
+
+    def run(self) -> int:
+        """The exit status. Raises StartError."""
+        logs.configure(self._config)
+        try:
+            try:
+                return self._supervise()
+            finally:
+                self._close()
+        except Child as child:
+            work = child.work
+        return work()
+
+    def _supervise(self) -> int:
+        config = self._config
+        listeners = self._process.bind(config, worker.count(config.workers))
+        try:
+            if config.reload:
+                self._watch()
+            self._take_signals()
+            self._generation = self._make(Generation(config, listeners))
+            self._resize(self._generation.wanted)
+            self._start_missing()
+            while not (self._stops and not self._workers()):
+                self._turn()
+        finally:
+            (self._generation or Generation(config, listeners)).close()
+        if self._booted:
+            logs.say(config, "Stopped")
+        return self._status
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(self._time_left()):
+            key.data()
+        while self._signals:
+            self._on_signal(self._signals.popleft())
+        self._reap()
+        self._look_at_the_clock()
+
+    def _close(self) -> None:
+        """Leaves nothing of the supervisor's in a process that was forked."""
+        for one in self._workers():
+            os.close(one.pipe)
+        self._selector.close()
+        if self._wakeup[0] >= 0:
+            signal.set_wakeup_fd(-1)
+            for end in self._wakeup:
+                os.close(end)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+    def _workers(self) -> list[Worker]:
+        return [one for slot in self._slots for one in slot.workers()] + self._leaving
+
+    # --- signals ---
+
+    def _take_signals(self) -> None:
+        self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._wakeup[0], selectors.EVENT_READ, self._drop_wakeup)
+        signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda number, _frame: self._signals.append(number))
+
+    def _drop_wakeup(self) -> None:
+        os.read(self._wakeup[0], 4096)
+
+    def _on_signal(self, number: int) -> None:
+        match number:
+            case signal.SIGINT | signal.SIGTERM | signal.SIGQUIT:
+                self._stop(number)
+            case signal.SIGHUP:
+                self._reload()
+            case signal.SIGTTIN:
+                self._resize(len(self._slots) + 1)
+            case signal.SIGTTOU:
+                self._resize(max(1, len(self._slots) - 1))
+            case signal.SIGUSR1:
+                logs.reopen()
+                for one in self._workers():
+                    one.send(signal.SIGUSR1)
+            case signal.SIGUSR2:
+                logs.error.warning(_NO_UPGRADE)
+
+    def _stop(self, number: int) -> None:
+        """The first time in order, the second time at once, the third time without their help."""
+        self._stops += 1 if number != signal.SIGQUIT else max(1, 2 - self._stops)
+        notify.stopping()
+        self._rolling.clear()
+        how = (signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL)[min(self._stops, 3) - 1]
+        now = time.monotonic()
+        for one in self._workers():
+            one.leave(how, now)
+        for slot in self._slots:
+            self._leaving += slot.workers()
+            slot.current = slot.successor = None
+        if not self._booted:
+            self._status = 128 + number
+
+    # --- starting ---
+
+    def _make(self, generation: Generation) -> Generation:
+        """Imports the application, where that is done once. Raises StartError."""
+        if generation.config.preload:
+            job = self._job(generation, slot=0, pipe=-1)
+            generation.nursery = preload.start(job, self._await)
+        return generation
+
+    def _await(self, sock: socket.socket) -> bool:
+        """Waits for the socket; False: the server is to stop before that."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(sock, selectors.EVENT_READ)
+            selector.register(self._wakeup[0], selectors.EVENT_READ)
+            while not any(key.fileobj is sock for key, _ in selector.select()):
+                self._drop_wakeup()
+                if _ENDS.intersection(self._signals):
+                    return False
+        return True
+
+    def _job(self, generation: Generation, slot: int, pipe: int) -> worker.Job:
+        # The first of all prints the banner, and alone, so that what is wrong is said once.
+        announce = 0 if self._booted else generation.wanted
+        return worker.Job(
+            generation.config, generation.listeners, self._process, slot, pipe, os.getpid(), announce
+        )
+
+    def _spawn(self, slot: Slot, generation: Generation) -> Worker:
+        ours, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the worker has its own handlers
+        try:
+            pid = generation.spawn(self._job(generation, slot.number, theirs))
+        except Child:
+            os.close(ours)
+            raise
+        except BaseException:
+            os.close(ours)
+            os.close(theirs)
+            raise
+        finally:
+            if generation.is_parent():
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        os.close(theirs)
+        one = Worker(slot, generation, pid, ours)
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_report(one))
+        return one
+
+    def _start_missing(self) -> None:
+        """A worker for each place that has none, and for which the time has come."""
+        assert self._generation is not None
+        now = time.monotonic()
+        for slot in self._slots if self._booted else self._slots[:1]:
+            if slot.current is None and slot.successor is None and slot.start_at <= now:
+                slot.successor = self._spawn(slot, self._generation)
+
+    def _resize(self, wanted: int) -> None:
+        if self._stops:
+            return
+        while len(self._slots) > wanted:
+            slot = self._slots.pop()
+            for one in slot.workers():
+                self._retire(one)
+        while len(self._slots) < wanted:
+            self._slots.append(Slot(len(self._slots)))
+
+    # --- reports ---
+
+    def _on_report(self, one: Worker) -> None:
+        try:
+            said = os.read(one.pipe, 4096)
+        except BlockingIOError:
+            return
+        one.seen = time.monotonic()
+        if not said:
+            self._selector.unregister(one.pipe)
+            one.silent = True
+        if worker.READY in said:
+            self._on_ready(one)
+        for byte, limit in worker.LIMITS.items():
+            if byte in said:
+                self._recycle(one, limit)
+
+    def _on_ready(self, one: Worker) -> None:
+        slot = one.slot
+        one.ready = True
+        if one.leaving:
+            return
+        logs.say(self._config, "Worker %d is ready: process %d", slot.number + 1, one.pid)
+        old, slot.current, slot.successor = slot.current, one, None
+        if old is not None:
+            self._retire(old)
+        if not self._booted:
+            self._booted = True
+            notify.ready(f"{len(self._slots)} workers")
+        self._roll()
+
+    def _recycle(self, one: Worker, limit: str) -> None:
+        """It has reached a limit: another one takes over first."""
+        slot = one.slot
+        if slot.current is one and slot.successor is None and self._generation is not None:
+            logs.error.info(
+                "Worker %d has reached %s and is replaced: process %d",
+                slot.number + 1, limit, one.pid,
+            )  # fmt: skip
+            slot.successor = self._spawn(slot, self._next or self._generation)
+
+    def _retire(self, one: Worker) -> None:
+        """It ends; others serve in its place already. When reloading for a developer, the next
+        request is to see the new code, also on a connection that is open."""
+        hurry = one.generation.config.reload
+        one.leave(signal.SIGTERM if hurry else signal.SIGHUP, time.monotonic())
+        self._leaving.append(one)
+
+    # --- reloading ---
+
+    def _watch(self) -> None:
+        self._watcher = watch.start(self._config)
+        self._selector.register(self._watcher, selectors.EVENT_READ, self._on_change)
+
+    def _on_change(self) -> None:
+        assert self._watcher is not None
+        paths = self._watcher.read_changes()
+        if not paths:  # it has died, and told why
+            self._selector.unregister(self._watcher)
+        elif not self._stops:
+            logs.error.warning("Reloading for %s", ", ".join(sorted(paths)[:3]))
+            for slot in self._slots:
+                slot.start_at = 0.0
+                if slot.successor is not None:  # with code that is out of date already
+                    slot.successor.leave(signal.SIGKILL, time.monotonic())
+                    self._leaving.append(slot.successor)
+                    slot.successor = None
+            self._rolling = deque(self._slots)
+            self._roll()
+
+    def _reload(self) -> None:
+        """New workers with the configuration as it is now; what is wrong with it changes nothing."""
+        if self._stops or self._generation is None or not self._booted:
+            return
+        notify.reloading()
+        logs.error.info("Reloading")
+        self._abandon_reload()
+        try:
+            config = self._reread()
+            listeners = self._process.bind(
+                config, worker.count(config.workers), self._generation.listeners
+            )
+            self._next = self._make(Generation(config, listeners))
+        except (StartError, ValueError, TypeError) as problem:
+            logs.error.error("Nothing is reloaded: %s", problem)
+            notify.ready(f"{len(self._slots)} workers")
+            return
+        self._resize(max(self._next.wanted, 1))
+        self._rolling = deque(self._slots)
+        self._roll()
+
+    def _abandon_reload(self) -> None:
+        self._rolling.clear()
+        if self._next is not None:
+            self._next.close(but=self._generation)
+            self._next = None
+
+    def _roll(self) -> None:
+        """The next place's turn; one at a time, so that the others go on serving."""
+        if any(slot.successor is not None for slot in self._slots):
+            return
+        if self._rolling:
+            slot = self._rolling.popleft()
+            assert self._generation is not None
+            slot.successor = self._spawn(slot, self._next or self._generation)
+        elif self._next is not None:
+            assert self._generation is not None
+            old, self._generation, self._next = self._generation, self._next, None
+            old.close(but=self._generation)
+            self._config = self._generation.config
+            logs.error.info("Reloaded")
+            notify.ready(f"{len(self._slots)} workers")
+
+    # --- ends ---
+
+    def _reap(self) -> None:
+        """Also children that are not ours: process 1 of a container inherits orphans."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for one in self._workers():
+                if one.pid == pid:
+                    self._on_end(one, os.waitstatus_to_exitcode(status))
+
+    def _on_end(self, one: Worker, status: int) -> None:
+        if not one.silent:
+            self._on_report(one)  # what it said last
+        if not one.silent:
+            self._selector.unregister(one.pipe)
+        os.close(one.pipe)
+        if one.leaving:
+            self._leaving.remove(one)
+            if one.killed:
+                logs.error.warning("Process %d did not end in time and was killed", one.pid)
+            return
+        slot = one.slot
+        if slot.current is one:
+            slot.current = None
+        else:
+            slot.successor = None
+        slot.count_end(one, time.monotonic())
+        if not self._booted:
+            self._on_failed_boot(status)
+            return
+        logs.error.error(
+            "Worker %d, process %d, %s", slot.number + 1, one.pid, describe_end(one, status)
+        )
+        if not one.ready and (self._next is not None or slot.current is not None):
+            self._on_failed_successor()
+
+    def _on_failed_boot(self, status: int) -> None:
+        """Nothing has ever worked: trying again would not help, unless somebody mends the code."""
+        if self._watcher is not None:
+            self._slots[0].start_at = _FOREVER
+            logs.error.warning("Waiting for a file to change")
+            return
+        self._status = LIFESPAN_FAILED if status > 0 else 128 - status
+        self._stops = 3
+
+    def _on_failed_successor(self) -> None:
+        self._rolling.clear()
+        if self._next is not None:
+            self._abandon_reload()
+            logs.error.error("Nothing is reloaded: a new worker could not start; the old ones go on")
+            notify.ready(f"{len(self._slots)} workers")
+        elif self._watcher is not None:
+            logs.error.warning("Waiting for a file to change")
+
+    # --- times ---
+
+    def _look_at_the_clock(self) -> None:
+        now = time.monotonic()
+        if now >= self._watchdog_at and self._watchdog is not None:
+            notify.alive()
+            self._watchdog_at = now + self._watchdog
+        for one in self._workers():
+            if now >= one.kill_at:
+                one.killed = True
+                one.kill_at = _FOREVER
+                one.send(signal.SIGKILL)
+            elif now >= one.hangs_at():
+                logs.error.error(
+                    "Worker %d, process %d, gave no sign of life for %g s and is killed; "
+                    "this is where it was:",
+                    one.slot.number + 1, one.pid, now - one.seen,
+                )  # fmt: skip
+                one.hung = True
+                one.kill_at = now + _ABORT_TIME
+                one.send(signal.SIGABRT)
+        if not self._stops:
+            self._start_missing()
+
+    def _time_left(self) -> float | None:
+        """Seconds until the next time that matters; None: only an event can matter."""
+        times = [self._watchdog_at]
+        for one in self._workers():
+            times += [one.kill_at, one.hangs_at()]
+        if not self._stops:
+            times += [
+                slot.start_at
+                for slot in self._slots
+                if slot.current is None and slot.successor is None
+            ]
+        first = min(times)
+        return None if first == _FOREVER else max(0.0, first - time.monotonic())
+
+
+_NO_UPGRADE = "SIGUSR2 does nothing: SIGHUP loads new code; a new server can take the sockets by --fd"
