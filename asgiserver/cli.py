@@ -1,5 +1,6 @@
 """The command line: ``asgiserver [OPTIONS] [APP]``, made from the table of options."""
 
+import os
 import platform
 import sys
 import textwrap
@@ -7,10 +8,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from . import hints, options
+from . import configuration, hints, logs, options
 from ._version import __version__
 from .config import Config, check_header
+from .configuration import Given, Sources
+from .errors import StartError
 from .options import OPTIONS, Option
 
 if TYPE_CHECKING:
@@ -29,8 +33,18 @@ main.py, app.py, asgi.py or wsgi.py in the current folder is looked for.
 
 _EPILOGUE = """\
 Each option is also an environment variable: ASGISERVER_PORT=9000, ASGISERVER_ACCESS_LOG=off, and
-ASGISERVER_APP for the application.
+ASGISERVER_APP for the application. And a key in the file of --config: port = 9000.
+
+The command line wins over the environment, the environment over the file.
 """
+
+_CONFIG = "config"
+_CONFIG_HELP = (
+    "Read settings from a TOML file. Default: the table [tool.asgiserver] of pyproject.toml in the "
+    "current folder, if there is one."
+)
+_CHECK_HELP = "Check the configuration, import the application, say OK and end."
+_PRINT_HELP = "Show every setting and where it comes from, as a file for --config, and end."
 
 
 class _Mode(_ParamType):
@@ -123,8 +137,9 @@ def _parameter(row: Option) -> click.Option:
     if row.kind == "bool":
         declarations = [row.name, f"--{row.word}/--no-{row.word}"]
         return click.Option(declarations, default=None, envvar=row.env, help=row.help)
+    short = [f"-{row.short}"] if row.short else []
     return click.Option(
-        [row.name, f"--{row.word}"],
+        [row.name, *short, f"--{row.word}"],
         type=_type(row),
         default=None,
         multiple=row.kind in ("headers", "list"),
@@ -156,6 +171,9 @@ def _help_text() -> str:
         parts.append(f"{group}{f' ({note})' if note else ''}:\n" + "".join(rows))
     parts.append(
         "Other:\n"
+        + _entry("-c, --config FILE", _CONFIG_HELP)
+        + _entry("--check-config", _CHECK_HELP)
+        + _entry("--print-config", _PRINT_HELP)
         + _entry("--version", "Show the versions of asgiserver and what it is made of.")
         + _entry("-h, --help", "Show this.")
     )
@@ -200,16 +218,68 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     ctx.exit()
 
 
-def _serve(app: str | None, **given: Any) -> None:
-    from .server import run_config  # noqa: PLC0415
+# --- what was given ---
 
-    settings = {name: value for name, value in given.items() if value is not None and value != ()}
+
+def _sources(ctx: click.Context) -> Sources:
+    """The settings of the command line and of the environment, with their origins."""
+    command_line: dict[str, Given] = {}
+    environment: dict[str, Given] = {}
+    common: dict[str, Given] = {}
+    for parameter in ctx.command.params:
+        name, row = parameter.name, options.BY_NAME.get(parameter.name or "")
+        if name is None or (row is None and name != "app"):
+            continue
+        value = ctx.params[name]
+        if value == ():  # a variable with nothing but spaces
+            continue
+        match ctx.get_parameter_source(name):
+            case ParameterSource.COMMANDLINE:
+                command_line[name] = Given(value, "command line", _word(row, value))
+            case ParameterSource.ENVIRONMENT:
+                ours = f"{options.PREFIX}APP" if row is None else row.env
+                foreign = "" if os.environ.get(ours) or row is None else row.fallback
+                given = Given(value, f"environment variable {foreign or ours}", foreign or ours)
+                (common if foreign else environment)[name] = given
+    return Sources(command_line, environment, common, ctx.params[_CONFIG])
+
+
+def _word(row: Option | None, value: Any) -> str:
+    if row is None:
+        return "APP"
+    return f"--no-{row.word}" if row.kind == "bool" and not value else f"--{row.word}"
+
+
+def _serve(check_config: bool, print_config: bool, **_given: Any) -> None:
+    sources = _sources(click.get_current_context())
     try:
-        config = Config(app, **settings)
-    except ValueError as problem:
-        name, _, text = str(problem).partition(": ")
-        raise click.UsageError(f"--{options.BY_NAME[name].word}: {text}.") from None
-    sys.exit(run_config(config))
+        settings = sources.read()
+        if print_config:
+            click.echo(configuration.shown(settings), nl=False)
+        if check_config:
+            click.echo(_checked(settings.config))
+    except StartError as problem:
+        logs.report(problem)
+        sys.exit(problem.exit_code)
+    if check_config or print_config:
+        return
+    from .server import check_files, run_config  # noqa: PLC0415
+
+    def reread() -> Config:
+        config = sources.read().config
+        check_files(config)
+        return config
+
+    sys.exit(run_config(settings.config, reread))
+
+
+def _checked(config: Config) -> str:
+    """The line that says that a server could be started, but for its addresses."""
+    from .interface import TITLES  # noqa: PLC0415
+    from .server import check  # noqa: PLC0415
+
+    application = check(config)
+    return f"OK: {application.name} ({TITLES[application.interface]})"
 
 
 main = _Command(
@@ -218,6 +288,9 @@ main = _Command(
     params=[
         click.Argument(["app"], required=False, envvar=f"{options.PREFIX}APP", metavar="[APP]"),
         *(_parameter(row) for row in OPTIONS),
+        click.Option([_CONFIG, "-c", "--config"], envvar=f"{options.PREFIX}CONFIG"),
+        click.Option(["--check-config"], is_flag=True),
+        click.Option(["--print-config"], is_flag=True),
         click.Option(
             ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version
         ),

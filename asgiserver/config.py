@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from . import options
+from . import options, sockets
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
@@ -17,6 +17,22 @@ _GRACE, _GRACE_RELOADING = 30.0, 3.0
 _OWN_FIELDS = frozenset(
     ("connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade")
 )
+
+
+# Settings of which only one can be given, since each says where to listen.
+_LISTENING = ("bind", "uds", "fd", "host", "port")
+
+
+class Conflict(ValueError):
+    """Two settings that do not go together: ``name`` is refused because of ``other``.
+
+    ``str()`` begins with the one and ends with the other.
+    """
+
+    def __init__(self, name: str, text: str, other: str) -> None:
+        super().__init__(f"{name}: {text} {other}")
+        self.name = name
+        self.other = other
 
 
 def _default(name: str) -> Any:
@@ -120,6 +136,7 @@ class Config:
                 continue  # From Python only: what logging.config.dictConfig takes.
             setattr(self, item.name, options.check(options.BY_NAME[item.name], value))
         self._check_listening()
+        self._check_conflicts()
         if self.health_path is not None and not self.health_path.startswith("/"):
             raise ValueError(f"health_path: {self.health_path!r} does not begin with /")
         if self.root_path and not self.root_path.startswith("/"):
@@ -128,13 +145,33 @@ class Config:
             check_header(name, value)
 
     def _check_listening(self) -> None:
-        given = [
-            name
-            for name in ("bind", "uds", "fd")
-            if getattr(self, name) != options.BY_NAME[name].default
-        ]
-        if len(given) > 1:
-            raise ValueError(f"{given[0]}: not together with {given[1]}")
+        given = [name for name in _LISTENING if getattr(self, name) != _default(name)]
+        if len(given) > 1 and given != ["host", "port"]:
+            raise Conflict(given[0], "not together with", given[1])
+        for one in self.bind:
+            try:
+                sockets.parse(one)
+            except ValueError as error:
+                raise ValueError(f"bind: {error}") from None
+
+    def _check_conflicts(self) -> None:
+        alone = "not together with"
+        for wrong, name, text, other in (
+            (self.reload and self.workers != 1, "reload", alone, "workers"),
+            (self.reload and self.preload, "reload", alone, "preload"),
+            (self.reuse_port and self.fd is not None, "reuse_port", alone, "fd"),
+            (self.reuse_port and self.uds is not None, "reuse_port", alone, "uds"),
+            (
+                self.threads > 0 and self.interface.startswith("asgi"),
+                "threads", "is for WSGI applications; ASGI is asked for by", "interface",
+            ),
+            (
+                self.limit_max_requests_jitter > 0 and not self.limit_max_requests,
+                "limit_max_requests_jitter", "does nothing without", "limit_max_requests",
+            ),
+        ):  # fmt: skip
+            if wrong:
+                raise Conflict(name, text, other)
 
     @property
     def grace(self) -> float:

@@ -1,6 +1,7 @@
 """Finding and importing the application, and saying plainly what is wrong when that fails."""
 
 import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -40,9 +41,8 @@ def load(app: str | None, app_dir: str = "") -> tuple[Any, str]:
     Returns the object and its name as ``module:name``. Puts ``app_dir`` (empty: the current folder)
     at the head of ``sys.path``. Raises StartError.
     """
+    check_folder(app_dir)
     folder = Path(app_dir or ".").resolve()
-    if not folder.is_dir():
-        raise StartError(f"--app-dir {app_dir}: there is no such folder.")
     target = parse(app, folder) if app is not None else _discovered(folder)
     for path in (folder, target.folder):
         if sys.path[:1] != [str(path)]:
@@ -261,15 +261,35 @@ def _article(value: Any) -> str:
     return "None" if value is None else f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
+def check_folder(app_dir: str) -> None:
+    """Raises StartError where the folder to import from is missing."""
+    if app_dir and not os.path.isdir(app_dir):
+        raise StartError(f"--app-dir {app_dir}: there is no such folder.")
+
+
+def check_readable(word: str, path: str) -> None:
+    """Raises StartError where the file of an option cannot be read."""
+    if not os.path.exists(path):  # Not opened, since that would empty a pipe.
+        raise StartError(f"{word} {path}: there is no such file.")
+    if os.path.isdir(path):
+        raise StartError(f"{word} {path}: this is a folder, not a file.")
+    if not os.access(path, os.R_OK):
+        raise StartError(f"{word} {path}: no permission to read it.")
+
+
+def check_env_file(path: str) -> None:
+    """Raises StartError without the file or without python-dotenv."""
+    if importlib.util.find_spec("dotenv") is None:
+        raise StartError("--env-file needs python-dotenv: pip install python-dotenv")
+    check_readable("--env-file", path)
+
+
 def load_env_file(path: str) -> None:
     """Puts the variables of a file into the environment, where they are not set already.
 
-    Raises StartError without the file or without python-dotenv.
+    Raises StartError as ``check_env_file`` does.
     """
-    try:
-        from dotenv import load_dotenv  # noqa: PLC0415 (optional)
-    except ImportError:
-        raise StartError("--env-file needs python-dotenv: pip install python-dotenv") from None
-    if not os.path.isfile(path):
-        raise StartError(f"--env-file {path}: there is no such file.")
+    check_env_file(path)
+    from dotenv import load_dotenv  # noqa: PLC0415 (optional)
+
     load_dotenv(path)

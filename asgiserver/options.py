@@ -1,8 +1,9 @@
 """The table of options: every setting, limit, timeout and default of the server, once.
 
-From it follow the command line (cli.py), the environment names, the defaults and checks of
-``Config`` (config.py), the C struct of limits (limits.gen.h) and docs/config.md. Pure standard
-library and free of imports from this package, since the build loads this file alone.
+From it follow the command line (cli.py), the environment names, the keys of a TOML file
+(configuration.py), the defaults and checks of ``Config`` (config.py), the C struct of limits
+(limits.gen.h) and docs/config.md. Pure standard library and free of imports from this package,
+since the build loads this file alone.
 
 Sizes are bytes and times are seconds, here and everywhere in Python; the C core takes milliseconds.
 """
@@ -45,12 +46,13 @@ INT64_MAX = (1 << 63) - 1
 class Option:
     """One row.
 
-    ``name`` is the attribute of ``Config``; ``flag`` the word on the command line where it differs.
+    ``name`` is the attribute of ``Config`` and the key in a file; ``flag`` the word on the command
+    line where it differs, ``short`` its letter.
     ``default`` None means "decided at start", as ``help`` says. ``c_type`` is set for rows that the
     C core reads: its field has the row's name. ``minimum`` and ``maximum`` are inclusive; ``zero``
     is allowed below the minimum, ``words`` beside the numbers. ``metavar`` stands for the value in
-    the help. ``fallback`` is a variable of the environment that other servers use, read where ours
-    is not set.
+    the help. ``fallback`` is a variable of the environment that other servers use, read where
+    nothing else sets the option.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Option:
     choices: tuple[str, ...] = ()
     c_type: str = ""
     flag: str = ""
+    short: str = ""
     zero: bool = False
     words: tuple[str, ...] = ()
     fallback: str = ""
@@ -85,7 +88,8 @@ class Option:
             return (
                 f"--{self.word}" if self.default is False else f"--{self.word} / --no-{self.word}"
             )
-        return f"--{self.word} {self.placeholder}"
+        short = f"-{self.short}, " if self.short else ""
+        return f"{short}--{self.word} {self.placeholder}"
 
     @property
     def placeholder(self) -> str:
@@ -160,7 +164,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "bind", "list", (), LISTENING,
         "Listen here: HOST:PORT, [HOST]:PORT, unix:PATH or fd://N. May be given more than once; "
-        "the four options below are short forms of one.", "ADDRESS",
+        "the four options below are short forms of one.", "ADDRESS", short="b",
     ),
     Option(
         "host", "str", "127.0.0.1", LISTENING,
@@ -195,7 +199,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "workers", "int", 1, PROCESSES,
         "Processes that serve. auto: as many as there are processors, or as the control group "
-        "allows.", minimum=1, maximum=1024, words=("auto",), fallback="WEB_CONCURRENCY",
+        "allows.", minimum=1, maximum=1024, words=("auto",), fallback="WEB_CONCURRENCY", short="w",
     ),
     Option(
         "threads", "int", 0, PROCESSES,
@@ -206,18 +210,25 @@ OPTIONS: tuple[Option, ...] = (
         "preload", "bool", False, PROCESSES,
         "Import the application once, before the workers are forked, which then share its memory.",
     ),
-    Option("reload", "bool", False, PROCESSES, "Start anew when a file changes: for development."),
     Option(
-        "reload_dir", "list", (), PROCESSES,
-        "Folder to watch; may be given more than once. Default: the current one.", "DIRECTORY",
+        "reload", "bool", False, PROCESSES,
+        "Start anew when a file changes: for development. Needs watchfiles.",
     ),
     Option(
-        "reload_include", "list", ("*.py",), PROCESSES,
-        "Files to watch, as a pattern; may be given more than once.", "GLOB",
+        "reload_dir", "list", (), PROCESSES,
+        "Folder to watch, with what is in it; may be given more than once. "
+        "Default: the current one and --app-dir.",
+        "DIRECTORY",
+    ),
+    Option(
+        "reload_include", "list", (), PROCESSES,
+        "Files to watch besides *.py, as a pattern, or one more folder; may be given more than "
+        "once.", "GLOB",
     ),
     Option(
         "reload_exclude", "list", (), PROCESSES,
-        "Files and folders not to watch, as a pattern; may be given more than once.", "GLOB",
+        "Files and folders not to watch, as a pattern; may be given more than once. "
+        "Hidden ones, node_modules and the like are left out anyway.", "GLOB",
     ),
     Option("pid", "str", None, PROCESSES, "Write the process id to this file.", "FILE"),
     Option("user", "str", None, PROCESSES, "User, by name or number, to become once bound.", "USER"),

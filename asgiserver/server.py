@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 
-from . import banner, importer, interface, logs, sockets
+from . import banner, importer, interface, logs, sockets, watch
 from ._version import __version__
 from .config import Config
-from .errors import StartError
+from .errors import USAGE, StartError
 from .interface import TITLES, Interface
 from .service import Service
 from .sockets import Listeners
@@ -19,10 +19,57 @@ P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
-class _Application:
+class Application:
+    """What is served."""
+
     app: Any
     name: str
     interface: Interface
+
+
+def load(config: Config) -> Application:
+    """Imports the application that ``config`` names, or makes it. Raises StartError."""
+    if config.env_file is not None:
+        importer.load_env_file(config.env_file)
+    if config.app is None or isinstance(config.app, str):
+        app, name = importer.load(config.app, config.app_dir)
+    else:
+        app, name = config.app, _name(config.app)
+    if config.factory:
+        app = importer.call_factory(app, name)
+    elif interface.is_factory(app):
+        logs.error.warning("%s is a factory, and was called; say so with --factory.", name)
+        app = importer.call_factory(app, name)
+    importer.check_callable(app, name)
+    found, warning = interface.resolve(app, config.interface, name)
+    if warning:
+        logs.error.warning("%s", warning)
+    if config.threads and found != "wsgi":
+        raise StartError(
+            f"--threads: is for WSGI applications; {name} is {TITLES[found]}.", exit_code=USAGE
+        )
+    return Application(app, name, found)
+
+
+def check_files(config: Config) -> None:
+    """Raises StartError for what can be seen without binding anything or running the application:
+    files and folders that are missing or cannot be read, libraries that are not installed.
+    """
+    if config.env_file is not None:
+        importer.check_env_file(config.env_file)
+    if isinstance(config.log_config, str):
+        importer.check_readable("--log-config", config.log_config)
+    importer.check_folder(config.app_dir)
+    if config.reload:
+        watch.check(config)
+
+
+def check(config: Config) -> Application:
+    """Everything up to the application's import that binds nothing. Raises StartError."""
+    check_files(config)
+    logs.configure(config)
+    _check_core()
+    return load(config)
 
 
 class Server:
@@ -113,40 +160,22 @@ class Server:
 
     # --- the steps ---
 
-    def _prepare(self) -> _Application:
+    def _prepare(self) -> Application:
         """Everything up to the application's start-up. Cheap checks come before the import."""
         if self._used:
             raise RuntimeError("a Server runs once; make another one")
         self._used = True
+        check_files(self.config)
         logs.configure(self.config)
         _check_core()
         self._listeners = sockets.bind(self.config)
         try:
-            return self._load()
+            return load(self.config)
         except BaseException:
             self._end()
             raise
 
-    def _load(self) -> _Application:
-        config = self.config
-        if config.env_file is not None:
-            importer.load_env_file(config.env_file)
-        if config.app is None or isinstance(config.app, str):
-            app, name = importer.load(config.app, config.app_dir)
-        else:
-            app, name = config.app, _name(config.app)
-        if config.factory:
-            app = importer.call_factory(app, name)
-        elif interface.is_factory(app):
-            logs.error.warning("%s is a factory, and was called; say so with --factory.", name)
-            app = importer.call_factory(app, name)
-        importer.check_callable(app, name)
-        found, warning = interface.resolve(app, config.interface, name)
-        if warning:
-            logs.error.warning("%s", warning)
-        return _Application(app, name, found)
-
-    def _run_wsgi(self, application: _Application) -> None:
+    def _run_wsgi(self, application: Application) -> None:
         from . import serve_wsgi  # noqa: PLC0415 (the core, and only what this mode needs)
 
         assert self._listeners is not None
@@ -158,7 +187,7 @@ class Server:
             Service(started=lambda: self._announce(application, None)),
         )
 
-    def _run_asgi(self, application: _Application) -> None:
+    def _run_asgi(self, application: Application) -> None:
         # asyncio stays out of a process that serves WSGI.
         import asyncio  # noqa: PLC0415
 
@@ -177,7 +206,7 @@ class Server:
                 runner.run(wait(serving))
                 raise
 
-    async def _serve_asgi(self, application: _Application) -> None:
+    async def _serve_asgi(self, application: Application) -> None:
         import asyncio  # noqa: PLC0415
 
         from . import serve_asgi  # noqa: PLC0415
@@ -199,7 +228,7 @@ class Server:
             Service(started=lambda: self._announce(application, loop)),
         )
 
-    def _announce(self, application: _Application, loop: str | None) -> None:
+    def _announce(self, application: Application, loop: str | None) -> None:
         self._started = True
         for line in banner.lines(
             version=__version__,
@@ -261,8 +290,12 @@ def run(*args: Any, **options: Any) -> None:
         raise SystemExit(status)
 
 
-def run_config(config: Config) -> int:
-    """Serves until it is stopped; the exit status. What went wrong has been logged."""
+def run_config(config: Config, reread: Callable[[], Config] | None = None) -> int:
+    """Serves until it is stopped; the exit status. What went wrong has been logged.
+
+    ``reread`` makes a new configuration when the server is told to reload, and raises StartError
+    for a bad one; None: the configuration stays.
+    """
     try:
         Server(config).run()
     except StartError as problem:

@@ -10,10 +10,13 @@ import os
 import socket
 import stat
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from . import holders
-from .config import Config
 from .errors import StartError
+
+if TYPE_CHECKING:  # which checks addresses by this module
+    from .config import Config
 
 _FREE_PORTS_TRIED = 50
 _SAME_PORT_TRIES = 20
@@ -75,7 +78,7 @@ def _split_host(text: str) -> tuple[str, str]:
     return host, port if colon else str(_DEFAULT_PORT)
 
 
-def addresses(config: Config) -> list[Address]:
+def addresses(config: "Config") -> list[Address]:
     """What ``config`` names."""
     if config.bind:
         return [parse(text) for text in config.bind]
@@ -145,7 +148,7 @@ class Listeners:
         return next((one for one in self._bound if one.address == address), None)
 
 
-def bind(config: Config, workers: int = 1, present: Listeners | None = None) -> Listeners:
+def bind(config: "Config", workers: int = 1, present: Listeners | None = None) -> Listeners:
     """Binds what ``config`` names: inherited sockets, Unix sockets, and TCP ports on each address
     of a name; with ``reuse_port``, TCP ports once for each of the workers. What is bound at
     ``present`` already is used on.
@@ -165,7 +168,7 @@ def bind(config: Config, workers: int = 1, present: Listeners | None = None) -> 
     return listeners
 
 
-def _bind(address: Address, config: Config, workers: int) -> list[list[socket.socket]]:
+def _bind(address: Address, config: "Config", workers: int) -> list[list[socket.socket]]:
     if address.fd is not None:
         return [[_inherited(address.fd, address.label)]]
     if address.path is not None:
