@@ -33,12 +33,22 @@ def _lan_url(sock: socket.socket) -> str | None:
 
 
 def lines(
-    *, version: str, app: str, interface: str, loop: str | None, sockets: Sequence[socket.socket]
+    *,
+    version: str,
+    app: str,
+    interface: str,
+    loop: str | None,
+    sockets: Sequence[socket.socket],
+    workers: int | None = None,
 ) -> list[str]:
-    """The banner. ``interface`` as it is shown; ``loop`` None where there is none."""
+    """The banner. ``interface`` as it is shown; ``loop`` None where there is none; ``workers`` in
+    the first of them.
+    """
     python = f"{platform.python_implementation()} {platform.python_version()}"
     served = f"Serving {app} ({interface}{f' on {loop}' if loop else ''})"
-    found = [f"asgiserver {version} on {python}, process {os.getpid()}", served]
+    process = os.getpid() if workers is None else os.getppid()
+    where = f"process {process}" + (f" with workers: {workers}" if workers is not None else "")
+    found = [f"asgiserver {version} on {python}, {where}", served]
     for sock in sockets:
         lan = _lan_url(sock)
         found.append(f"Listening at {url(sock)}{f' (from other machines: {lan})' if lan else ''}")

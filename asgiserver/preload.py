@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from . import logs
 from .errors import StartError
-from .server import Server
+from .server import load
 from .worker import Child, Job
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
@@ -74,7 +74,7 @@ def _nurse(job: Job, channel: socket.socket) -> int:
     """Imports the application, then forks a worker for each order. In a process of its own."""
     signal.signal(signal.SIGINT, lambda *_: None)  # CTRL+C reaches all in the terminal
     try:
-        application = Server(job.config).load()
+        application = load(job.config)
     except StartError as problem:
         logs.report(problem)
         return problem.exit_code

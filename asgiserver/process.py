@@ -12,6 +12,7 @@ from types import TracebackType
 from . import notify, sockets
 from .config import Config
 from .errors import StartError
+from .service import Service
 from .sockets import Listeners
 
 
@@ -28,9 +29,7 @@ class Process:
         self._passed = notify.passed_descriptors()
         self._owner = os.getpid()
 
-    def bind(
-        self, config: Config, workers: int = 1, present: Listeners | None = None
-    ) -> Listeners:
+    def bind(self, config: Config, workers: int = 1, present: Listeners | None = None) -> Listeners:
         """The listening sockets, and then the pid file. Raises StartError."""
         if self._passed and not (config.bind or config.uds is not None or config.fd is not None):
             config = dataclasses.replace(config, bind=[f"fd://{number}" for number in self._passed])
@@ -49,6 +48,16 @@ class Process:
         if self._identity is not None:
             for path in paths:
                 os.chown(path, self._identity.user, self._identity.group)
+
+    def service(self) -> Service:
+        """What the service manager wants to hear from a server that is alone in this process."""
+        interval = notify.watchdog_interval()
+        return Service(
+            started=lambda: notify.ready("serving"),
+            stopping=notify.stopping,
+            tick=notify.alive if interval is not None else None,
+            interval=interval or 1.0,
+        )
 
     def drop_privileges(self) -> None:
         """Becomes the user and the group of the options. Raises StartError."""
@@ -103,10 +112,9 @@ def _identity(config: Config) -> _Identity | None:
         return None
     entry = _user(config.user) if config.user is not None else None
     user = os.geteuid() if entry is None else entry[0]
+    group = os.getegid() if entry is None else entry[1]
     if config.group is not None:
         group = _group(config.group)
-    else:
-        group = entry[1] if entry is not None else os.getegid()
     if os.geteuid() != 0 and (user, group) != (os.geteuid(), os.getegid()):
         raise StartError(_NO_RIGHT)
     return _Identity(user, group, entry[2] if entry is not None else None)

@@ -68,7 +68,9 @@ async def serve(
                 core.call_at(service.max_requests, service.exhausted)
                 service.started()
                 async with _ticking(service):
-                    await _until_stopped(core, config, level)
+                    await level.reaches(Level.RETIRE)
+                    service.stopping()
+                    await _until_drained(core, config, level)
         finally:
             await lifespan.shutdown()
 
@@ -145,9 +147,8 @@ async def _ticking(service: Service) -> AsyncIterator[None]:
         handle.cancel()
 
 
-async def _until_stopped(core: _core.Server, config: Config, level: _Level) -> None:
-    """Waits to be stopped, then for running requests, no longer than the grace time."""
-    await level.reaches(Level.RETIRE)
+async def _until_drained(core: _core.Server, config: Config, level: _Level) -> None:
+    """Waits for running requests, no longer than the grace time."""
     drained = asyncio.Event()
     if level.reached(Level.DRAIN):
         core.set_healthy(False)

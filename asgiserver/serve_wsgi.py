@@ -27,14 +27,20 @@ class _Stopper:
     handlers, between two steps of the application or in the middle of one.
     """
 
-    def __init__(self, core: _core.Server, config: Config, stop: StopRequest) -> None:
-        self._core, self._config, self._stop = core, config, stop
+    def __init__(
+        self, core: _core.Server, config: Config, stop: StopRequest, service: Service
+    ) -> None:
+        self._core, self._config, self._stop, self._service = core, config, stop, service
+        self._told = False
         self._thread = threading.get_ident()
         self._timer: threading.Timer | None = None
         self.cut = 0
         self.asked = True  # the cut was: by a second signal, not by the time
 
     def changed(self, level: Level, frame: FrameType | None) -> None:
+        if not self._told:
+            self._told = True
+            self._service.stopping()
         if level == Level.RETIRE:
             self._later(self._config.grace, self._time_is_over)
             self._core.drain(idle=self._config.timeout_keep_alive)
@@ -127,7 +133,7 @@ def serve(
         health_path=config.health_path,
         multiprocess=config.workers != 1,
     )
-    stopper = _Stopper(core, config, stop)
+    stopper = _Stopper(core, config, stop, service)
     try:
         listeners.listen(config.backlog)
         for sock in listeners.sockets:

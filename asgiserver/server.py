@@ -1,8 +1,12 @@
 """``Server`` and ``run``: the steps from a configuration to serving, and back."""
 
 import inspect
+import os
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 
@@ -11,9 +15,10 @@ from ._version import __version__
 from .config import Config
 from .errors import USAGE, StartError
 from .interface import TITLES, Interface
+from .process import Process
 from .service import Service
 from .sockets import Listeners
-from .stop import Interrupted, Level, StopRequest
+from .stop import WORKER_SIGNALS, Interrupted, Level, StopRequest
 
 P = ParamSpec("P")
 
@@ -88,6 +93,9 @@ class Server:
         self._listeners: Listeners | None = None
         self._used = False
         self._started = False
+        self._service = Service()
+        self._application: Application | None = None  # imported before the start
+        self._announced: int | None = None  # number of workers; None: this is no worker
 
     @property
     def started(self) -> bool:
@@ -128,8 +136,30 @@ class Server:
         Raises StartError when the server cannot start, ``Interrupted`` (a KeyboardInterrupt) when a
         signal stopped it before it had started.
         """
+        self._run(lambda: sockets.bind(self.config), Service())
+
+    def run_alone(self, process: Process) -> None:
+        """The same as the only server of this process, which has a user, a pid file and a service
+        manager."""
+        with _reopening_logs():
+            self._run(lambda: process.bind(self.config), process.service(), process)
+
+    def work(
+        self, listeners: Listeners, service: Service, application: Application | None, announce: int
+    ) -> None:
+        """The same as one of several workers: on sockets that are bound, perhaps with an application
+        that is imported already. ``announce``: the number of workers, for the banner; 0: none.
+        """
+        self._stop = StopRequest(WORKER_SIGNALS)
+        self._application, self._announced = application, announce
+        self._run(lambda: listeners, service)
+
+    def _run(
+        self, bind: Callable[[], Listeners], service: Service, process: Process | None = None
+    ) -> None:
+        self._service = service
         with self._stop.on_signals():
-            application = self._prepare()
+            application = self._prepare(bind, process)
             try:
                 if application.interface == "wsgi":
                     self._run_wsgi(application)
@@ -147,7 +177,7 @@ class Server:
         server cannot start, also for a WSGI application: that has no loop, use ``run()``.
         """
         with self._stop.on_signals(keep_set=True):
-            application = self._prepare()
+            application = self._prepare(lambda: sockets.bind(self.config))
             try:
                 if application.interface == "wsgi":
                     raise StartError(
@@ -160,7 +190,9 @@ class Server:
 
     # --- the steps ---
 
-    def _prepare(self) -> Application:
+    def _prepare(
+        self, bind: Callable[[], Listeners], process: Process | None = None
+    ) -> Application:
         """Everything up to the application's start-up. Cheap checks come before the import."""
         if self._used:
             raise RuntimeError("a Server runs once; make another one")
@@ -168,9 +200,11 @@ class Server:
         check_files(self.config)
         logs.configure(self.config)
         _check_core()
-        self._listeners = sockets.bind(self.config)
+        self._listeners = bind()
         try:
-            return load(self.config)
+            if process is not None:
+                process.drop_privileges()
+            return self._application or load(self.config)
         except BaseException:
             self._end()
             raise
@@ -184,7 +218,7 @@ class Server:
             self.config,
             self._listeners,
             self._stop,
-            Service(started=lambda: self._announce(application, None)),
+            self._service.preceded_by(lambda: self._announce(application, None)),
         )
 
     def _run_asgi(self, application: Application) -> None:
@@ -225,25 +259,50 @@ class Server:
             self.config,
             self._listeners,
             self._stop,
-            Service(started=lambda: self._announce(application, loop)),
+            self._service.preceded_by(lambda: self._announce(application, loop)),
         )
 
     def _announce(self, application: Application, loop: str | None) -> None:
         self._started = True
+        if self._announced == 0:
+            return
         for line in banner.lines(
             version=__version__,
             app=application.name,
             interface=TITLES[application.interface],
             loop=loop,
             sockets=self.sockets,
+            workers=self._announced,
         ):
             logs.say(self.config, "%s", line)
 
     def _end(self) -> None:
         if self._listeners is not None:
             self._listeners.close()
-        if self._started:
+        if self._started and self._announced is None:
             logs.say(self.config, "Stopped")
+
+
+def is_supervised(config: Config) -> bool:
+    """Whether workers serve, below a process that starts and replaces them. As process 1 there is
+    always one, to wait for orphans without taking the application's own children from it.
+    """
+    limits = (config.limit_max_requests, config.limit_max_age, config.limit_max_rss)
+    several = config.workers != 1 or config.preload or config.reload
+    return several or any(limits) or os.getpid() == 1
+
+
+@contextmanager
+def _reopening_logs() -> Iterator[None]:
+    """Within, SIGUSR1 opens log files again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def _check_core() -> None:
@@ -297,7 +356,13 @@ def run_config(config: Config, reread: Callable[[], Config] | None = None) -> in
     for a bad one; None: the configuration stays.
     """
     try:
-        Server(config).run()
+        check_files(config)
+        with Process(config) as process:
+            if is_supervised(config):
+                from .supervisor import Supervisor  # noqa: PLC0415 (which needs this module)
+
+                return Supervisor(config, process, reread or (lambda: config)).run()
+            Server(config).run_alone(process)
     except StartError as problem:
         logs.report(problem)
         return problem.exit_code

@@ -1,7 +1,7 @@
 """What the process around a server wants to hear from it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 def _nothing() -> None:
@@ -12,13 +12,24 @@ def _nothing() -> None:
 class Service:
     """Callbacks, all on the thread that serves.
 
-    ``started`` when clients can connect; ``tick`` every ``interval`` seconds as long as the loop
-    goes round, which it does not while an application blocks it; ``exhausted`` once, when
-    ``max_requests`` requests were seen (0: never).
+    ``started`` when clients can connect; ``stopping`` when it is told to end; ``tick`` every
+    ``interval`` seconds as long as the loop goes round, which it does not while an application
+    blocks it; ``exhausted`` once, when ``max_requests`` requests were seen (0: never).
     """
 
     started: Callable[[], None] = _nothing
     tick: Callable[[], None] | None = None
     interval: float = 1.0
     max_requests: int = 0
+    stopping: Callable[[], None] = _nothing
     exhausted: Callable[[], None] = _nothing
+
+    def preceded_by(self, action: Callable[[], None]) -> "Service":
+        """The same with something that is done first at the start."""
+        started = self.started
+
+        def both() -> None:
+            action()
+            started()
+
+        return replace(self, started=both)

@@ -2,7 +2,7 @@
 
 The first SIGINT or SIGTERM drains: no new connections, running requests end. The second cuts what
 still runs, and so does the first SIGQUIT. Both let the application shut down in order. A third
-signal ends the process on the spot.
+signal ends the process on the spot. A worker retires at SIGHUP, since another one serves already.
 """
 
 import itertools
@@ -15,6 +15,7 @@ from enum import IntEnum
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+WORKER_SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 
 class Level(IntEnum):
@@ -119,6 +120,9 @@ class StopRequest:
             self._cut_asked = False
             self._head_start = _CUT
             self._raise(Level.CUT, frame)
+            return
+        if number == signal.SIGHUP and self._listener is not None:
+            self._raise(Level.RETIRE, frame)
             return
         wanted = next(self._signals) + self._head_start
         self.number = number

@@ -78,7 +78,10 @@ class Supervisor:
             while not (self._stops and not self._workers()):
                 self._turn()
         finally:
-            (self._generation or Generation(config, listeners)).close()
+            generation = self._generation or Generation(config, listeners)
+            if self._watcher is not None and generation.is_parent():
+                self._watcher.close()
+            generation.close()
         if self._booted:
             logs.say(config, "Stopped")
         return self._status
@@ -175,7 +178,13 @@ class Supervisor:
         # The first of all prints the banner, and alone, so that what is wrong is said once.
         announce = 0 if self._booted else generation.wanted
         return worker.Job(
-            generation.config, generation.listeners, self._process, slot, pipe, os.getpid(), announce
+            generation.config,
+            generation.listeners,
+            self._process,
+            slot,
+            pipe,
+            os.getpid(),
+            announce,
         )
 
     def _spawn(self, slot: Slot, generation: Generation) -> Worker:
@@ -272,10 +281,13 @@ class Supervisor:
 
     def _on_change(self) -> None:
         assert self._watcher is not None
-        paths = self._watcher.read_changes()
-        if not paths:  # it has died, and told why
+        try:
+            paths = self._watcher.read_changes()
+        except StartError as problem:
+            logs.error.error("%s", problem)
             self._selector.unregister(self._watcher)
-        elif not self._stops:
+            return
+        if paths and not self._stops:
             logs.error.warning("Reloading for %s", ", ".join(sorted(paths)[:3]))
             for slot in self._slots:
                 slot.start_at = 0.0
@@ -383,7 +395,9 @@ class Supervisor:
         self._rolling.clear()
         if self._next is not None:
             self._abandon_reload()
-            logs.error.error("Nothing is reloaded: a new worker could not start; the old ones go on")
+            logs.error.error(
+                "Nothing is reloaded: a new worker could not start; the old ones go on"
+            )
             notify.ready(f"{len(self._slots)} workers")
         elif self._watcher is not None:
             logs.error.warning("Waiting for a file to change")
@@ -427,4 +441,6 @@ class Supervisor:
         return None if first == _FOREVER else max(0.0, first - time.monotonic())
 
 
-_NO_UPGRADE = "SIGUSR2 does nothing: SIGHUP loads new code; a new server can take the sockets by --fd"
+_NO_UPGRADE = (
+    "SIGUSR2 does nothing: SIGHUP loads new code; a new server can take the sockets by --fd"
+)
