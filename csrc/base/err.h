@@ -25,6 +25,7 @@
     X(HOST_MANY, 400, "more than one Host field")                                                      \
     X(HOST, 400, "invalid Host field")                                                                 \
     X(EXPECT, 417, "unknown expectation")                                                              \
+    X(SCHEME, 400, "fields of a proxy contradict each other about the scheme")                         \
     /* framing */                                                                                      \
     X(LENGTH, 400, "invalid Content-Length")                                                           \
     X(LENGTH_AND_CODING, 400, "Content-Length with Transfer-Encoding")                                 \
@@ -34,6 +35,14 @@
     X(TRAILER, 400, "invalid trailer section")                                                         \
     X(BODY_LARGE, 413, "request body too large")                                                       \
     X(TRUNCATED, 400, "connection ended inside a request")                                             \
+    /* in front of the first request */                                                                \
+    X(PROXY_PEER, 0, "not trusted to send a header of the PROXY protocol")                             \
+    X(PROXY_MISSING, 0, "no header of the PROXY protocol")                                             \
+    X(PROXY_VERSION, 0, "header of a version of the PROXY protocol that is not expected")              \
+    X(PROXY_HEADER, 0, "invalid header of the PROXY protocol")                                         \
+    X(PROXY_LARGE, 0, "header of the PROXY protocol too large")                                        \
+    X(PROXY_CHECKSUM, 0, "wrong checksum in a header of the PROXY protocol")                           \
+    X(PROXY_TRUNCATED, 0, "connection ended, or was silent, inside a header of the PROXY protocol")    \
     /* time and load */                                                                                \
     X(TIMEOUT_HEAD, 408, "request head not complete in time")                                          \
     X(TIMEOUT_BODY, 408, "request body stalled")                                                       \

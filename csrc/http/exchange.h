@@ -68,15 +68,18 @@ typedef struct as_handlers {
                        uint64_t offset);
 } as_handlers;
 
-/* What is known of a connection; it outlives its exchanges' handlers. */
+/* What is known of a connection; it outlives its exchanges' handlers. Of a request that a trusted
+ * proxy passed on: the same, as the proxy tells it (http/forwarded.h). */
 struct as_conn_info {
     char client[64];    /* numeric address; empty for a Unix socket */
     const char *server; /* numeric address, or the path of a Unix socket; lives as long as this */
     uint16_t client_port;
     uint16_t server_port;
-    bool is_unix;
-    bool is_tls;
-    void *gateway; /* the gateway's own, per connection; NULL at first */
+    bool is_unix; /* the client is on this machine, at a Unix socket */
+    bool is_tls;  /* the client uses https */
+    bool trusted; /* a proxy that is believed */
+    as_conn_info *via; /* the proxy's connection, where this is what it tells; else NULL */
+    void *gateway;     /* the gateway's own, per connection; NULL at first, and where `via` is set */
 };
 
 /* Downwards: what a protocol implements. Use the as_exchange_* calls below. */
@@ -102,11 +105,11 @@ typedef struct as_exchange_ops {
 struct as_exchange {
     const as_exchange_ops *ops;
     as_head *head;
-    as_conn_info *info;    /* the connection's; a copy once the protocol has let go */
-    as_conn_info detached; /* that copy */
-    void *gateway;         /* the gateway's own, per exchange; NULL at first */
-    void *proto;           /* the protocol's own; NULL when it has let go */
-    uint64_t body_left;    /* of a declared response Content-Length, UINT64_MAX: none declared */
+    as_conn_info *info; /* the connection's, or `own` */
+    as_conn_info own;   /* what a proxy tells; a copy once the protocol has let go */
+    void *gateway;      /* the gateway's own, per exchange; NULL at first */
+    void *proto;        /* the protocol's own; NULL when it has let go */
+    uint64_t body_left; /* of a declared response Content-Length, UINT64_MAX: none declared */
     uint64_t sent;         /* body bytes of the response given so far */
     uint64_t received;     /* body bytes of the request seen so far */
     uint16_t status;       /* of the response, 0 before head_begin */

@@ -477,6 +477,14 @@ static as_err find(as_head *head, as_field *field, findings *found) {
         return AS_OK;
     case AS_NAME_EXPECT:
         return find_expectations(head, field);
+    case AS_NAME_FORWARDED:
+    case AS_NAME_X_FORWARDED_FOR:
+    case AS_NAME_X_FORWARDED_PROTO:
+    case AS_NAME_X_FORWARDED_HOST:
+    case AS_NAME_X_FORWARDED_PORT:
+    case AS_NAME_X_FORWARDED_PREFIX:
+        head->forwarded = true;
+        return AS_OK;
     default:
         return AS_OK;
     }

@@ -25,7 +25,7 @@ as_exchange *as__h1_exchange_new(as_h1 *h1, as_head *head) {
     } else if ((ex = malloc(sizeof(*ex))) == NULL) {
         return NULL;
     }
-    /* all but `detached`, which is written when it is needed */
+    /* all but `own`, which is written when it is needed */
     ex->ops = &exchange_ops;
     ex->head = head;
     ex->info = h1->info;
@@ -61,10 +61,13 @@ void as__h1_let_go(as_h1 *h1) {
         return;
     }
     /* The gateway may look at it when the connection is gone. */
-    ex->detached = *ex->info;
-    ex->detached.gateway = NULL;
-    ex->detached.server = "";
-    ex->info = &ex->detached;
+    if (ex->info != &ex->own) {
+        ex->own = *ex->info;
+    }
+    ex->own.via = NULL;
+    ex->own.gateway = NULL;
+    ex->own.server = "";
+    ex->info = &ex->own;
 }
 
 static as_h1 *h1_of(const as_exchange *ex) {

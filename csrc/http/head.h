@@ -37,12 +37,15 @@ typedef struct as_head {
     as_span path;      /* within it: without scheme, authority and query; empty only for "*" */
     as_span query;     /* within it: behind the '?', empty if there is none */
     as_span authority; /* of an absolute-form target, else empty */
+    as_span host;      /* as a trusted proxy tells it, else empty: http/forwarded.h */
+    as_span prefix;    /* so, too */
     uint8_t minor;     /* HTTP/1.minor */
     uint8_t method_id; /* llhttp's number */
     bool is_head;      /* the method is HEAD */
     bool keep_alive;   /* what the client asks for: version and Connection taken together */
     bool expect_continue;
-    bool upgrade; /* Connection: upgrade with an Upgrade field */
+    bool upgrade;   /* Connection: upgrade with an Upgrade field */
+    bool forwarded; /* has fields that http/forwarded.h reads */
     as_body_kind body;
     uint64_t content_length; /* valid for AS_BODY_LENGTH */
 } as_head;

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "http/forwarded.h"
 #include "http/h1_internal.h"
 
 /* --- ends ----------------------------------------------------------------------------------- */
@@ -172,12 +173,24 @@ static void tell_eof(as_h1 *h1) {
     }
 }
 
+/* A proxy that is believed may have something to tell about this request. */
+static bool is_forwarded(const as_h1 *h1, const as_head *head) {
+    const as_forwarding *forwarding = h1->env->forwarding;
+    return forwarding != NULL && (head->forwarded || forwarding->nschemes > 0) && h1->info->trusted;
+}
+
 /* The exchange for a request; NULL: it is refused. */
 static as_exchange *make_exchange(as_h1 *h1, as_head *head, size_t body) {
-    as_exchange *ex = as__h1_exchange_new(h1, head);
+    as_forwarded found;
+    bool forwarded = is_forwarded(h1, head);
+    as_err err = forwarded ? as_forwarded_read(h1->env->forwarding, head, &found) : AS_OK;
+    as_exchange *ex = err == AS_OK ? as__h1_exchange_new(h1, head) : NULL;
     if (ex == NULL) {
-        refuse_plainly(h1, AS_E_NOMEM);
+        refuse_plainly(h1, err != AS_OK ? err : AS_E_NOMEM);
         return NULL;
+    }
+    if (forwarded) {
+        as_forwarded_apply(&found, ex);
     }
     h1->ex = ex;
     h1->undispatched = false;

@@ -60,6 +60,7 @@
     X(X_FORWARDED_PROTO, "x-forwarded-proto")                                                          \
     X(X_FORWARDED_HOST, "x-forwarded-host")                                                            \
     X(X_FORWARDED_PORT, "x-forwarded-port")                                                            \
+    X(X_FORWARDED_PREFIX, "x-forwarded-prefix")                                                        \
     X(X_REAL_IP, "x-real-ip")                                                                          \
     X(X_REQUEST_ID, "x-request-id")                                                                    \
     X(X_REQUESTED_WITH, "x-requested-with")                                                            \

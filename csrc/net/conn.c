@@ -49,6 +49,7 @@ struct as_conn {
     uint64_t linger_end;  /* milliseconds */
     uint32_t linger_left; /* bytes */
     uint32_t unsent;      /* bytes that the kernel had not got rid of when WAIT_WRITE began */
+    as_buf *proxy;        /* a PROXY header is due: its bytes so far; else NULL */
     as_err cut;           /* why it must be closed without ado */
     uint8_t interest;     /* what the watcher looks for: UV_READABLE … */
     uint8_t waiting;      /* wait_kind whose timeout runs */
@@ -58,8 +59,11 @@ struct as_conn {
     bool drain;      /* draining has begun */
     bool disconnect; /* as_h1_disconnect is due */
     bool lingering;
+    bool may_introduce; /* the peer may send a PROXY header */
     bool closed;
-    char server[]; /* AS_ADDRESS_MAX bytes behind a wildcard listener, else nothing */
+    /* AS_ADDRESS_MAX bytes behind a wildcard listener, AS_SERVER_MAX where a PROXY header tells it,
+     * else nothing. */
+    char server[];
 };
 
 static as_conn *conn_of(as_h1 *h1) {
@@ -74,6 +78,14 @@ static void enqueue(as_conn *conn) {
 }
 
 /* --- closing ---------------------------------------------------------------------------------- */
+
+static void forget_proxy_header(as_conn *conn) {
+    if (conn->proxy != NULL) {
+        as_buf_fini(conn->proxy, NULL);
+        free(conn->proxy);
+        conn->proxy = NULL;
+    }
+}
 
 static void on_uv_closed(uv_handle_t *handle) {
     free(AS_OWNER(handle, as_conn, poll));
@@ -97,6 +109,7 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     as__link_remove(&conn->all);
     as__timeout_remove(&loop->wheel, &conn->timeout);
     loop->nconns--;
+    forget_proxy_header(conn);
     as_h1_fini(&conn->h1, why);
     if (loop->config.handlers->on_close != NULL) {
         loop->config.handlers->on_close(loop->config.ctx, &conn->info);
@@ -109,11 +122,105 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     as__loop_conn_gone(loop);
 }
 
+/* --- the PROXY protocol ----------------------------------------------------------------------- */
+
+/* For the log, by its name in the table of errors. */
+static void refuse(as_conn *conn, as_err why) {
+    const as_loop_config *config = &conn->loop->config;
+    conn->cut = why;
+    if (config->handlers->on_refused != NULL) {
+        config->handlers->on_refused(config->ctx, &conn->info, why, (as_slice){"", 0}, 0);
+    }
+}
+
+/* From here on the connection is that of the client behind the proxy, who is believed about others
+ * only if he is a proxy himself. */
+static void introduce(as_conn *conn, const as_proxy_header *header) {
+    const as_forwarding *forwarding = conn->loop->config.forwarding;
+    as_conn_info *info = &conn->info;
+    if (header->kind == AS_PROXY_LOCAL) {
+        return;
+    }
+    if (header->kind == AS_PROXY_UNKNOWN) {
+        info->trusted = false;
+        return;
+    }
+    info->is_unix = header->kind == AS_PROXY_UNIX;
+    info->trusted = forwarding != NULL && as_trust_has(&forwarding->trust, &header->source);
+    as_address_format(&header->source, info->client);
+    info->client_port = header->source_port;
+    info->server_port = header->destination_port;
+    info->server = conn->server;
+    if (info->is_unix) {
+        memcpy(conn->server, header->path, sizeof(header->path));
+    } else {
+        as_address_format(&header->destination, conn->server);
+    }
+}
+
+/* `fresh` is what was not looked at before. Sets `own` to how many of these bytes are the header's,
+ * and `complete` when that is all of it; else they are kept. */
+static as_err parse_proxy_header(as_conn *conn, as_slice fresh, as_proxy_header *out, size_t *own,
+                                 bool *complete) {
+    as_buf *bytes = conn->proxy;
+    size_t before = bytes->len, size;
+    as_slice all = fresh;
+    if (before > 0) {
+        if (as_buf_append(bytes, NULL, fresh.p, fresh.n) != AS_OK) {
+            return AS_E_NOMEM;
+        }
+        all = (as_slice){bytes->data, bytes->len};
+    }
+    as_err err = as_proxy_parse(conn->loop->config.proxy_protocol, all, out, &size);
+    *complete = size > 0;
+    *own = size > 0 ? size - before : fresh.n;
+    if (err == AS_OK && size == 0 && before == 0) {
+        err = as_buf_append(bytes, NULL, fresh.p, fresh.n);
+    }
+    return err;
+}
+
+/* The header is looked at while the kernel still has it, and only its own bytes are taken: whoever
+ * reads next finds his first byte first. True when the header is behind. */
+static bool read_proxy_header(as_conn *conn) {
+    char *buf = conn->loop->read_buf;
+    int fd = conn->transport.fd;
+    ssize_t n = recv(fd, buf, AS_PROXY_V2_MAX, MSG_PEEK);
+    if (n == 0 && conn->proxy->len > 0) {
+        refuse(conn, AS_E_PROXY_TRUNCATED);
+    } else if (n == 0) {
+        conn->cut = AS_E_CLOSED;
+    } else if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+        conn->cut = AS_E_RESET;
+    } else if (n > 0 && !conn->may_introduce) {
+        refuse(conn, AS_E_PROXY_PEER);
+    }
+    if (n <= 0 || conn->cut != AS_OK) {
+        return false;
+    }
+    as_proxy_header header;
+    size_t own;
+    bool complete;
+    as_err err = parse_proxy_header(conn, (as_slice){buf, (size_t)n}, &header, &own, &complete);
+    if (err != AS_OK || recv(fd, buf, own, 0) != (ssize_t)own) {
+        refuse(conn, err != AS_OK ? err : AS_E_IO);
+        return false;
+    }
+    if (complete) {
+        introduce(conn, &header);
+        forget_proxy_header(conn);
+    }
+    return complete;
+}
+
 /* --- reading ---------------------------------------------------------------------------------- */
 
 /* Reads what is there and feeds it; bounded, so that one client cannot keep the others waiting. */
 static void read_and_feed(as_conn *conn) {
     as_loop *loop = conn->loop;
+    if (conn->proxy != NULL && !read_proxy_header(conn)) {
+        return;
+    }
     as__loop_tick_date(loop);
     for (unsigned round = 0; round < READ_ROUNDS; round++) {
         int eof = 0;
@@ -478,16 +585,15 @@ void as__conn_expire(as_timeout *timeout) {
         if (unsent_bytes(conn) < conn->unsent) {
             break; /* the client reads */
         }
-        conn->cut = AS_E_TIMEOUT_WRITE;
-        if (conn->loop->config.handlers->on_refused != NULL) {
-            conn->loop->config.handlers->on_refused(conn->loop->config.ctx, &conn->info, conn->cut,
-                                                    (as_slice){"", 0}, 0);
-        }
+        refuse(conn, AS_E_TIMEOUT_WRITE);
         break;
     case WAIT_LINGER:
         conn->cut = AS_E_CLOSED;
         break;
     default:
+        if (conn->proxy != NULL && conn->proxy->len > 0) {
+            refuse(conn, AS_E_PROXY_TRUNCATED);
+        }
         as_h1_timeout(&conn->h1);
         break;
     }
@@ -558,6 +664,14 @@ static void describe(as_conn *conn, const as_listener *listener, const struct so
     info->is_tls = listener->is_tls;
     info->server = listener->server;
     info->server_port = listener->port;
+    as_address address = as_address_of_socket(peer);
+    const as_loop_config *config = &conn->loop->config;
+    if (address.n > 0 || info->is_unix) {
+        info->trusted =
+            config->forwarding != NULL && as_trust_has(&config->forwarding->trust, &address);
+        conn->may_introduce =
+            config->proxy_trust != NULL && as_trust_has(config->proxy_trust, &address);
+    }
     as__format_address(peer, info->client, &info->client_port);
     if (listener->wildcard) {
         struct sockaddr_storage own = {.ss_family = AF_UNSPEC};
@@ -568,10 +682,25 @@ static void describe(as_conn *conn, const as_listener *listener, const struct so
     }
 }
 
+static as_conn *allocate(const as_loop *loop, const as_listener *listener) {
+    bool proxied = loop->config.proxy_protocol != AS_PROXY_OFF;
+    as_conn *conn = calloc(1, sizeof(*conn) + (proxied              ? AS_SERVER_MAX
+                                               : listener->wildcard ? AS_ADDRESS_MAX
+                                                                    : 0));
+    if (conn != NULL && proxied && (conn->proxy = calloc(1, sizeof(*conn->proxy))) == NULL) {
+        free(conn);
+        return NULL;
+    }
+    return conn;
+}
+
 as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
                      const struct sockaddr *peer) {
-    as_conn *conn = calloc(1, sizeof(*conn) + (listener->wildcard ? AS_ADDRESS_MAX : 0));
+    as_conn *conn = allocate(loop, listener);
     if (conn == NULL || uv_poll_init(&loop->uv, &conn->poll, fd) != 0) {
+        if (conn != NULL) {
+            forget_proxy_header(conn);
+        }
         free(conn);
         (void)close(fd);
         return AS_E_NOMEM;

@@ -159,6 +159,7 @@ static as_err init_env(as_loop *loop, const as_loop_config *config) {
         .limits = &loop->limits,
         .handlers = config->handlers,
         .ctx = config->ctx,
+        .forwarding = config->forwarding,
         .defaults = &loop->defaults,
         .pool = &loop->pool,
         .notify = as__conn_notify,

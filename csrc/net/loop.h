@@ -14,6 +14,8 @@
 
 #include "base/limits.h"
 #include "http/exchange.h"
+#include "http/forwarded.h"
+#include "http/proxy_protocol.h"
 
 typedef struct as_loop as_loop;
 
@@ -24,6 +26,9 @@ typedef struct as_loop_config {
     const as_slice *headers; /* extra response field lines: name, value, …; copied */
     size_t nheaders;         /* slices */
     as_slice health_path;    /* answered by the loop itself; empty: none; copied */
+    const as_forwarding *forwarding; /* NULL: no proxy is believed. Lives as long as the loop */
+    as_proxy_mode proxy_protocol;    /* connections begin with a header of the PROXY protocol … */
+    const as_trust *proxy_trust;     /* … from these peers; so, too */
     /* Hooks. `wake`: as_loop_poll must be called soon, from outside of the present stack; called
      * once until the next poll. `timer`: as_loop_timeout became not negative. `drained`: after
      * as_loop_drain, the last connection is gone. All may be NULL for as_loop_run. */
