@@ -4,6 +4,8 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final
 
+from .networks import ProxySettings
+
 LIBUV_VERSION: str
 LLHTTP_VERSION: str
 
@@ -19,6 +21,7 @@ class Server:
     csrc/base/limits.h. ``access_log`` is None (off), a descriptor, or a callable that is given lists of
     ``(client, method, target, http_version, status)``. ``on_error(level, message, exception)`` receives
     what is to be logged; level is "debug", "info", "warning" or "error".
+    Without ``proxy``, no proxy is believed.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Server:
         on_error: Callable[[str, str, BaseException | None], None] | None = None,
         multiprocess: bool = False,
         health_path: str | None = None,
+        proxy: ProxySettings = ...,
     ) -> None: ...
     def listen(self, fd: int, tls: bool = False) -> None:
         """Accept on the listening socket ``fd``, which stays the caller's."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from . import options, sockets
+from . import networks, options, sockets
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
@@ -143,6 +143,7 @@ class Config:
             raise ValueError(f"root_path: {self.root_path!r} does not begin with /")
         for name, value in self.headers:
             check_header(name, value)
+        self._check_proxy()
 
     def _check_listening(self) -> None:
         given = [name for name in _LISTENING if getattr(self, name) != _default(name)]
@@ -173,6 +174,14 @@ class Config:
             if wrong:
                 raise Conflict(name, text, other)
 
+    def _check_proxy(self) -> None:
+        try:
+            trusted = networks.parse(self.forwarded_allow_ips)
+        except ValueError as error:
+            raise ValueError(f"forwarded_allow_ips: {error}") from None
+        if self.proxy_protocol != "off" and not trusted:
+            raise ValueError("proxy_protocol: forwarded_allow_ips trusts nobody")
+
     @property
     def grace(self) -> float:
         """Seconds for running requests when the server stops."""
@@ -191,6 +200,14 @@ class Config:
             if name.lower() in ("server", "date"):
                 values[f"{name.lower()}_header"] = 0
         return values
+
+    def core_proxy(self) -> networks.ProxySettings:
+        """What the core believes of proxies, and of which."""
+        return {
+            "trusted": networks.parse(self.forwarded_allow_ips),
+            "fields": self.proxy_headers,
+            "protocol": self.proxy_protocol,
+        }
 
     def core_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers added to every response, as they are sent."""

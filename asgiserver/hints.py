@@ -6,7 +6,6 @@ _NOT_YET = "is not supported yet"
 _ONE_PROCESS = f"{_NOT_YET}: asgiserver serves from one process"
 _TLS = f"{_NOT_YET}: put a TLS proxy such as nginx or HAProxy in front"
 _WEBSOCKET = f"{_NOT_YET}: there are no WebSockets so far"
-_PROXY = f"{_NOT_YET}: the client is whoever opened the connection"
 _LOG_FORMAT = f"{_NOT_YET}; the logger asgiserver.access has all fields (--log-config)"
 
 # By uvicorn's, gunicorn's, granian's or hypercorn's spelling.
@@ -35,10 +34,7 @@ _HINTS = {
     "--limit-max-requests": _ONE_PROCESS,
     "--limit-max-requests-jitter": _ONE_PROCESS,
     "--preload": _ONE_PROCESS,
-    "--proxy-headers": _PROXY,
-    "--no-proxy-headers": "is how it is: proxy headers are never trusted",
-    "--forwarded-allow-ips": _PROXY,
-    "--proxy-protocol": _PROXY,
+    "--proxy-allow-from": "is spelled --forwarded-allow-ips here",
     "--certfile": _TLS,
     "--keyfile": _TLS,
     "--ws": _WEBSOCKET,

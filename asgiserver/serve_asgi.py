@@ -110,6 +110,7 @@ async def _core_server(
         on_error=logs.log_from_core,
         health_path=config.health_path,
         multiprocess=config.workers != 1,
+        proxy=config.core_proxy(),
     )
     try:
         yield core

@@ -132,6 +132,7 @@ def serve(
         on_error=_log,
         health_path=config.health_path,
         multiprocess=config.workers != 1,
+        proxy=config.core_proxy(),
     )
     stopper = _Stopper(core, config, stop, service)
     try:

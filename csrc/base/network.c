@@ -39,8 +39,8 @@ as_address as_address_of_socket(const struct sockaddr *address) {
                                    4);
     }
     if (address->sa_family == AF_INET6) {
-        return as_address_of_bytes(
-            &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr, 16);
+        return as_address_of_bytes(&((const struct sockaddr_in6 *)(const void *)address)->sin6_addr,
+                                   16);
     }
     return (as_address){0};
 }

@@ -161,11 +161,12 @@ static PyObject *prefixed_bytes(PyObject *prefix, as_slice path) {
     return bytes;
 }
 
-static int make_target(as_scope_cache *cache, const as_head *head, cached_target *row) {
+/* `root`: bytes of the prefix that the path has lost. */
+static int make_target(const as_head *head, PyObject *root, cached_target *row) {
     as_slice path = as_head_slice(head, head->path);
     row->target = as_pybytes(as_head_slice(head, head->target));
-    row->path = decode_path(cache->root_bytes, path);
-    row->raw_path = prefixed_bytes(cache->root_bytes, path);
+    row->path = decode_path(root, path);
+    row->raw_path = prefixed_bytes(root, path);
     row->query = as_pybytes(as_head_slice(head, head->query));
     if (row->target == NULL || row->path == NULL || row->raw_path == NULL || row->query == NULL) {
         clear_target(row);
@@ -191,7 +192,7 @@ static cached_target *find_target(as_scope_cache *cache, const as_head *head,
                                   cached_target *scratch) {
     as_slice target = as_head_slice(head, head->target);
     if (target.n > TARGET_MAX) {
-        return make_target(cache, head, scratch) == 0 ? scratch : NULL;
+        return make_target(head, cache->root_bytes, scratch) == 0 ? scratch : NULL;
     }
     cached_target *row = &cache->targets[target_row(target)];
     if (row->target != NULL && (size_t)PyBytes_GET_SIZE(row->target) == target.n &&
@@ -199,7 +200,7 @@ static cached_target *find_target(as_scope_cache *cache, const as_head *head,
         return row;
     }
     cached_target fresh = {NULL, NULL, NULL, NULL};
-    if (make_target(cache, head, &fresh) < 0) {
+    if (make_target(head, cache->root_bytes, &fresh) < 0) {
         return NULL;
     }
     clear_target(row);
@@ -258,10 +259,25 @@ static PyObject *find_method(as_scope_cache *cache, const as_head *head, PyObjec
     return cache->method[id];
 }
 
+/* The prefix that a proxy names takes the place of the configured one. */
+static cached_target *make_prefixed_target(as_scope_cache *cache, PyObject *scope,
+                                           const as_head *head, cached_target *scratch) {
+    as_slice prefix = as_head_slice(head, head->prefix);
+    PyObject *root = as_pybytes(prefix), *root_path = as_latin1(prefix);
+    int failed = root == NULL || root_path == NULL ||
+                 PyDict_SetItem(scope, cache->server->state->str.root_path, root_path) < 0 ||
+                 make_target(head, root, scratch) < 0;
+    Py_XDECREF(root);
+    Py_XDECREF(root_path);
+    return failed ? NULL : scratch;
+}
+
 static int set_target(as_scope_cache *cache, PyObject *scope, const as_head *head) {
     as_module_state *state = cache->server->state;
     cached_target scratch = {NULL, NULL, NULL, NULL};
-    cached_target *target = find_target(cache, head, &scratch);
+    cached_target *target = head->prefix.len > 0
+                                ? make_prefixed_target(cache, scope, head, &scratch)
+                                : find_target(cache, head, &scratch);
     int failed = target == NULL || PyDict_SetItem(scope, state->str.path, target->path) < 0 ||
                  PyDict_SetItem(scope, state->str.raw_path, target->raw_path) < 0 ||
                  PyDict_SetItem(scope, state->str.query_string, target->query) < 0;
@@ -269,11 +285,38 @@ static int set_target(as_scope_cache *cache, PyObject *scope, const as_head *hea
     return failed ? -1 : 0;
 }
 
-/* A dict of the request's own under `key`: what an application changes stays in its request.
- * Steals. */
-static int set_own(PyObject *scope, PyObject *key, PyObject *dict) {
-    int failed = dict == NULL || PyDict_SetItem(scope, key, dict) < 0;
-    Py_XDECREF(dict);
+/* An object of the request's own under `key`: what an application changes in a dict stays in its
+ * request. Steals. */
+static int set_own(PyObject *scope, PyObject *key, PyObject *object) {
+    int failed = object == NULL || PyDict_SetItem(scope, key, object) < 0;
+    Py_XDECREF(object);
+    return failed ? -1 : 0;
+}
+
+/* As a proxy tells it. New reference. */
+static PyObject *make_server(const as_exchange *ex, const endpoints *ends) {
+    const as_conn_info *info = ex->info, *via = info->via;
+    if (ex->head->host.len > 0) {
+        PyObject *host = as_latin1(as_head_slice(ex->head, ex->head->host));
+        return host != NULL ? Py_BuildValue("(Ni)", host, (int)info->server_port) : NULL;
+    }
+    if (info->server_port == via->server_port || via->is_unix) {
+        return Py_NewRef(ends->server);
+    }
+    return Py_BuildValue("(si)", via->server, (int)info->server_port);
+}
+
+static int set_endpoints(as_module_state *state, PyObject *scope, const as_exchange *ex) {
+    as_conn_info *info = ex->info;
+    const endpoints *ends = find_endpoints(info->via != NULL ? info->via : info);
+    if (ends == NULL) {
+        return -1;
+    }
+    int failed = info->via == NULL
+                     ? PyDict_SetItem(scope, state->str.client, ends->client) < 0 ||
+                           PyDict_SetItem(scope, state->str.server, ends->server) < 0
+                     : set_own(scope, state->str.client, as_client_tuple(info)) < 0 ||
+                           set_own(scope, state->str.server, make_server(ex, ends)) < 0;
     return failed ? -1 : 0;
 }
 
@@ -282,11 +325,9 @@ static int set_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
     const as_head *head = req->ex->head;
     PyObject *owned = NULL;
     PyObject *method = find_method(cache, head, &owned);
-    endpoints *ends = method != NULL ? find_endpoints(req->ex->info) : NULL;
     int failed =
-        ends == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
-        PyDict_SetItem(scope, state->str.client, ends->client) < 0 ||
-        PyDict_SetItem(scope, state->str.server, ends->server) < 0 ||
+        method == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
+        set_endpoints(state, scope, req->ex) < 0 ||
         PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
         set_target(cache, scope, head) < 0 ||
         set_own(scope, state->str.asgi, PyDict_Copy(cache->asgi)) < 0 ||

@@ -15,7 +15,7 @@
 #define AS_STRINGS(X)                                                                                  \
     X(__await__) X(asgi) X(body) X(call_soon) X(cancel) X(cancelling) X(client) X(close)               \
     X(create_future) X(done) X(extensions) X(get_name) X(headers) X(http_version) X(links)             \
-    X(method) X(more_body) X(more_trailers) X(path) X(query_string) X(raw_path) X(scheme)              \
+    X(method) X(more_body) X(more_trailers) X(path) X(query_string) X(raw_path) X(root_path) X(scheme)              \
     X(server) X(set_result) X(state) X(status) X(throw) X(trailers) X(type)
 
 /* Per-interpreter state of asgiserver._core. No other mutable global exists. */
@@ -57,6 +57,7 @@ typedef struct as_server {
     PyObject *on_error;       /* callable(level: str, message: str, exc: BaseException | None) */
     PyObject *fatal; /* a KeyboardInterrupt/SystemExit raised by the application, to re-raise */
     struct as_access_log *access_log; /* NULL: off */
+    struct as_proxy *proxy;           /* NULL: no proxy is believed */
     void *gateway;                    /* of asgi.c or wsgi.c: its per-server state */
     const struct as_gateway *vtable;
     as_limits limits;

@@ -9,6 +9,7 @@
 #include <structmember.h>
 #include <time.h>
 
+#include "gateway/proxy.h"
 #include "http/response.h"
 #include "net/loop.h"
 
@@ -195,6 +196,7 @@ static int make_loop(as_server *self, PyObject *headers, const char *health_path
             .marked = hook_marked,
             .notice = hook_notice,
         };
+        as_proxy_configure(self->proxy, &config);
         errno = 0;
         self->loop = as_loop_new(&config);
         if (self->loop == NULL) {
@@ -247,20 +249,29 @@ static int bind_methods(as_server *self) {
 }
 
 static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"app",      "interface",    "loop",
-                               "limits",   "headers",      "root_path",
-                               "state",    "access_log",   "access_log_colors",
-                               "on_error", "multiprocess", "health_path",
+    static char *keywords[] = {"app",
+                               "interface",
+                               "loop",
+                               "limits",
+                               "headers",
+                               "root_path",
+                               "state",
+                               "access_log",
+                               "access_log_colors",
+                               "on_error",
+                               "multiprocess",
+                               "health_path",
+                               "proxy",
                                NULL};
     as_server *self = (as_server *)op;
     PyObject *app, *loop = Py_None, *limits = NULL, *headers = NULL, *root_path = NULL,
-                   *lifespan_state = NULL, *access_log = NULL, *on_error = NULL;
+                   *lifespan_state = NULL, *access_log = NULL, *on_error = NULL, *proxy = NULL;
     const char *interface = NULL, *health_path = NULL;
     int colors = 0, multiprocess = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sOOOUOOpOpz:Server", keywords, &app,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sOOOUOOpOpzO:Server", keywords, &app,
                                      &interface, &loop, &limits, &headers, &root_path,
                                      &lifespan_state, &access_log, &colors, &on_error,
-                                     &multiprocess, &health_path)) {
+                                     &multiprocess, &health_path, &proxy)) {
         return -1;
     }
     if (self->app != NULL || interface == NULL) {
@@ -280,6 +291,9 @@ static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
             return -1;
         }
         self->lifespan_state = Py_NewRef(lifespan_state);
+    }
+    if (proxy != NULL && (self->proxy = as_proxy_new(proxy)) == NULL) {
+        return -1;
     }
     if (self->root_path == NULL || choose_interface(self, interface, loop) < 0 ||
         set_limits(self, limits) < 0 || make_access_log(self, access_log, colors) < 0 ||
@@ -597,6 +611,7 @@ static void server_dealloc(PyObject *op) {
         PyObject_ClearWeakRefs(op);
     }
     server_clear(op);
+    as_proxy_free(self->proxy);
     Py_CLEAR(self->root_path);
     type->tp_free(op);
     Py_DECREF(type);

@@ -296,8 +296,8 @@ static PyObject *same_str(PyObject **last, as_slice text) {
     return Py_NewRef(*last);
 }
 
-/* SERVER_NAME and SERVER_PORT. They are never empty (PEP 3333), and never taken from the client: an
- * application that wants to know how it was addressed reads HTTP_HOST. */
+/* SERVER_NAME and SERVER_PORT. They are never empty (PEP 3333), and never taken from a client that
+ * is no trusted proxy: an application that wants to know how it was addressed reads HTTP_HOST. */
 static int name_server(as_environ_maker *m, const as_conn_info *info, connection *c) {
     char name[80], port[8];
     if (info->is_unix || *info->server == '\0') {
@@ -352,11 +352,46 @@ static int show_connection(as_environ_maker *m, as_conn_info *info) {
                : 0;
 }
 
-/* What some connections have and others have not. */
-static int set_connection(as_environ_maker *m, PyObject *environ, const as_conn_info *info) {
+static int put_number(PyObject *environ, PyObject *key, unsigned number) {
+    return put(environ, key, PyUnicode_FromFormat("%u", number));
+}
+
+/* As a proxy tells it, over what the template shows of the proxy's connection. */
+static int set_server(as_environ_maker *m, PyObject *environ, const as_exchange *ex) {
+    const as_conn_info *info = ex->info;
+    as_slice host = as_head_slice(ex->head, ex->head->host);
+    if (host.n > 0) {
+        PyObject *name = as_latin1(host);
+        if (name != NULL && memchr(host.p, ':', host.n) != NULL) {
+            Py_SETREF(name, PyUnicode_FromFormat("[%U]", name));
+        }
+        if (put(environ, m->key.server_name, name) < 0) {
+            return -1;
+        }
+    }
+    unsigned usual = info->is_tls ? 443 : 80; /* for a Unix socket, which has none */
+    return put_number(environ, m->key.server_port, info->server_port ? info->server_port : usual);
+}
+
+/* The same for the client, whose port proxies seldom tell. */
+static int set_client(as_environ_maker *m, PyObject *environ, const as_conn_info *info) {
+    if (put(environ, m->key.remote_addr,
+            as_latin1((as_slice){info->client, strlen(info->client)})) < 0) {
+        return -1;
+    }
+    return info->client_port ? put_number(environ, m->key.remote_port, info->client_port) : 0;
+}
+
+/* What some connections, or requests of a proxy, have and others have not. */
+static int set_connection(as_environ_maker *m, PyObject *environ, const as_exchange *ex) {
+    const as_conn_info *info = ex->info;
     const connection *c = info->gateway;
     const keys *k = &m->key;
-    if (!info->is_unix && PyDict_SetItem(environ, k->remote_port, c->remote_port) < 0) {
+    if (info->via != NULL) {
+        if (set_server(m, environ, ex) < 0 || set_client(m, environ, info) < 0) {
+            return -1;
+        }
+    } else if (!info->is_unix && PyDict_SetItem(environ, k->remote_port, c->remote_port) < 0) {
         return -1;
     }
     if (info->is_tls && (PyDict_SetItem(environ, k->wsgi_url_scheme, m->https) < 0 ||
@@ -370,8 +405,7 @@ static int set_connection(as_environ_maker *m, PyObject *environ, const as_conn_
 
 /* PATH_INFO: decoded, and without SCRIPT_NAME when the path lies below it. A proxy may have taken
  * the prefix off already; then the path stays as it is. New reference. */
-static PyObject *make_path_info(const as_environ_maker *m, as_slice path) {
-    size_t root_len = (size_t)PyBytes_GET_SIZE(m->root);
+static PyObject *make_path_info(as_slice root, as_slice path) {
     char *decoded = NULL;
     if (!as_path_is_plain(path)) {
         decoded = PyMem_Malloc(path.n);
@@ -380,15 +414,21 @@ static PyObject *make_path_info(const as_environ_maker *m, as_slice path) {
         }
         path = (as_slice){decoded, as_percent_decode(path, decoded)};
     }
-    if (root_len > 0 && path.n >= root_len &&
-        memcmp(path.p, PyBytes_AS_STRING(m->root), root_len) == 0 &&
-        (path.n == root_len || path.p[root_len] == '/')) {
-        path.p += root_len;
-        path.n -= root_len;
+    if (root.n > 0 && path.n >= root.n && memcmp(path.p, root.p, root.n) == 0 &&
+        (path.n == root.n || path.p[root.n] == '/')) {
+        path.p += root.n;
+        path.n -= root.n;
     }
     PyObject *str = as_latin1(path);
     PyMem_Free(decoded);
     return str;
+}
+
+/* What SCRIPT_NAME says: what a proxy names takes the place of what is configured. */
+static as_slice root_of(const as_environ_maker *m, const as_head *head) {
+    return head->prefix.len > 0
+               ? as_head_slice(head, head->prefix)
+               : (as_slice){PyBytes_AS_STRING(m->root), (size_t)PyBytes_GET_SIZE(m->root)};
 }
 
 static size_t hash_target(as_slice s) {
@@ -401,15 +441,16 @@ static size_t hash_target(as_slice s) {
 
 static int make_target(const as_environ_maker *m, const as_head *head, target *out) {
     as_slice uri = as_head_slice(head, head->target), path = as_head_slice(head, head->path);
+    as_slice root = root_of(m, head);
     out->uri = as_latin1(uri);
     if (out->uri == NULL) {
         return -1;
     }
-    if (PyBytes_GET_SIZE(m->root) == 0 && as_slice_eq(uri, path) && as_path_is_plain(path)) {
+    if (root.n == 0 && as_slice_eq(uri, path) && as_path_is_plain(path)) {
         out->path = Py_NewRef(out->uri);
         return 0;
     }
-    out->path = make_path_info(m, path);
+    out->path = make_path_info(root, path);
     if (out->path == NULL) {
         Py_CLEAR(out->uri);
         return -1;
@@ -417,9 +458,10 @@ static int make_target(const as_environ_maker *m, const as_head *head, target *o
     return 0;
 }
 
-/* Targets with a query differ too often to be kept, and may bear what should not stay in memory. */
+/* Targets with a query differ too often to be kept, and may bear what should not stay in memory.
+ * With a prefix of its own, a request has a path of its own. */
 static bool is_kept_target(const as_head *head) {
-    return head->query.len == 0 && head->target.len <= TARGET_MAX;
+    return head->query.len == 0 && head->prefix.len == 0 && head->target.len <= TARGET_MAX;
 }
 
 static int show_target(as_environ_maker *m, const as_head *head) {
@@ -452,6 +494,9 @@ static int set_target(as_environ_maker *m, PyObject *environ, const as_head *hea
                      : 0;
     Py_DECREF(t.uri);
     Py_DECREF(t.path);
+    if (result == 0 && head->prefix.len > 0) {
+        result = put(environ, k->script_name, as_latin1(as_head_slice(head, head->prefix)));
+    }
     if (result < 0 || head->query.len == 0) {
         return result;
     }
@@ -565,7 +610,8 @@ static int set_input(as_environ_maker *m, PyObject *environ, const as_head *head
 
 /* A copy of the template once that shows what all requests have. */
 static PyObject *copy_template(as_environ_maker *m, const as_exchange *ex) {
-    if (show_connection(m, ex->info) < 0 ||
+    as_conn_info *info = ex->info->via != NULL ? ex->info->via : ex->info;
+    if (show_connection(m, info) < 0 ||
         (is_kept_target(ex->head) && show_target(m, ex->head) < 0)) {
         return NULL;
     }
@@ -579,7 +625,7 @@ PyObject *as__environ_new(as_environ_maker *m, const as_exchange *ex, PyObject *
         return NULL;
     }
     if ((!is_kept_target(head) && set_target(m, environ, head) < 0) ||
-        set_method(m, environ, head) < 0 || set_connection(m, environ, ex->info) < 0 ||
+        set_method(m, environ, head) < 0 || set_connection(m, environ, ex) < 0 ||
         set_fields(m, environ, head) < 0 ||
         (head->authority.len > 0 && set_authority(m, environ, head) < 0) ||
         (head->minor == 0 && PyDict_SetItem(environ, m->key.server_protocol, m->http10) < 0) ||

@@ -9,6 +9,9 @@
  *   CONTENT_LENGTH, HTTP_*, wsgi.version, wsgi.url_scheme, wsgi.input, wsgi.errors,
  * wsgi.multithread, wsgi.multiprocess, wsgi.run_once, wsgi.file_wrapper, wsgi.input_terminated
  *
+ * What a trusted proxy tells (http/forwarded.h) is in REMOTE_ADDR, REMOTE_PORT, SERVER_NAME,
+ * SERVER_PORT, SCRIPT_NAME, wsgi.url_scheme and HTTPS; REMOTE_PORT is absent if it tells none.
+ *
  * REQUEST_URI and RAW_URI are the target as it was received; REMOTE_PORT is absent and REMOTE_ADDR
  * empty for a Unix socket; HTTPS is "on" under TLS and absent without. */
 #ifndef AS_GATEWAY_WSGI_ENVIRON_H

@@ -75,11 +75,11 @@ struct as_conn_info {
     const char *server; /* numeric address, or the path of a Unix socket; lives as long as this */
     uint16_t client_port;
     uint16_t server_port;
-    bool is_unix; /* the client is on this machine, at a Unix socket */
-    bool is_tls;  /* the client uses https */
-    bool trusted; /* a proxy that is believed */
+    bool is_unix;      /* the client is on this machine, at a Unix socket */
+    bool is_tls;       /* the client uses https */
+    bool trusted;      /* a proxy that is believed */
     as_conn_info *via; /* the proxy's connection, where this is what it tells; else NULL */
-    void *gateway;     /* the gateway's own, per connection; NULL at first, and where `via` is set */
+    void *gateway; /* the gateway's own, per connection; NULL at first, and where `via` is set */
 };
 
 /* Downwards: what a protocol implements. Use the as_exchange_* calls below. */
@@ -110,10 +110,10 @@ struct as_exchange {
     void *gateway;      /* the gateway's own, per exchange; NULL at first */
     void *proto;        /* the protocol's own; NULL when it has let go */
     uint64_t body_left; /* of a declared response Content-Length, UINT64_MAX: none declared */
-    uint64_t sent;         /* body bytes of the response given so far */
-    uint64_t received;     /* body bytes of the request seen so far */
-    uint16_t status;       /* of the response, 0 before head_begin */
-    uint8_t req, res;      /* as_req_state, as_res_state */
+    uint64_t sent;      /* body bytes of the response given so far */
+    uint64_t received;  /* body bytes of the request seen so far */
+    uint16_t status;    /* of the response, 0 before head_begin */
+    uint8_t req, res;   /* as_req_state, as_res_state */
     bool aborted;
     bool no_body; /* HEAD, 204, 304: body bytes are counted and dropped */
     bool chunked; /* the response is */

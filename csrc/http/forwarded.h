@@ -5,9 +5,9 @@
  *
  * CLIENT  The hops are the elements of all lines in order; each was written by the one behind it,
  *     the last one by the peer. The client is the right-most one that is not trusted, or the first
- *     one where all are. Nothing to the left of a hop that cannot be read counts: what is malformed,
- *     "unknown" or hidden ("_x") ends the walk, and the client is the last good hop, be it the peer
- *     itself. A line of Forwarded with bad syntax is one such hop from there to its end.
+ *     one where all are. Nothing to the left of a hop that cannot be read counts: what is
+ * malformed, "unknown" or hidden ("_x") ends the walk, and the client is the last good hop, be it
+ * the peer itself. A line of Forwarded with bad syntax is one such hop from there to its end.
  * SCHEME  http, https, ws or wss; anything else changes nothing. Of X-Forwarded-Proto the last
  *     element, which is what the peer wrote or passed on; of Forwarded that of the element at which
  *     the walk ended.

@@ -23,7 +23,7 @@ typedef struct as_h1 as_h1;
 typedef struct as_h1_env {
     const as_limits *limits;
     const as_handlers *handlers;
-    void *ctx; /* for the handlers */
+    void *ctx;                              /* for the handlers */
     const struct as_forwarding *forwarding; /* NULL: what proxies tell is not asked for */
     as_response_defaults *defaults;
     as_buf_pool *pool;

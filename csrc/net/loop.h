@@ -22,10 +22,10 @@ typedef struct as_loop as_loop;
 typedef struct as_loop_config {
     as_limits limits;
     const as_handlers *handlers;
-    void *ctx;               /* for handlers and hooks */
-    const as_slice *headers; /* extra response field lines: name, value, …; copied */
-    size_t nheaders;         /* slices */
-    as_slice health_path;    /* answered by the loop itself; empty: none; copied */
+    void *ctx;                       /* for handlers and hooks */
+    const as_slice *headers;         /* extra response field lines: name, value, …; copied */
+    size_t nheaders;                 /* slices */
+    as_slice health_path;            /* answered by the loop itself; empty: none; copied */
     const as_forwarding *forwarding; /* NULL: no proxy is believed. Lives as long as the loop */
     as_proxy_mode proxy_protocol;    /* connections begin with a header of the PROXY protocol … */
     const as_trust *proxy_trust;     /* … from these peers; so, too */
