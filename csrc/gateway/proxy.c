@@ -7,9 +7,21 @@ typedef struct as_proxy {
     PyObject *schemes; /* tuple: owns the bytes that forwarding.schemes points to */
 } as_proxy;
 
+/* A tuple of pairs; NULL with an exception. New reference. */
+static PyObject *read_pairs(PyObject *sequence) {
+    PyObject *pairs = PySequence_Tuple(sequence);
+    for (Py_ssize_t i = 0; pairs != NULL && i < PyTuple_GET_SIZE(pairs); i++) {
+        if (!PyTuple_Check(PyTuple_GET_ITEM(pairs, i))) {
+            PyErr_SetString(PyExc_TypeError, "proxy: a tuple expected");
+            Py_CLEAR(pairs);
+        }
+    }
+    return pairs;
+}
+
 /* From a sequence of (bytes of the address, bits of the prefix). */
 static int read_networks(PyObject *networks, as_trust *trust) {
-    PyObject *tuple = PySequence_Tuple(networks);
+    PyObject *tuple = read_pairs(networks);
     int result = tuple != NULL ? 0 : -1;
     for (Py_ssize_t i = 0; result == 0 && i < PyTuple_GET_SIZE(tuple); i++) {
         const char *bytes;
@@ -33,7 +45,7 @@ static int read_networks(PyObject *networks, as_trust *trust) {
 
 /* From a sequence of (name, value), both bytes. */
 static int read_schemes(as_proxy *proxy, PyObject *pairs) {
-    proxy->schemes = PySequence_Tuple(pairs);
+    proxy->schemes = read_pairs(pairs);
     if (proxy->schemes == NULL) {
         return -1;
     }
