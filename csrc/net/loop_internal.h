@@ -46,10 +46,6 @@ struct as_loop {
     bool accept_noticed; /* the log knows that accepting stopped */
 };
 
-static inline as_loop *as__loop_of(as_h1_env *env) {
-    return AS_OWNER(env, as_loop, env);
-}
-
 /* Refreshes and returns loop->now. A handler may have taken long since the last time. */
 uint64_t as__loop_now(as_loop *loop);
 /* The Date that answers bear is that of now: before every read, because a handler may have taken
