@@ -4,6 +4,7 @@ import os
 import platform
 import socket
 from collections.abc import Sequence
+from urllib.parse import quote
 
 
 def url(sock: socket.socket) -> str:
@@ -17,6 +18,13 @@ def url(sock: socket.socket) -> str:
     elif host == "0.0.0.0":
         host = "127.0.0.1"
     return f"http://{host}:{port}"
+
+
+def client_url(sock: socket.socket) -> str:
+    """The same for HTTP clients: the path of a Unix socket is the host, percent-encoded."""
+    found = url(sock)
+    path = found.removeprefix("unix:")
+    return found if path == found else f"http+unix://{quote(path, safe='')}"
 
 
 def _lan_url(sock: socket.socket) -> str | None:
@@ -40,9 +48,10 @@ def lines(
     loop: str | None,
     sockets: Sequence[socket.socket],
     workers: int | None = None,
+    signals: bool = True,
 ) -> list[str]:
     """The banner. ``interface`` as it is shown; ``loop`` None where there is none; ``workers`` in
-    the first of them.
+    the first of them; ``signals`` says whether they end the server.
     """
     python = f"{platform.python_implementation()} {platform.python_version()}"
     served = f"Serving {app} ({interface}{f' on {loop}' if loop else ''})"
@@ -52,5 +61,6 @@ def lines(
     for sock in sockets:
         lan = _lan_url(sock)
         found.append(f"Listening at {url(sock)}{f' (from other machines: {lan})' if lan else ''}")
-    found.append("Press CTRL+C to quit")
+    if signals:
+        found.append("Press CTRL+C to quit")
     return found

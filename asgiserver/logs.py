@@ -11,6 +11,7 @@ import logging
 import logging.config
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import IO, Any, Literal
 
@@ -143,6 +144,48 @@ def configure(config: Config) -> None:
     level = config.log_level or (None if config.log_config is not None else "info")
     if level is not None:
         _parent.setLevel(TRACE if level == "trace" else level.upper())
+
+
+class _Hold:
+    """The loggers as the program left them, for as long as a server inside of it has set them up:
+    from the first of several that run at a time to the last.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._servers = 0
+        self._before: list[tuple[logging.Logger, list[logging.Handler], int, bool]] = []
+
+    def take(self) -> None:
+        """To be called before ``configure``."""
+        with self._lock:
+            self._servers += 1
+            if self._servers == 1:
+                self._before = [
+                    (logger, list(logger.handlers), logger.level, logger.propagate)
+                    for logger in (_parent, access)
+                ]
+
+    def release(self) -> None:
+        with self._lock:
+            self._servers -= 1
+            if self._servers == 0:
+                for before in self._before:
+                    self._restore(*before)
+
+    @staticmethod
+    def _restore(
+        logger: logging.Logger, handlers: list[logging.Handler], level: int, propagate: bool
+    ) -> None:
+        for handler in list(logger.handlers):
+            if handler not in handlers and type(handler).__module__ == __name__:
+                logger.removeHandler(handler)
+                handler.close()
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+hold = _Hold()
 
 
 def _attach(

@@ -71,7 +71,8 @@ class _Stopper:
     def _time_is_over(self) -> None:
         """On the timer's thread. The serving one must hear of it, also inside the application."""
         self.asked = False
-        if self._stop.taken:
+        # Handlers run on the main thread, which need not be the one that serves.
+        if self._stop.taken and self._thread == threading.main_thread().ident:
             self._stop.interrupt(self._thread)
         else:
             self._stop.ask(Level.CUT)

@@ -4,13 +4,15 @@ import inspect
 import os
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ParamSpec
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, overload
 
-from . import banner, importer, interface, logs, sockets, watch
+from . import banner, importer, interface, logs, options, sockets, watch
 from ._version import __version__
 from .config import Config
 from .errors import USAGE, StartError
@@ -20,7 +22,21 @@ from .service import Service
 from .sockets import Listeners
 from .stop import WORKER_SIGNALS, Interrupted, Level, StopRequest
 
+if TYPE_CHECKING:
+    from .in_loop import InLoop
+    from .in_thread import InThread
+
 P = ParamSpec("P")
+
+# Seconds beyond the grace time: for the server to cut by itself, and for a WSGI application that
+# was cut to return.
+_MARGIN, _OVERTIME = 1.0, 10.0
+
+# Settings of processes, which a server inside of somebody's program does not start, stop or change.
+_OF_PROCESSES = (
+    "workers", "preload", "reload", "pid", "user", "group", "umask", "limit_max_age",
+    "limit_max_rss",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +93,49 @@ def check(config: Config) -> Application:
     return load(config)
 
 
-class Server:
-    """One server, to be run once.
+def _settings_of(
+    config: Callable[P, Config],
+) -> Callable[[Callable[..., None]], Callable[P, None]]:
+    """Gives a function the parameters of ``Config``, for type checkers and for ``help()``."""
 
-    ``run()`` blocks, and is for programs that do nothing else. ``await serve()`` serves inside of a
-    running asyncio loop, beside whatever else runs there. Both bind the sockets, import the
-    application, let it start up and only then listen. In the main thread they stop at SIGINT and
-    SIGTERM: running requests end, at most ``timeout_graceful_shutdown`` seconds later they are cut;
-    a second signal cuts them at once; a third ends the process.
+    def decorate(function: Callable[..., None]) -> Callable[P, None]:
+        signature = inspect.signature(config).replace(return_annotation=None)
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def _made_with(
+    _config: Callable[P, Config],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
+    """The same for a method."""
+    return lambda method: method
+
+
+class Server:
+    """One server, to be run once: ``Server(Config(app, port=0))``, or ``Server(app, port=0)``.
+
+    ``run()`` blocks, and is for programs that do nothing else. ``await serve()``, or ``async with
+    server:``, serves inside of a running asyncio loop, beside whatever else runs there; ``with
+    server:`` in a thread of its own. All bind the sockets, import the application, let it start up
+    and only then listen, and raise StartError when one of these fails.
+
+    A server that is stopped lets running requests end; at most ``timeout_graceful_shutdown`` seconds
+    later they are cut. Only ``run()`` handles signals unasked.
     """
 
-    def __init__(self, config: Config) -> None:
+    @overload
+    def __init__(self, config: Config) -> None: ...
+    @overload
+    @_made_with(Config)
+    def __init__(self, *args: Any, **settings: Any) -> None: ...
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        config = settings.pop("config", None) if not args else args[0]
+        if not isinstance(config, Config):
+            config = Config(*args, **settings)
+        elif settings or args[1:]:
+            raise TypeError("a Config says it all: no application or settings beside it")
         self.config = config
         self._stop = StopRequest()
         self._listeners: Listeners | None = None
@@ -96,6 +144,9 @@ class Server:
         self._service = Service()
         self._application: Application | None = None  # imported before the start
         self._announced: int | None = None  # number of workers; None: this is no worker
+        self._restores_logs = False
+        self._loop: InLoop | None = None
+        self._thread: InThread | None = None
 
     @property
     def started(self) -> bool:
@@ -117,6 +168,20 @@ class Server:
             raise ValueError("a server that is stopping cannot be told to go on")
 
     @property
+    def force_exit(self) -> bool:
+        """Running requests are to be cut. Set it to True, from any thread, to do so."""
+        return self._stop.level >= Level.CUT
+
+    @force_exit.setter
+    def force_exit(self, value: bool) -> None:
+        if value:
+            self._stop.ask(Level.CUT)
+        elif self.force_exit:
+            raise ValueError("requests that were cut cannot be taken up again")
+
+    # --- where it is ---
+
+    @property
     def sockets(self) -> list[socket.socket]:
         """The listening sockets, empty when the server does not run."""
         return list(self._listeners.sockets) if self._listeners is not None else []
@@ -130,13 +195,37 @@ class Server:
                 return port
         return None
 
-    def run(self) -> None:
-        """Serves until it is stopped.
-
-        Raises StartError when the server cannot start, ``Interrupted`` (a KeyboardInterrupt) when a
-        signal stopped it before it had started.
+    @property
+    def urls(self) -> list[str]:
+        """Where clients on this machine find the server: ``http://127.0.0.1:8000`` for each socket,
+        ``http+unix://%2Frun%2Fapp.sock`` for a Unix one. Empty when the server does not run.
         """
-        self._run(lambda: sockets.bind(self.config), Service())
+        return [banner.client_url(sock) for sock in self.sockets]
+
+    @property
+    def url(self) -> str:
+        """The first of ``urls``. Raises RuntimeError when the server does not run."""
+        if not self.sockets:
+            raise RuntimeError("the server does not run, and is nowhere to be found")
+        return self.urls[0]
+
+    # --- all at once ---
+
+    def run(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Serves until it is stopped. In the main thread, SIGINT and SIGTERM stop it: running
+        requests end, a second signal (or SIGQUIT) cuts them, a third ends the process.
+
+        ``sockets`` are bound ones to listen on instead of those that the settings name; the server
+        closes them in the end. Raises StartError when the server cannot start, ``Interrupted`` (a
+        KeyboardInterrupt) when a signal stopped it before it had started.
+        """
+        if _in_a_loop():
+            raise RuntimeError(
+                "run() blocks, and an asyncio loop runs in this thread: use `await server.serve()` "
+                "or `async with server:` here"
+            )
+        bind, service = self._embedded(sockets)
+        self._run(bind, service)
 
     def run_alone(self, process: Process) -> None:
         """The same as the only server of this process, which has a user, a pid file and a service
@@ -154,39 +243,80 @@ class Server:
         self._application, self._announced = application, announce
         self._run(lambda: listeners, service)
 
-    def _run(
-        self, bind: Callable[[], Listeners], service: Service, process: Process | None = None
+    async def serve(
+        self, sockets: Sequence[socket.socket] | None = None, *, signals: bool = False
     ) -> None:
-        self._service = service
-        with self._stop.on_signals():
-            application = self._prepare(bind, process)
-            try:
-                if application.interface == "wsgi":
-                    self._run_wsgi(application)
-                else:
-                    self._run_asgi(application)
-            finally:
-                self._end()
-            if not self._started and self._stop.number:
-                raise Interrupted(self._stop.number)
+        """Serves in the running asyncio loop until it is stopped; a WSGI application in a thread
+        beside it.
 
-    async def serve(self) -> None:
-        """Serves an ASGI application in the running asyncio loop until it is stopped or cancelled.
-
-        Signals for which the program has set handlers are left to it. Raises StartError when the
-        server cannot start, also for a WSGI application: that has no loop, use ``run()``.
+        Cancelled, as by CTRL+C in ``asyncio.run``, it lets running requests end, and cuts them when
+        it is cancelled again. With ``signals``, in the main thread, SIGINT and SIGTERM stop it,
+        except those for which the program has set handlers. ``sockets`` is as for ``run``. Raises
+        StartError when the server cannot start.
         """
-        with self._stop.on_signals(keep_set=True):
-            application = self._prepare(lambda: sockets.bind(self.config))
+        with self._stop.on_signals(keep_set=True) if signals else nullcontext():
+            await self.startup(sockets)
             try:
-                if application.interface == "wsgi":
-                    raise StartError(
-                        f"{application.name} is a WSGI application, which is served without "
-                        "asyncio. Use Server.run()."
-                    )
-                await self._serve_asgi(application)
+                await self.wait_closed()
             finally:
-                self._end()
+                await self.shutdown()
+
+    # --- step by step, in a loop ---
+
+    async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Returns when clients can connect. ``sockets`` is as for ``run``. Raises StartError."""
+        from .in_loop import InLoop  # noqa: PLC0415
+
+        bind, self._service = self._embedded(sockets)
+        application = self._prepare(bind)
+        if application.interface == "wsgi":
+            self._loop = InLoop.thread(self._in_thread(application))
+        else:
+            self._loop = InLoop.task(lambda started: self._serve_asgi(application, started))
+        await self._loop.wait_ready(self._stop)
+
+    async def wait_closed(self) -> None:
+        """Returns when the server has been stopped, by whatever means."""
+        if self._loop is not None:
+            await self._loop.wait_closed()
+
+    async def shutdown(self, grace: float | None = None) -> None:
+        """Stops the server and returns when nothing is left of it. Idempotent.
+
+        Running requests are cut after ``grace`` seconds where that is less than
+        ``timeout_graceful_shutdown``, and when this is cancelled. Raises what ended the server
+        before, and TimeoutError when a WSGI application that was cut does not return.
+        """
+        if self._loop is not None:
+            await self._loop.shutdown(self._stop, self._patience(grace), self._overtime())
+
+    async def __aenter__(self) -> Self:
+        await self.startup()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.shutdown()
+
+    # --- in a thread ---
+
+    def __enter__(self) -> Self:
+        bind, self._service = self._embedded(None)
+        self._in_thread(self._prepare(bind)).wait_ready()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._thread is not None
+        self._thread.shutdown(self._stop, self._patience(None), self._overtime())
 
     # --- the steps ---
 
@@ -198,10 +328,12 @@ class Server:
             raise RuntimeError("a Server runs once; make another one")
         self._used = True
         check_files(self.config)
-        logs.configure(self.config)
-        _check_core()
-        self._listeners = bind()
+        if self._restores_logs:
+            logs.hold.take()
         try:
+            logs.configure(self.config)
+            _check_core()
+            self._listeners = bind()
             if process is not None:
                 process.drop_privileges()
             return self._application or load(self.config)
@@ -209,7 +341,26 @@ class Server:
             self._end()
             raise
 
-    def _run_wsgi(self, application: Application) -> None:
+    def _run(
+        self, bind: Callable[[], Listeners], service: Service, process: Process | None = None
+    ) -> None:
+        self._service = service
+        with self._stop.on_signals():
+            self._block(self._prepare(bind, process))
+            if not self._started and self._stop.number:
+                raise Interrupted(self._stop.number)
+
+    def _block(self, application: Application, *hear: Callable[[], None]) -> None:
+        """Serves on this thread. ``hear`` are called when clients can connect."""
+        try:
+            if application.interface == "wsgi":
+                self._run_wsgi(application, *hear)
+            else:
+                self._run_asgi(application, *hear)
+        finally:
+            self._end()
+
+    def _run_wsgi(self, application: Application, *hear: Callable[[], None]) -> None:
         from . import serve_wsgi  # noqa: PLC0415 (the core, and only what this mode needs)
 
         assert self._listeners is not None
@@ -218,10 +369,10 @@ class Server:
             self.config,
             self._listeners,
             self._stop,
-            self._service.preceded_by(lambda: self._announce(application, None)),
+            self._service.preceded_by(lambda: self._announce(application, None, *hear)),
         )
 
-    def _run_asgi(self, application: Application) -> None:
+    def _run_asgi(self, application: Application, *hear: Callable[[], None]) -> None:
         # asyncio stays out of a process that serves WSGI.
         import asyncio  # noqa: PLC0415
 
@@ -231,7 +382,7 @@ class Server:
             await asyncio.shield(task)
 
         with asyncio.Runner(loop_factory=loop_factory(self.config.loop)) as runner:
-            serving = runner.get_loop().create_task(self._serve_asgi(application))
+            serving = runner.get_loop().create_task(self._serve_asgi(application, *hear))
             try:
                 runner.run(wait(serving))
             except (SystemExit, KeyboardInterrupt):
@@ -240,7 +391,8 @@ class Server:
                 runner.run(wait(serving))
                 raise
 
-    async def _serve_asgi(self, application: Application) -> None:
+    async def _serve_asgi(self, application: Application, *hear: Callable[[], None]) -> None:
+        """Serves in the running loop."""
         import asyncio  # noqa: PLC0415
 
         from . import serve_asgi  # noqa: PLC0415
@@ -254,16 +406,59 @@ class Server:
         if logs.error.isEnabledFor(logs.TRACE):
             app = trace(app)
         loop = loop_name(asyncio.get_running_loop())
-        await serve_asgi.serve(
-            app,
-            self.config,
-            self._listeners,
-            self._stop,
-            self._service.preceded_by(lambda: self._announce(application, loop)),
-        )
+        try:
+            await serve_asgi.serve(
+                app,
+                self.config,
+                self._listeners,
+                self._stop,
+                self._service.preceded_by(lambda: self._announce(application, loop, *hear)),
+            )
+        finally:
+            self._end()
 
-    def _announce(self, application: Application, loop: str | None) -> None:
+    def _embedded(
+        self, given: Sequence[socket.socket] | None
+    ) -> tuple[Callable[[], Listeners], Service]:
+        """How a server inside of somebody's program binds, and what it does at its limit of
+        requests. Raises ValueError for settings that are not for such a server.
+        """
+        config = self.config
+        for name in _OF_PROCESSES:
+            if getattr(config, name) != options.BY_NAME[name].default:
+                raise ValueError(f"{name}: is for asgiserver.run(), which starts processes")
+        self._restores_logs = True
+        service = Service(
+            max_requests=config.limit_max_requests, exhausted=lambda: self._stop.ask(Level.DRAIN)
+        )
+        return lambda: sockets.bind(config) if given is None else sockets.adopt(given), service
+
+    def _in_thread(self, application: Application) -> "InThread":
+        from .in_thread import InThread  # noqa: PLC0415
+
+        self._application = application
+        self._thread = InThread(lambda started: self._block(application, started))
+        return self._thread
+
+    def _patience(self, grace: float | None) -> float:
+        """Seconds after which requests are cut if the server has not done so itself."""
+        if grace is not None:
+            return grace
+        return self.config.grace + self.config.shutdown_delay + _MARGIN
+
+    def _overtime(self) -> float | None:
+        """Seconds for what was cut to end. An ASGI application's requests are cancelled; its
+        shutdown takes the time that it needs.
+        """
+        wsgi = self._application is not None and self._application.interface == "wsgi"
+        return _OVERTIME if wsgi else None
+
+    def _announce(
+        self, application: Application, loop: str | None, *hear: Callable[[], None]
+    ) -> None:
         self._started = True
+        for tell in hear:
+            tell()
         if self._announced == 0:
             return
         for line in banner.lines(
@@ -273,14 +468,20 @@ class Server:
             loop=loop,
             sockets=self.sockets,
             workers=self._announced,
+            signals=bool(self._stop.taken),
         ):
             logs.say(self.config, "%s", line)
 
     def _end(self) -> None:
+        """Leaves nothing behind. Idempotent."""
         if self._listeners is not None:
             self._listeners.close()
-        if self._started and self._announced is None:
-            logs.say(self.config, "Stopped")
+            self._listeners = None
+            if self._started and self._announced is None:
+                logs.say(self.config, "Stopped")
+        if self._restores_logs:
+            self._restores_logs = False
+            logs.hold.release()
 
 
 def is_supervised(config: Config) -> bool:
@@ -321,22 +522,13 @@ def _name(app: Any) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _with_parameters_of(
-    config: Callable[P, Config],
-) -> Callable[[Callable[..., None]], Callable[P, None]]:
-    """Gives a function the parameters of ``Config``, for type checkers and for ``help()``."""
-
-    def decorate(function: Callable[..., None]) -> Callable[P, None]:
-        signature = inspect.signature(config)
-        function.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            return_annotation=None
-        )
-        return function
-
-    return decorate
+def _in_a_loop() -> bool:
+    """An asyncio loop runs in this thread."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
 
 
-@_with_parameters_of(Config)
+@_settings_of(Config)
 def run(*args: Any, **options: Any) -> None:
     """Serves an application until SIGINT or SIGTERM: ``run(app, port=9000)``.
 

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -166,6 +167,14 @@ def bind(config: "Config", workers: int = 1, present: Listeners | None = None) -
         listeners.close(but=present)
         raise
     return listeners
+
+
+def adopt(given: Sequence[socket.socket]) -> Listeners:
+    """Sockets that the program has bound; they are the server's from now on. Raises StartError."""
+    for sock in given:
+        _check_kind(sock, "sockets")
+        sock.setblocking(False)
+    return Listeners([_Bound(Address("sockets"), [[sock]]) for sock in given])
 
 
 def _bind(address: Address, config: "Config", workers: int) -> list[list[socket.socket]]:
@@ -338,13 +347,20 @@ def _inherited(descriptor: int, label: str) -> socket.socket:
     except OSError as error:
         what = "is not open" if error.errno == errno.EBADF else "is not a socket"
         raise StartError(f"{label}: the descriptor {what}.") from None
+    try:
+        _check_kind(sock, label)
+    except StartError:
+        sock.detach()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def _check_kind(sock: socket.socket, label: str) -> None:
     if sock.type != socket.SOCK_STREAM or sock.family not in (
         socket.AF_INET, socket.AF_INET6, socket.AF_UNIX,
     ):  # fmt: skip
-        sock.detach()
         raise StartError(f"{label}: the descriptor is not a TCP or Unix stream socket.")
-    sock.setblocking(False)
-    return sock
 
 
 # --- what went wrong ---

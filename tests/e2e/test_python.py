@@ -22,6 +22,7 @@ from asgiserver import Config, Server, StartError
 
 SECONDS = 20 * SLOWNESS
 events: list[str] = []
+go_on = asyncio.Event()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,6 +40,7 @@ def warm() -> None:
 def fresh(warm: None) -> Iterator[None]:
     """The process looks afterwards as it did before."""
     events.clear()
+    go_on.clear()
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     files = len(os.listdir("/proc/self/fd"))
     path = list(sys.path)
@@ -55,6 +57,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             events.append(name)
             await send({"type": f"lifespan.{name}.complete"})
         return
+    if scope["path"] == "/wait":
+        events.append("request")
+        await go_on.wait()
     if scope["path"] == "/forever":
         events.append("request")
         await asyncio.Event().wait()
@@ -89,8 +94,8 @@ async def until(condition: Callable[[], bool], *tasks: asyncio.Task[Any]) -> Non
 
 
 @asynccontextmanager
-async def serving(server: Server) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(server.serve())
+async def serving(server: Server, **options: Any) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(server.serve(**options))
     await until(lambda: server.started, task)
     yield task
     await asyncio.wait([task])
@@ -168,13 +173,35 @@ def test_stopping_cannot_be_taken_back() -> None:
         server.should_exit = False
 
 
-def test_a_cancelled_server_cuts_and_shuts_down() -> None:
+def test_a_cancelled_server_drains() -> None:
+    """As CTRL+C in asyncio.run does it: the request that runs is answered."""
+
     async def main() -> None:
         server = make()
         async with serving(server) as task:
             with connect(("127.0.0.1", server.port)) as client:
+                client.get("/wait")
+                await until(lambda: "request" in events, task)
+                task.cancel()
+                await until(lambda: server.should_exit)
+                go_on.set()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert client.recv_response().text == "ok"
+
+    in_loop(main)
+    assert events == ["startup", "request", "shutdown"]
+
+
+def test_a_server_that_is_cancelled_twice_cuts() -> None:
+    async def main() -> None:
+        server = make(timeout_disconnect=SECONDS)
+        async with serving(server) as task:
+            with connect(("127.0.0.1", server.port)) as client:
                 client.get("/forever")
                 await until(lambda: "request" in events, task)
+                task.cancel()
+                await until(lambda: server.should_exit)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -200,14 +227,6 @@ def test_a_failed_start_is_raised() -> None:
     in_loop(main)
 
 
-def test_wsgi_has_no_loop() -> None:
-    async def main() -> None:
-        with pytest.raises(StartError, match=r"is a WSGI application.*Server\.run\(\)"):
-            await make(wsgi).serve()
-
-    in_loop(main)
-
-
 def test_a_server_runs_once() -> None:
     async def main() -> None:
         server = make()
@@ -225,7 +244,7 @@ def test_a_server_runs_once() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_stop_it_in_the_callers_loop(number: int) -> None:
     async def main() -> None:
-        async with serving(make()):
+        async with serving(make(), signals=True):
             os.kill(os.getpid(), number)
 
     in_loop(main)
@@ -242,7 +261,7 @@ def test_the_programs_own_handlers_stay() -> None:
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
         try:
-            async with serving(server):
+            async with serving(server, signals=True):
                 os.kill(os.getpid(), signal.SIGTERM)
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
