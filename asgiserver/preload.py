@@ -9,65 +9,96 @@ process in between ends at once, and its child is handed on to the nearest ances
 for orphans, which is the supervisor.
 """
 
+import contextlib
 import ctypes
 import gc
 import os
+import select
 import signal
 import socket
 import struct
-from collections.abc import Callable
 from dataclasses import replace
 
 from . import logs
 from .errors import StartError
 from .server import load
-from .worker import Child, Job
+from .worker import Child, Job, run
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_PATIENCE = 5.0  # seconds to fork a worker
 _LOADED = b"L"
 _ORDER = struct.Struct("=ii")  # slot, announce
 _ANSWER = struct.Struct("=i")  # process id
 
 
+GONE = "the process that imported the application has died"
+
+
 class Nursery:
-    """The supervisor's side."""
+    """The supervisor's side. Its descriptor is readable when the application is imported, and when
+    the process has died."""
 
     def __init__(self, pid: int, channel: socket.socket) -> None:
         self.pid, self._channel = pid, channel
+        self._process = os.pidfd_open(pid)  # the id itself may be another's, once it was waited for
+        self.ready = False
+        channel.settimeout(_PATIENCE)
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def read(self) -> bool:
+        """Whether the application is imported; False when the process has died."""
+        try:
+            self.ready = self._channel.recv(len(_LOADED)) == _LOADED
+        except OSError:
+            self.ready = False
+        return self.ready
 
     def spawn(self, job: Job) -> int:
-        """The new worker's process id. Raises OSError when the nursery has died."""
+        """The new worker's process id. Raises OSError when the nursery has died, or hangs."""
+        self.ready = False
         socket.send_fds(self._channel, [_ORDER.pack(job.slot, job.announce)], [job.pipe])
         answer = self._channel.recv(_ANSWER.size)
         if len(answer) != _ANSWER.size:
-            raise ConnectionError("the process that imported the application has died")
+            raise ConnectionError(GONE)
+        self.ready = True
         pid: int = _ANSWER.unpack(answer)[0]
         return pid
 
-    def close(self) -> None:
-        """The nursery ends by itself. Idempotent."""
+    def close(self, patience: float = 0.0) -> None:
+        """The nursery ends by itself, at once if it is still importing; after so many seconds
+        nothing is left of it, where they are given."""
         self._channel.close()
+        if not self.ready:
+            self._kill(signal.SIGTERM)
+        if patience and not select.select([self._process], [], [], patience)[0]:
+            self._kill(signal.SIGKILL)
+        os.close(self._process)
+
+    def _kill(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, number)
+
+    def forget(self) -> None:
+        """In another process: frees the descriptors."""
+        self._channel.close()
+        os.close(self._process)
 
 
-def start(job: Job, wait: Callable[[socket.socket], bool]) -> Nursery:
+def start(job: Job) -> Nursery:
     """Imports the application in a process of its own; ``job`` is what all workers have in common.
 
-    ``wait(sock)`` returns when the socket is readable; False: the import is to be given up. Raises
-    StartError, ``Child`` in the new processes.
+    Raises OSError, and ``Child`` in the new processes.
     """
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     here, there = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         here.close()
-        raise Child(lambda: _nurse(job, there))
+        raise Child(lambda: _nurse(job, there), job.listeners)
     there.close()
-    if not wait(here):
-        os.kill(pid, signal.SIGTERM)
-    elif here.recv(len(_LOADED)) == _LOADED:
-        return Nursery(pid, here)
-    here.close()
-    raise StartError("The application cannot be imported; see above.")
+    return Nursery(pid, here)
 
 
 def _nurse(job: Job, channel: socket.socket) -> int:
@@ -80,16 +111,18 @@ def _nurse(job: Job, channel: socket.socket) -> int:
         return problem.exit_code
     gc.collect()
     gc.freeze()  # a collection in a worker would otherwise write to what is shared
-    channel.sendall(_LOADED)
-    while True:
-        order, descriptors, _, _ = socket.recv_fds(channel, _ORDER.size, 1)
-        if not order:
-            return 0  # the supervisor has got another one, or is gone
-        slot, announce = _ORDER.unpack(order)
-        pipe = descriptors[0]
-        one = replace(job, slot=slot, announce=announce, pipe=pipe, application=application)
-        _fork_twice(one, channel)
-        os.close(pipe)
+    with contextlib.suppress(ConnectionError):
+        channel.sendall(_LOADED)
+        while True:
+            order, descriptors, _, _ = socket.recv_fds(channel, _ORDER.size, 1)
+            if not order:
+                break
+            slot, announce = _ORDER.unpack(order)
+            pipe = descriptors[0]
+            one = replace(job, slot=slot, announce=announce, pipe=pipe, application=application)
+            _fork_twice(one, channel)
+            os.close(pipe)
+    return 0  # the supervisor has got another one, or is gone
 
 
 def _fork_twice(job: Job, channel: socket.socket) -> None:
@@ -103,7 +136,7 @@ def _fork_twice(job: Job, channel: socket.socket) -> None:
             os.read(gate, 1)
             os.close(gate)
             channel.close()
-            raise Child(job)
+            raise Child(lambda: run(job), job.listeners)
         channel.sendall(_ANSWER.pack(pid))
         os._exit(0)
     os.close(gate)

@@ -4,6 +4,7 @@ service manager above it.
 
 import contextlib
 import dataclasses
+import errno
 import grp
 import os
 import pwd
@@ -185,11 +186,15 @@ class _PidFile:
     def _read(self) -> int | None:
         """Whose it is; None for no file, and for one without a number, which is replaced."""
         try:
-            with open(self._path, encoding="ascii", errors="replace") as file:
+            # Neither a link is followed, nor does a pipe keep us waiting.
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(descriptor, encoding="ascii", errors="replace") as file:
                 text = file.read(32).strip()
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise StartError(f"--pid {self._shown}: the file is a symbolic link.") from None
             raise StartError(f"--pid {self._shown}: {error.strerror or error}.") from None
         if text and not text.isdigit():
             raise StartError(f"--pid {self._shown}: the file exists and holds no process id.")

@@ -12,6 +12,7 @@ from .worker import Child, Job
 
 _SHUTDOWN_TIME = 5.0  # seconds beyond the grace time, for the application's own shutdown
 _BACKOFF = (0.1, 30.0)  # seconds before a worker is started again: first, longest
+_DOUBLINGS = 16
 _STEADY = 10.0  # seconds of life after which an end is no sign of trouble
 _FOREVER = float("inf")
 
@@ -22,28 +23,33 @@ class Generation:
     def __init__(self, config: Config, listeners: Listeners) -> None:
         self.config, self.listeners = config, listeners
         self.wanted = worker.count(config.workers)
-        self.nursery: Nursery | None = None
-        self._pid = os.getpid()
+        self.nursery: Nursery | None = None  # where the application is imported once
+        self.backoff = Backoff()  # for the nursery
 
-    def is_parent(self) -> bool:
-        """Whether this is the process that made it, and no child of that."""
-        return os.getpid() == self._pid
+    def least(self) -> int:
+        """Workers below which something would be left that nobody accepts from."""
+        return self.wanted if self.config.reuse_port else 1
+
+    def is_importing(self) -> bool:
+        """No worker can be started yet."""
+        return self.config.preload and (self.nursery is None or not self.nursery.ready)
 
     def spawn(self, job: Job) -> int:
-        """A new worker's process id. Raises ``Child`` in the worker."""
+        """A new worker's process id. Raises OSError; ``Child`` in the worker."""
         if self.nursery is not None:
             return self.nursery.spawn(job)
         pid = os.fork()
         if pid == 0:
-            raise Child(job)
+            raise Child(lambda: worker.run(job), job.listeners)
         return pid
 
-    def close(self, but: "Generation | None" = None) -> None:
-        """Sockets that ``but`` uses too stay open."""
+    def close(self, but: Listeners | None = None, patience: float = 0.0) -> None:
+        """Sockets that ``but`` uses too stay open. ``patience`` is the nursery's."""
         if self.nursery is not None:
-            self.nursery.close()
-        if self.is_parent():  # a worker serves on them
-            self.listeners.close(but=but.listeners if but is not None else None)
+            self.nursery.close(patience)
+            self.nursery = None
+        if self.listeners is not but:
+            self.listeners.close(but)
 
 
 class Worker:
@@ -78,6 +84,22 @@ class Worker:
         return self.seen + patience
 
 
+class Backoff:
+    """When to try again what failed: later each time."""
+
+    def __init__(self) -> None:
+        self.at = 0.0  # not before
+        self._failures = 0
+
+    def failed(self, now: float) -> None:
+        first, longest = _BACKOFF
+        self.at = now + min(longest, first * 2.0**self._failures)
+        self._failures = min(self._failures + 1, _DOUBLINGS)
+
+    def reset(self) -> None:
+        self.at, self._failures = 0.0, 0
+
+
 class Slot:
     """A worker's place: who serves, and who is to take over."""
 
@@ -85,18 +107,22 @@ class Slot:
         self.number = number
         self.current: Worker | None = None
         self.successor: Worker | None = None
-        self.start_at = 0.0  # a new one does not start before
-        self._failures = 0
+        self.due = False  # the current one is to be replaced
+        self.backoff = Backoff()
 
     def workers(self) -> list[Worker]:
         return [one for one in (self.current, self.successor) if one is not None]
 
+    def is_open(self) -> bool:
+        """A worker is to be started here."""
+        return self.successor is None and (self.current is None or self.due)
+
     def count_end(self, one: Worker, now: float) -> None:
-        """After an end that nobody asked for the next start waits, longer each time."""
-        steady = one.ready and now - one.began >= _STEADY
-        self._failures = 0 if steady else self._failures + 1
-        first, longest = _BACKOFF
-        self.start_at = now if steady else now + min(longest, first * 2 ** (self._failures - 1))
+        """After an end that nobody asked for the next start waits."""
+        if one.ready and now - one.began >= _STEADY:
+            self.backoff.reset()
+        else:
+            self.backoff.failed(now)
 
 
 def describe_end(one: Worker, status: int) -> str:

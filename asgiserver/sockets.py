@@ -10,7 +10,7 @@ import os
 import socket
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from . import holders
@@ -33,7 +33,7 @@ class Address:
     ``label`` is how the user wrote it, for messages.
     """
 
-    label: str
+    label: str = field(compare=False)
     host: str = ""
     port: int = 0
     path: str | None = None
@@ -82,7 +82,7 @@ def _split_host(text: str) -> tuple[str, str]:
 def addresses(config: "Config") -> list[Address]:
     """What ``config`` names."""
     if config.bind:
-        return [parse(text) for text in config.bind]
+        return list(dict.fromkeys(parse(text) for text in config.bind))
     if config.fd is not None:
         return [Address(f"--fd {config.fd}", fd=config.fd)]
     if config.uds is not None:
@@ -117,12 +117,23 @@ class Listeners:
 
     def __init__(self, bound: list[_Bound]) -> None:
         self._bound = bound
-        self.slot = 0  # the place, counted from 0, of the worker that accepts
+        self._slot, self._workers = 0, 1
+
+    def take_share(self, slot: int, workers: int) -> None:
+        """Where each worker has sockets of its own: this is the one at a place counted from 0.
+
+        There can be more of them than sockets, and fewer, after the number has changed.
+        """
+        self._slot, self._workers = slot, workers
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """One for each address; this worker's where each has its own."""
-        return [sock for one in self._bound for sock in one.sets[self.slot % len(one.sets)]]
+        """One for each address of a name; this worker's where each has its own."""
+        return [sock for one in self._bound for sock in self._share(one.sets)]
+
+    def _share(self, sets: list[list[socket.socket]]) -> list[socket.socket]:
+        share = sets[self._slot :: self._workers] or [sets[self._slot % len(sets)]]
+        return [sock for one in share for sock in one]
 
     @property
     def paths(self) -> list[str]:

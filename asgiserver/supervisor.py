@@ -11,24 +11,26 @@ Everything happens in one loop: signals, reports, deaths and times, one after th
 import os
 import selectors
 import signal
-import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from . import logs, notify, preload, watch, worker
 from .config import Config
-from .errors import LIFESPAN_FAILED, StartError
+from .errors import LIFESPAN_FAILED, USAGE, StartError
+from .preload import Nursery
 from .process import Process
 from .roster import Generation, Slot, Worker, describe_end
+from .sockets import Listeners
 from .worker import Child
 
 _SIGNALS = (
     signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU,
     signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
 )  # fmt: skip
-_ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGQUIT}
 
+_PATIENCE = 2.0  # seconds for the last process to end
 _ABORT_TIME = 2.0  # seconds for a hung worker to write its traceback
 _FOREVER = float("inf")
 
@@ -57,33 +59,36 @@ class Supervisor:
         """The exit status. Raises StartError."""
         logs.configure(self._config)
         try:
-            try:
-                return self._supervise()
-            finally:
-                self._close()
+            return self._supervise()
         except Child as child:
             work = child.work
-        return work()
+        while True:  # a process that was forked, and may fork others
+            try:
+                return work()
+            except Child as child:
+                work = child.work
 
     def _supervise(self) -> int:
         config = self._config
         listeners = self._process.bind(config, worker.count(config.workers))
+        self._generation = Generation(config, listeners)
         try:
             if config.reload:
                 self._watch()
             self._take_signals()
-            self._generation = self._make(Generation(config, listeners))
             self._resize(self._generation.wanted)
-            self._start_missing()
+            self._fill()
             while not (self._stops and not self._workers()):
                 self._turn()
-        finally:
-            generation = self._generation or Generation(config, listeners)
-            if self._watcher is not None and generation.is_parent():
-                self._watcher.close()
-            generation.close()
+        except Child as child:
+            self._forget(child.listeners)
+            raise
+        except BaseException:
+            self._close()
+            raise
+        self._close()
         if self._booted:
-            logs.say(config, "Stopped")
+            logs.say(self._config, "Stopped")
         return self._status
 
     def _turn(self) -> None:
@@ -95,7 +100,25 @@ class Supervisor:
         self._look_at_the_clock()
 
     def _close(self) -> None:
-        """Leaves nothing of the supervisor's in a process that was forked."""
+        """Everything has ended, or shall."""
+        if self._watcher is not None:
+            self._watcher.close()
+        for generation in self._generations():
+            generation.close(patience=_PATIENCE)
+        self._free()
+
+    def _forget(self, listeners: Listeners) -> None:
+        """Leaves nothing of the supervisor's in a process that was forked, but ``listeners``."""
+        for generation in self._generations():
+            if generation.nursery is not None:
+                generation.nursery.forget()
+            if generation.listeners is not listeners:
+                generation.listeners.close(listeners)
+        if self._watcher is not None:
+            self._watcher.forget()
+        self._free()
+
+    def _free(self) -> None:
         for one in self._workers():
             os.close(one.pipe)
         self._selector.close()
@@ -106,6 +129,9 @@ class Supervisor:
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+    def _generations(self) -> list[Generation]:
+        return [one for one in (self._generation, self._next) if one is not None]
 
     def _workers(self) -> list[Worker]:
         return [one for slot in self._slots for one in slot.workers()] + self._leaving
@@ -131,7 +157,7 @@ class Supervisor:
             case signal.SIGTTIN:
                 self._resize(len(self._slots) + 1)
             case signal.SIGTTOU:
-                self._resize(max(1, len(self._slots) - 1))
+                self._resize(len(self._slots) - 1)
             case signal.SIGUSR1:
                 logs.reopen()
                 for one in self._workers():
@@ -156,23 +182,37 @@ class Supervisor:
 
     # --- starting ---
 
-    def _make(self, generation: Generation) -> Generation:
-        """Imports the application, where that is done once. Raises StartError."""
-        if generation.config.preload:
-            job = self._job(generation, slot=0, pipe=-1)
-            generation.nursery = preload.start(job, self._await)
-        return generation
+    def _import(self, generation: Generation) -> None:
+        """Has the application imported, where that is done once. Raises OSError."""
+        with _signals_held():
+            nursery = generation.nursery = preload.start(self._job(generation, slot=0, pipe=-1))
+        self._selector.register(
+            nursery, selectors.EVENT_READ, lambda: self._on_nursery(generation, nursery)
+        )
 
-    def _await(self, sock: socket.socket) -> bool:
-        """Waits for the socket; False: the server is to stop before that."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(sock, selectors.EVENT_READ)
-            selector.register(self._wakeup[0], selectors.EVENT_READ)
-            while not any(key.fileobj is sock for key, _ in selector.select()):
-                self._drop_wakeup()
-                if _ENDS.intersection(self._signals):
-                    return False
-        return True
+    def _on_nursery(self, generation: Generation, nursery: Nursery) -> None:
+        """It has imported the application, or died."""
+        if nursery.read():
+            generation.backoff.reset()
+            self._roll()
+            return
+        self._drop_nursery(generation)
+        if self._stops:
+            return
+        if generation is self._next:
+            self._give_up_reload("the application cannot be imported")
+        elif not self._booted:
+            self._status = LIFESPAN_FAILED
+            self._stops = 3
+        else:
+            generation.backoff.failed(time.monotonic())
+            logs.error.error("%s; it is imported again", preload.GONE.capitalize())
+
+    def _drop_nursery(self, generation: Generation) -> None:
+        if generation.nursery is not None:
+            self._selector.unregister(generation.nursery)
+            generation.nursery.close()
+            generation.nursery = None
 
     def _job(self, generation: Generation, slot: int, pipe: int) -> worker.Job:
         # The first of all prints the banner, and alone, so that what is wrong is said once.
@@ -189,9 +229,9 @@ class Supervisor:
 
     def _spawn(self, slot: Slot, generation: Generation) -> Worker:
         ours, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the worker has its own handlers
         try:
-            pid = generation.spawn(self._job(generation, slot.number, theirs))
+            with _signals_held():
+                pid = generation.spawn(self._job(generation, slot.number, theirs))
         except Child:
             os.close(ours)
             raise
@@ -199,27 +239,52 @@ class Supervisor:
             os.close(ours)
             os.close(theirs)
             raise
-        finally:
-            if generation.is_parent():
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         os.close(theirs)
         one = Worker(slot, generation, pid, ours)
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_report(one))
         return one
 
-    def _start_missing(self) -> None:
-        """A worker for each place that has none, and for which the time has come."""
-        assert self._generation is not None
-        now = time.monotonic()
-        for slot in self._slots if self._booted else self._slots[:1]:
-            if slot.current is None and slot.successor is None and slot.start_at <= now:
-                slot.successor = self._spawn(slot, self._generation)
+    def _start(self, slot: Slot, generation: Generation) -> bool:
+        """Whether there is a new process for the place."""
+        try:
+            slot.successor = self._spawn(slot, generation)
+        except OSError as problem:
+            logs.error.error("Worker %d cannot be started: %s", slot.number + 1, problem)
+            self._drop_nursery(generation)
+            slot.backoff.failed(time.monotonic())
+            return False
+        return True
+
+    def _open_slots(self) -> list[Slot]:
+        """Where a worker is to be started; the first of all starts alone."""
+        return [
+            slot for slot in (self._slots if self._booted else self._slots[:1]) if slot.is_open()
+        ]
+
+    def _fill(self) -> None:
+        """A worker for each place that needs one, and for which the time has come."""
+        generation, now = self._generation, time.monotonic()
+        assert generation is not None
+        if generation.config.preload and generation.nursery is None:
+            if now >= generation.backoff.at:
+                self._import(generation)
+            return
+        if generation.is_importing():
+            return
+        for slot in self._open_slots():
+            if slot.backoff.at <= now:
+                self._start(slot, generation)
 
     def _resize(self, wanted: int) -> None:
-        if self._stops:
+        if self._stops or self._generation is None:
+            return
+        if wanted < self._generation.least():
+            logs.error.warning("There are no fewer workers than %d", len(self._slots))
             return
         while len(self._slots) > wanted:
             slot = self._slots.pop()
+            if slot in self._rolling:
+                self._rolling.remove(slot)
             for one in slot.workers():
                 self._retire(one)
         while len(self._slots) < wanted:
@@ -249,6 +314,7 @@ class Supervisor:
             return
         logs.say(self._config, "Worker %d is ready: process %d", slot.number + 1, one.pid)
         old, slot.current, slot.successor = slot.current, one, None
+        slot.due = False
         if old is not None:
             self._retire(old)
         if not self._booted:
@@ -259,12 +325,12 @@ class Supervisor:
     def _recycle(self, one: Worker, limit: str) -> None:
         """It has reached a limit: another one takes over first."""
         slot = one.slot
-        if slot.current is one and slot.successor is None and self._generation is not None:
+        if slot.current is one:
             logs.error.info(
                 "Worker %d has reached %s and is replaced: process %d",
                 slot.number + 1, limit, one.pid,
             )  # fmt: skip
-            slot.successor = self._spawn(slot, self._next or self._generation)
+            slot.due = True
 
     def _retire(self, one: Worker) -> None:
         """It ends; others serve in its place already. When reloading for a developer, the next
@@ -289,14 +355,20 @@ class Supervisor:
             return
         if paths and not self._stops:
             logs.error.warning("Reloading for %s", ", ".join(sorted(paths)[:3]))
+            self._drop_successors()
             for slot in self._slots:
-                slot.start_at = 0.0
-                if slot.successor is not None:  # with code that is out of date already
-                    slot.successor.leave(signal.SIGKILL, time.monotonic())
-                    self._leaving.append(slot.successor)
-                    slot.successor = None
+                slot.backoff.reset()
             self._rolling = deque(self._slots)
             self._roll()
+
+    def _drop_successors(self) -> None:
+        """Those that are not ready yet would serve code that is out of date already."""
+        now = time.monotonic()
+        for slot in self._slots:
+            if slot.successor is not None:
+                slot.successor.leave(signal.SIGKILL, now)
+                self._leaving.append(slot.successor)
+                slot.successor = None
 
     def _reload(self) -> None:
         """New workers with the configuration as it is now; what is wrong with it changes nothing."""
@@ -310,36 +382,57 @@ class Supervisor:
             listeners = self._process.bind(
                 config, worker.count(config.workers), self._generation.listeners
             )
-            self._next = self._make(Generation(config, listeners))
         except (StartError, ValueError, TypeError) as problem:
-            logs.error.error("Nothing is reloaded: %s", problem)
-            notify.ready(f"{len(self._slots)} workers")
+            self._give_up_reload(str(problem))
             return
-        self._resize(max(self._next.wanted, 1))
+        self._next = Generation(config, listeners)
         self._rolling = deque(self._slots)
-        self._roll()
+        if config.preload:
+            try:
+                self._import(self._next)
+            except OSError as problem:
+                self._give_up_reload(str(problem))
+        else:
+            self._roll()
 
     def _abandon_reload(self) -> None:
         self._rolling.clear()
-        if self._next is not None:
-            self._next.close(but=self._generation)
+        self._drop_successors()
+        if self._next is not None and self._generation is not None:
+            self._drop_nursery(self._next)
+            self._next.close(but=self._generation.listeners)
             self._next = None
+
+    def _give_up_reload(self, why: str) -> None:
+        """What serves goes on; places that the reload has come to already go back."""
+        self._abandon_reload()
+        logs.error.error("Nothing is reloaded: %s", why)
+        self._rolling.extend(
+            slot
+            for slot in self._slots
+            if slot.current is not None and slot.current.generation is not self._generation
+        )
+        self._ready_again()
+        self._roll()
 
     def _roll(self) -> None:
         """The next place's turn; one at a time, so that the others go on serving."""
-        if any(slot.successor is not None for slot in self._slots):
+        if self._generation is None or any(slot.successor is not None for slot in self._slots):
             return
         if self._rolling:
-            slot = self._rolling.popleft()
-            assert self._generation is not None
-            slot.successor = self._spawn(slot, self._next or self._generation)
+            if not self._start(self._rolling.popleft(), self._next or self._generation):
+                self._on_failed_successor()
         elif self._next is not None:
-            assert self._generation is not None
             old, self._generation, self._next = self._generation, self._next, None
-            old.close(but=self._generation)
+            self._drop_nursery(old)
+            old.close(but=self._generation.listeners)
             self._config = self._generation.config
+            self._resize(self._generation.wanted)
             logs.error.info("Reloaded")
-            notify.ready(f"{len(self._slots)} workers")
+            self._ready_again()
+
+    def _ready_again(self) -> None:
+        notify.ready(f"{len(self._slots)} workers")
 
     # --- ends ---
 
@@ -374,33 +467,38 @@ class Supervisor:
             slot.successor = None
         slot.count_end(one, time.monotonic())
         if not self._booted:
-            self._on_failed_boot(status)
+            self._on_failed_boot(slot, status)
             return
         logs.error.error(
             "Worker %d, process %d, %s", slot.number + 1, one.pid, describe_end(one, status)
         )
-        if not one.ready and (self._next is not None or slot.current is not None):
+        if one.ready:
+            self._roll()
+        elif self._watcher is not None:
+            self._await_change(slot)
+        elif one.generation is self._next or self._rolling:
             self._on_failed_successor()
 
-    def _on_failed_boot(self, status: int) -> None:
+    def _on_failed_boot(self, slot: Slot, status: int) -> None:
         """Nothing has ever worked: trying again would not help, unless somebody mends the code."""
         if self._watcher is not None:
-            self._slots[0].start_at = _FOREVER
-            logs.error.warning("Waiting for a file to change")
+            self._await_change(slot)
             return
-        self._status = LIFESPAN_FAILED if status > 0 else 128 - status
+        if status < 0:
+            self._status = 128 - status
+        else:
+            self._status = USAGE if status == USAGE else LIFESPAN_FAILED
         self._stops = 3
 
+    def _await_change(self, slot: Slot) -> None:
+        slot.backoff.at = _FOREVER
+        logs.error.warning("Waiting for a file to change")
+
     def _on_failed_successor(self) -> None:
-        self._rolling.clear()
         if self._next is not None:
-            self._abandon_reload()
-            logs.error.error(
-                "Nothing is reloaded: a new worker could not start; the old ones go on"
-            )
-            notify.ready(f"{len(self._slots)} workers")
-        elif self._watcher is not None:
-            logs.error.warning("Waiting for a file to change")
+            self._give_up_reload("a new worker could not start; the old ones go on")
+        else:
+            self._rolling.clear()
 
     # --- times ---
 
@@ -424,23 +522,35 @@ class Supervisor:
                 one.kill_at = now + _ABORT_TIME
                 one.send(signal.SIGABRT)
         if not self._stops:
-            self._start_missing()
+            self._fill()
 
     def _time_left(self) -> float | None:
         """Seconds until the next time that matters; None: only an event can matter."""
         times = [self._watchdog_at]
         for one in self._workers():
             times += [one.kill_at, one.hangs_at()]
-        if not self._stops:
-            times += [
-                slot.start_at
-                for slot in self._slots
-                if slot.current is None and slot.successor is None
-            ]
+        if not self._stops and self._generation is not None:
+            if self._generation.is_importing():
+                if self._generation.nursery is None:
+                    times.append(self._generation.backoff.at)
+            else:
+                times += [slot.backoff.at for slot in self._open_slots()]
         first = min(times)
         return None if first == _FOREVER else max(0.0, first - time.monotonic())
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """A process that is forked within gets signals when it has its own handlers."""
+    parent = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        if os.getpid() == parent:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
 _NO_UPGRADE = (
-    "SIGUSR2 does nothing: SIGHUP loads new code; a new server can take the sockets by --fd"
+    "SIGUSR2 is not supported: SIGHUP loads new code; for a new Python, see docs/decisions/upgrade.md"
 )

@@ -67,6 +67,11 @@ class Watcher:
         with self._process:
             self._process.kill()
 
+    def forget(self) -> None:
+        """In another process, which inherited the pipe: closes that."""
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
     def _await_start(self) -> None:
         """The child says an empty array when it watches, or a string, which is why it cannot."""
         if not select.select([self._pipe], [], [], _PATIENCE)[0]:

@@ -52,11 +52,14 @@ class Job:
 
 
 class Child(BaseException):
-    """Raised in a process that was forked, to leave the frames of the one that forked it."""
+    """Raised in a process that was forked, to leave the frames of the one that forked it.
 
-    def __init__(self, work: "Job | Callable[[], int]") -> None:
+    ``work`` is what it is there for, with the exit status; of all that is open, ``listeners`` stay.
+    """
+
+    def __init__(self, work: Callable[[], int], listeners: Listeners) -> None:
         super().__init__()
-        self.work = work if callable(work) else lambda: run(work)
+        self.work, self.listeners = work, listeners
 
 
 def count(workers: int | str) -> int:
@@ -74,7 +77,7 @@ def run(job: Job) -> int:
     report = _Report(job)
     try:
         job.process.drop_privileges()
-        job.listeners.slot = job.slot
+        job.listeners.take_share(job.slot, count(config.workers))
         Server(config).work(job.listeners, report.service(), job.application, job.announce)
     except StartError as problem:
         logs.report(problem)

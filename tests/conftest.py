@@ -14,7 +14,8 @@ status 0 and with no traceback in its log::
 
 - ``app`` is a module of tests/apps (that folder is ``--app-dir``), ``args`` are further command line words.
 - ``interface=`` "asgi" | "wsgi" | "asgi2" | "auto", ``loop=`` "asyncio" | "uvloop", ``env={…}``, ``cwd=``.
-- ``bind="::1"``; ``uds=path``; ``port_option=True`` uses ``--port 0`` instead of an inherited ``--fd``.
+- ``bind="::1"``; ``uds=path``; ``port_option=True`` uses ``--port 0`` instead of an inherited ``--fd``;
+  ``binds=["127.0.0.1:0", …]`` gives these as ``--bind``, ``binds=[]`` gives no address at all.
 - ``rlimits={resource.RLIMIT_NOFILE: 64}``; ``python=("-X", "dev")``; ``wait=False`` returns at once.
 - ``server.url``, ``.port``, ``.authority``, ``.raw()`` (strict raw client, support/client.py), ``.log()``,
   ``.wait_log(regex)``, ``.expect_tracebacks()``, ``.signal(n)``, ``.wait()`` (exit status),

@@ -46,6 +46,7 @@ class Server:
         bind: str = "127.0.0.1",
         uds: Path | None = None,
         port_option: bool = False,
+        binds: Sequence[str] | None = None,
         rlimits: Mapping[int, int] | None = None,
         python: Sequence[str] = (),
     ) -> None:
@@ -56,6 +57,8 @@ class Server:
         listener: socket.socket | None = None
         if uds is not None:
             command += ["--uds", str(uds)]
+        elif binds is not None:
+            command += [word for one in binds for word in ("--bind", one)]
         elif port_option:
             command += ["--host", bind, "--port", "0"]
         else:
@@ -119,10 +122,22 @@ class Server:
     def url(self) -> str:
         return f"http://{self.authority}"
 
+    @property
+    def address(self) -> Any:
+        """What ``connect`` takes."""
+        return str(self.uds) if self.uds is not None else (self.host, self.port)
+
     def raw(self, timeout: float | None = None) -> RawClient:
         """A fresh connection; use it as a context manager."""
-        address: Any = str(self.uds) if self.uds is not None else (self.host, self.port)
-        return connect(address, timeout)
+        return connect(self.address, timeout)
+
+    def get(self, target: str = "/") -> str:
+        """The body of an answer, on a fresh connection."""
+        with self.raw() as client:
+            client.get(target, "Connection: close")
+            response = client.recv_response()
+        assert response.status == 200, response
+        return response.text
 
     # --- what it says ------------------------------------------------------------------------------
 

@@ -1,0 +1,92 @@
+"""ASGI: who serves a request, and ways to get into trouble. workers_wsgi.py is the same for WSGI."""
+
+import asyncio
+import os
+import signal
+import time
+
+print(f"imported by {os.getpid()}", flush=True)
+
+ballast = []
+
+
+async def answer(send, text, status=200):
+    body = text.encode()
+    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def lifespan(receive, send):
+    if os.environ.get("APP_FAILS") and os.path.exists(os.environ["APP_FAILS"]):
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+        return
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    print(f"shut down {os.getpid()}", flush=True)
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def stream(receive, send):
+    """Server-sent events, until the client leaves."""
+    left = asyncio.create_task(until_left(receive))
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"data: first\n\n", "more_body": True})
+    await left
+    print("stream saw the disconnect", flush=True)
+
+
+async def until_left(receive):
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def poll(receive, send):
+    """A long poll."""
+    print("polling", flush=True)
+    await until_left(receive)
+    print("poll saw the disconnect", flush=True)
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    path = scope["path"]
+    if path == "/stream":
+        await stream(receive, send)
+    elif path == "/poll":
+        await poll(receive, send)
+    elif path == "/forever":
+        print("waiting", flush=True)
+        await asyncio.Event().wait()
+    elif path == "/slow":
+        print("slow", flush=True)
+        await asyncio.sleep(1.0)
+        await answer(send, "slow")
+    elif path == "/sleep":
+        time.sleep(60)
+    elif path == "/spin":
+        spin()
+    elif path == "/die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif path == "/grow":
+        ballast.append(b"x" * 1_000_000)
+        await answer(send, str(os.getpid()))
+    elif path == "/who":
+        await answer(send, who())
+    else:
+        await answer(send, str(os.getpid()))
+
+
+def spin():
+    while True:
+        pass
+
+
+def who():
+    mask = os.umask(0)
+    os.umask(mask)
+    return f"{os.getuid()} {os.geteuid()} {os.getegid()} {mask:o} {sorted(os.getgroups())}"

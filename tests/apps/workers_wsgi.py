@@ -1,0 +1,34 @@
+"""The WSGI half of workers_asgi.py."""
+
+import os
+import signal
+import time
+
+print(f"imported by {os.getpid()}", flush=True)
+
+ballast = []
+
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    body = str(os.getpid())
+    if path == "/sleep":
+        time.sleep(60)
+    elif path == "/spin":
+        spin()
+    elif path == "/die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif path == "/grow":
+        ballast.append(b"x" * 1_000_000)
+    elif path == "/slow":
+        print("slow", flush=True)
+        time.sleep(1.0)
+    elif path == "/multi":
+        body = f"{environ['wsgi.multiprocess']} {environ['wsgi.multithread']}"
+    start_response("200 OK", [("Content-Length", str(len(body))), ("Content-Type", "text/plain")])
+    return [body.encode()]
+
+
+def spin():
+    while True:
+        pass

@@ -1,0 +1,51 @@
+"""Looking at processes: who is whose child, and whether it is there at all."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .client import SLOWNESS
+
+
+def children(pid: int) -> list[int]:
+    """Direct ones, zombies included."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(word) for word in (task / "children").read_text().split()]
+    return sorted(found)
+
+
+def descendants(pid: int) -> list[int]:
+    found = children(pid)
+    return found + [one for child in found for one in descendants(child)]
+
+
+def state(pid: int) -> str:
+    """A letter as ps shows it; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def lives(pid: int) -> bool:
+    return state(pid) not in ("", "Z", "X")
+
+
+def open_files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 15, what: str = "") -> None:
+    """For what nobody tells: looks again and again."""
+    deadline = time.monotonic() + timeout * SLOWNESS
+    while not condition():
+        assert time.monotonic() < deadline, f"time is over {what}"
+        time.sleep(0.01)
+
+
+def await_end(*pids: int, timeout: float = 15) -> None:
+    wait_until(lambda: not any(lives(pid) for pid in pids), timeout, f"for the end of {pids}")
