@@ -428,6 +428,8 @@ def check(option: Option, value: Any) -> Any:
         raise ValueError(f"{option.name}: {value!r} is not one of {', '.join(option.choices)}")
     if option.kind in ("int", "float", "mode"):
         _check_range(option, value)
+    if option.kind == "headers":
+        return tuple(value)
     return float(value) if option.kind == "float" else value
 
 

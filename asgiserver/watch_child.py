@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 INCLUDES = ("*.py",)
 
@@ -129,17 +129,27 @@ def tell(message: list[str] | str) -> None:
 
 
 def main(parent: int, folders: list[str], includes: list[str], excludes: list[str]) -> None:
+    tree = Tree(Filter(folders, includes, excludes), folders)
+    begun = Begun(parent)
+    try:
+        watch_folders(tree, folders, begun, False)
+    except PermissionError:  # Somewhere deep inside. Not from the start: it hides other errors too.
+        watch_folders(tree, folders, begun, True)
+
+
+def watch_folders(
+    tree: Tree, folders: list[str], begun: Begun, ignore_permission_denied: bool
+) -> None:
     from watchfiles import watch  # noqa: PLC0415 (Filter and Tree work without)
 
-    tree = Tree(Filter(folders, includes, excludes), folders)
     for changes in watch(
-        *(Path(folder) for folder in folders),
+        *folders,
         watch_filter=None,
         debounce=LONGEST,
         step=STEP,
-        stop_event=Begun(parent),
+        stop_event=begun,
         rust_timeout=0,
-        ignore_permission_denied=True,
+        ignore_permission_denied=ignore_permission_denied,
     ):
         if files := tree.files(changes):
             tell(files)
