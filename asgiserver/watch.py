@@ -5,13 +5,13 @@ watchfiles needs threads, and a supervisor with threads must not fork. So it run
 a process group of its own, where CTRL+C does not reach it, and ends when its parent does.
 """
 
-import contextlib
 import importlib.util
 import json
 import os
 import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from .config import Config
@@ -55,12 +55,7 @@ class Watcher:
 
         Raises StartError when the child has died.
         """
-        paths: dict[str, None] = {}
-        for message in self._messages():
-            if isinstance(message, str):
-                raise StartError(message)
-            paths.update(dict.fromkeys(message))
-        return list(paths)
+        return list(dict.fromkeys(path for message in self._messages() for path in message))
 
     def close(self) -> None:
         """Ends the child. Idempotent."""
@@ -73,27 +68,36 @@ class Watcher:
         self._process.stdout.close()
 
     def _await_start(self) -> None:
-        """The child says an empty array when it watches, or a string, which is why it cannot."""
-        if not select.select([self._pipe], [], [], _PATIENCE)[0]:
-            raise StartError(
-                f"--reload: it takes more than {_PATIENCE:g} s to watch {', '.join(self.folders)}. "
-                "Name smaller folders by --reload-dir."
-            )
-        self.read_changes()
+        """The child says an empty array as soon as it watches."""
+        deadline = time.monotonic() + _PATIENCE
+        while not self._messages():
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self._pipe], [], [], left)[0]:
+                raise StartError(
+                    f"--reload: it takes more than {_PATIENCE:g} s to watch "
+                    f"{', '.join(self.folders)}. Name smaller folders by --reload-dir."
+                )
 
-    def _messages(self) -> list[list[str] | str]:
-        data = self._rest
-        with contextlib.suppress(BlockingIOError):
+    def _messages(self) -> list[list[str]]:
+        """The whole messages that are there. A string among them is why nothing is watched."""
+        ended = False
+        try:
             while piece := os.read(self._pipe, 65536):
-                data += piece
-            if not data:
-                status = self._process.wait()
-                return [
-                    "The process that watches files for --reload has ended "
-                    f"(status {status}); changes are not seen any more."
-                ]
-        *lines, self._rest = data.split(b"\n")
-        return [json.loads(line) for line in lines]
+                self._rest += piece
+            ended = True
+        except BlockingIOError:
+            pass
+        *lines, self._rest = self._rest.split(b"\n")
+        messages = [json.loads(line) for line in lines]
+        for message in messages:
+            if isinstance(message, str):
+                raise StartError(message)
+        if ended and not messages:
+            raise StartError(
+                "The process that watches files for --reload has ended (status "
+                f"{self._process.wait()}); changes are not seen any more."
+            )
+        return messages
 
 
 def check(config: Config) -> None:

@@ -373,3 +373,34 @@ def test_an_idle_one_uses_no_processor_time(folder: Path, start: Start) -> None:
     before = used()
     time.sleep(5)
     assert used() - before < 0.15
+
+
+def test_messages_may_come_in_pieces(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = folder / "program.py"
+    program.write_text(
+        "import os, time\n"
+        "for piece in (b'[', b']', b'\\n[\"a', b'\"]\\n[\"b'):\n"
+        "    os.write(1, piece)\n"
+        "    time.sleep(0.1)\n"
+    )
+    monkeypatch.setattr(watch, "_PROGRAM", program)
+    watcher = start()
+    assert changes(watcher) == {"a"}
+    with pytest.raises(StartError, match=r"has ended \(status 0\)"):
+        while True:
+            changes(watcher)
+
+
+def test_a_child_that_does_not_begin(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = folder / "program.py"
+    program.write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setattr(watch, "_PROGRAM", program)
+    monkeypatch.setattr(watch, "_PATIENCE", 0.1)
+    before = descriptors()
+    with pytest.raises(StartError, match=r"^--reload: it takes more than 0\.1 s to watch .* Name"):
+        start()
+    assert descriptors() == before
