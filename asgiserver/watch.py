@@ -94,8 +94,8 @@ class Watcher:
                 raise StartError(message)
         if ended and not messages:
             raise StartError(
-                "The process that watches files for --reload has ended (status "
-                f"{self._process.wait()}); changes are not seen any more."
+                "The process that watches files for --reload has ended; "
+                "changes are not seen any more."
             )
         return messages
 

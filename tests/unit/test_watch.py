@@ -305,7 +305,7 @@ def test_a_child_that_died_is_told(start: Start) -> None:
     watcher = start()
     os.kill(watcher._process.pid, signal.SIGKILL)
     assert select.select([watcher], [], [], 10 * SLOWNESS)[0]
-    with pytest.raises(StartError, match=r"has ended \(status -9\); changes are not seen any more"):
+    with pytest.raises(StartError, match="has ended; changes are not seen any more"):
         watcher.read_changes()
 
 
@@ -388,7 +388,7 @@ def test_messages_may_come_in_pieces(
     monkeypatch.setattr(watch, "_PROGRAM", program)
     watcher = start()
     assert changes(watcher) == {"a"}
-    with pytest.raises(StartError, match=r"has ended \(status 0\)"):
+    with pytest.raises(StartError, match="has ended"):
         while True:
             changes(watcher)
 
