@@ -49,7 +49,9 @@ def _parse_network(word: str) -> Network:
         network = ipaddress.ip_network(word)
     except ValueError as error:
         if "host bits set" in str(error):
-            raise ValueError(f"{word!r} has bits behind its prefix; {_meant(word)} is meant?") from None
+            raise ValueError(
+                f"{word!r} has bits behind its prefix; {_meant(word)} is meant?"
+            ) from None
         raise ValueError(f"{word!r} is no address, network, unix or *") from None
     if isinstance(network, ipaddress.IPv6Network) and network.network_address.scope_id is not None:
         raise ValueError(f"{word!r} has a zone, which no proxy tells: leave it out")

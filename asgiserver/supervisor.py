@@ -551,6 +551,4 @@ def _signals_held() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-_NO_UPGRADE = (
-    "SIGUSR2 is not supported: SIGHUP loads new code; for a new Python, see docs/decisions/upgrade.md"
-)
+_NO_UPGRADE = "SIGUSR2 is not supported: SIGHUP loads new code; for a new Python, see docs/decisions/upgrade.md"

@@ -43,7 +43,9 @@ class Load:
         self.connects = 0
         self.answers: Counter[str] = Counter()
         self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(connections)]
+        self._threads = [
+            threading.Thread(target=self._run, daemon=True) for _ in range(connections)
+        ]
         for thread in self._threads:
             thread.start()
 

@@ -108,9 +108,9 @@ class Server:
             self.wait_log(re.escape(str(self.uds)))
         elif self.port:
             self.wait_log(rf":{self.port}\b")
-        else:
-            self.port = int(self.wait_log(r"https?://[^\s/]+:(\d+)").group(1))
         self.wait_log(r"CTRL\+C.*\n")  # The banner's last line.
+        if found := re.search(r"https?://[^\s/]+:(\d+)", self.log()):
+            self.port = self.port or int(found.group(1))
 
     # --- where it is -------------------------------------------------------------------------------
 
