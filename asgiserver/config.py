@@ -157,6 +157,11 @@ class Config:
 
     def _check_conflicts(self) -> None:
         alone = "not together with"
+        if self.reload and self.app is not None and not isinstance(self.app, str):
+            raise ValueError(
+                "reload: an application is imported anew by its name, as in "
+                "run('module:name', reload=True); an object cannot be"
+            )
         for wrong, name, text, other in (
             (self.reload and self.workers != 1, "reload", alone, "workers"),
             (self.reload and self.preload, "reload", alone, "preload"),

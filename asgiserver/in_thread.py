@@ -22,6 +22,10 @@ class InThread:
         self._thread = threading.Thread(target=self._main, name="asgiserver", daemon=True)
         self._thread.start()
 
+    @property
+    def ident(self) -> int | None:
+        return self._thread.ident
+
     def _main(self) -> None:
         try:
             self._serve(self._started)

@@ -167,11 +167,18 @@ class _Hold:
                 ]
 
     def release(self) -> None:
+        """To be called in the end."""
         with self._lock:
             self._servers -= 1
             if self._servers == 0:
                 for before in self._before:
                     self._restore(*before)
+
+    def __enter__(self) -> None:
+        self.take()
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
 
     @staticmethod
     def _restore(

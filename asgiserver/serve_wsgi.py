@@ -81,6 +81,13 @@ class _Stopper:
         if self._timer is not None:
             self._timer.cancel()
 
+    def close(self) -> None:
+        """Nothing is left of the timer."""
+        while (timer := self._timer) is not None:
+            self._timer = None
+            timer.cancel()
+            timer.join()  # It may set the next one.
+
 
 def _log(level: str, message: str, exception: BaseException | None) -> None:
     if isinstance(exception, _Cut):  # The traceback shows what kept the request.
@@ -147,6 +154,6 @@ def serve(
     except _Cut:
         pass
     finally:
-        stopper.cancel()
+        stopper.close()
         logs.log_cut(stopper.cut, config.grace, asked=stopper.asked)
         core.close()

@@ -32,6 +32,11 @@ P = ParamSpec("P")
 # was cut to return.
 _MARGIN, _OVERTIME = 1.0, 10.0
 
+_BLOCKS = (
+    "run() blocks, and an asyncio loop runs in this thread: use `await server.serve()` or "
+    "`async with server:` here"
+)
+
 # Settings of processes, which a server inside of somebody's program does not start, stop or change.
 _OF_PROCESSES = (
     "workers", "preload", "reload", "pid", "user", "group", "umask", "limit_max_age",
@@ -93,10 +98,10 @@ def check(config: Config) -> Application:
     return load(config)
 
 
-def _settings_of(
-    config: Callable[P, Config],
+def settings_of(
+    config: Callable[P, object],
 ) -> Callable[[Callable[..., None]], Callable[P, None]]:
-    """Gives a function the parameters of ``Config``, for type checkers and for ``help()``."""
+    """Gives a function the parameters of a configuration, for type checkers and ``help()``."""
 
     def decorate(function: Callable[..., None]) -> Callable[P, None]:
         signature = inspect.signature(config).replace(return_annotation=None)
@@ -179,6 +184,11 @@ class Server:
         elif self.force_exit:
             raise ValueError("requests that were cut cannot be taken up again")
 
+    @property
+    def thread(self) -> int | None:
+        """The identifier of the thread that serves, where the server has one of its own."""
+        return self._thread.ident if self._thread is not None else None
+
     # --- where it is ---
 
     @property
@@ -220,10 +230,7 @@ class Server:
         KeyboardInterrupt) when a signal stopped it before it had started.
         """
         if _in_a_loop():
-            raise RuntimeError(
-                "run() blocks, and an asyncio loop runs in this thread: use `await server.serve()` "
-                "or `async with server:` here"
-            )
+            raise RuntimeError(_BLOCKS)
         bind, service = self._embedded(sockets)
         self._run(bind, service)
 
@@ -528,7 +535,7 @@ def _in_a_loop() -> bool:
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
-@_settings_of(Config)
+@settings_of(Config)
 def run(*args: Any, **options: Any) -> None:
     """Serves an application until SIGINT or SIGTERM: ``run(app, port=9000)``.
 
@@ -536,7 +543,15 @@ def run(*args: Any, **options: Any) -> None:
     prevents a start is logged, and ends the program with SystemExit: 1, or 3 when the application's
     start-up failed. Raises TypeError or ValueError for wrong settings.
     """
-    status = run_config(Config(*args, **options))
+    run_in_program(Config(*args, **options))
+
+
+def run_in_program(config: Config) -> None:
+    """``run_config`` for a program that goes on: SystemExit for any status but 0."""
+    if _in_a_loop():
+        raise RuntimeError(_BLOCKS)
+    with logs.hold:
+        status = run_config(config)
     if status:
         raise SystemExit(status)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -11,7 +12,9 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from support.client import SLOWNESS, connect
@@ -22,7 +25,7 @@ from asgiserver import Config, Server, StartError
 
 SECONDS = 20 * SLOWNESS
 events: list[str] = []
-go_on = asyncio.Event()
+go_on = threading.Event()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,18 +39,38 @@ def warm() -> None:
     server.run()
 
 
+def wakeup_fd() -> int:
+    """What C's signal handler writes to."""
+    found = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(found)
+    return found
+
+
+def footprint() -> dict[str, Any]:
+    """What a server must not change for good."""
+    return {
+        "descriptors": sorted(os.listdir("/proc/self/fd")),
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "signals": [signal.getsignal(number) for number in sorted(signal.valid_signals())],
+        "wakeup descriptor": wakeup_fd(),
+        "loggers": [
+            (name, list(logger.handlers), logger.level, logger.propagate)
+            for name in ("asgiserver", "asgiserver.error", "asgiserver.access")
+            for logger in [logging.getLogger(name)]
+        ],
+    }
+
+
 @pytest.fixture(autouse=True)
 def fresh(warm: None) -> Iterator[None]:
     """The process looks afterwards as it did before."""
     events.clear()
     go_on.clear()
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    files = len(os.listdir("/proc/self/fd"))
     path = list(sys.path)
+    before = footprint()
     yield
     sys.path[:] = path
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert footprint() == before
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -59,7 +82,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         return
     if scope["path"] == "/wait":
         events.append("request")
-        await go_on.wait()
+        await asyncio.to_thread(go_on.wait, SECONDS)
     if scope["path"] == "/forever":
         events.append("request")
         await asyncio.Event().wait()
@@ -238,6 +261,378 @@ def test_a_server_runs_once() -> None:
     in_loop(main)
 
 
+# --- async with, and with ---
+
+
+BOTH = pytest.mark.parametrize("application", [app, wsgi])
+
+
+@BOTH
+def test_async_with(application: Any) -> None:
+    async def main() -> None:
+        async with Server(application, port=0, quiet=True) as server:
+            assert server.url == f"http://127.0.0.1:{server.port}"
+            assert server.urls == [server.url]
+            assert await asyncio.to_thread(fetch, server.port) == "ok"
+        assert (server.sockets, server.urls, server.started) == ([], [], True)
+        with pytest.raises(RuntimeError, match="does not run"):
+            _ = server.url
+        await server.shutdown()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    in_loop(main)
+    assert events == (["startup", "shutdown"] if application is app else [])
+
+
+@BOTH
+def test_with_serves_in_a_thread(application: Any) -> None:
+    with Server(application, port=0, quiet=True) as server:
+        assert fetch(server.port) == "ok"
+        assert server.thread in {thread.ident for thread in threading.enumerate()}
+    assert server.sockets == []
+    assert events == (["startup", "shutdown"] if application is app else [])
+
+
+@BOTH
+def test_with_inside_of_a_loop(application: Any) -> None:
+    """As in a notebook, by someone who does not know."""
+
+    async def main() -> None:
+        with make(application) as server:
+            assert await asyncio.to_thread(fetch, server.port) == "ok"
+
+    in_loop(main)
+
+
+@BOTH
+def test_serve_beside_others(application: Any) -> None:
+    async def main() -> None:
+        server = make(application)
+        async with serving(server):
+            assert await asyncio.to_thread(fetch, server.port) == "ok"
+            server.should_exit = True
+
+    in_loop(main)
+
+
+def test_servers_of_all_kinds_at_a_time() -> None:
+    async def main() -> None:
+        async with make() as one, make(wsgi) as two, make() as three:
+            with make() as four, make(wsgi) as five:
+                servers = [one, two, three, four, five]
+                assert len({server.port for server in servers}) == 5
+                await one.shutdown()
+                for server in servers[1:]:
+                    assert await asyncio.to_thread(fetch, server.port) == "ok"
+
+    in_loop(main)
+
+
+def test_shutdown_lets_requests_end() -> None:
+    async def main() -> None:
+        async with make() as server:
+            with connect(("127.0.0.1", server.port)) as client:
+                client.get("/wait")
+                await until(lambda: "request" in events)
+                ending = asyncio.create_task(server.shutdown())
+                await until(lambda: server.should_exit)
+                assert not server.force_exit
+                go_on.set()
+                await ending
+                assert client.recv_response().text == "ok"
+
+    in_loop(main)
+
+
+@pytest.mark.parametrize("how", ["grace", "force_exit"])
+def test_shutdown_cuts(how: str) -> None:
+    async def main() -> None:
+        async with make(timeout_disconnect=SECONDS) as server:
+            with connect(("127.0.0.1", server.port)) as client:
+                client.get("/forever")
+                await until(lambda: "request" in events)
+                if how == "grace":
+                    await server.shutdown(grace=0)
+                else:
+                    server.force_exit = True
+                    await server.wait_closed()
+                assert server.force_exit
+                with pytest.raises(ConnectionResetError):
+                    client.recv_all()
+        with pytest.raises(ValueError, match="cannot be taken up again"):
+            server.force_exit = False
+
+    in_loop(main)
+    assert events == ["startup", "request", "shutdown"]
+
+
+def test_a_wsgi_application_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgiserver.server._OVERTIME", 0.05)
+    running, end = threading.Event(), threading.Event()
+
+    def hanging(environ: Any, start_response: Any) -> list[bytes]:
+        running.set()
+        end.wait(SECONDS)
+        return wsgi(environ, start_response)
+
+    async def main() -> None:
+        server = make(hanging)
+        await server.startup()
+        with connect(("127.0.0.1", server.port)) as client:
+            client.get("/")
+            await asyncio.to_thread(running.wait, SECONDS)
+            with pytest.raises(TimeoutError, match="does not return"):
+                await server.shutdown(grace=0)
+            end.set()
+            await server.wait_closed()
+
+    in_loop(main)
+
+
+def test_an_exception_in_the_body_stops_the_server() -> None:
+    async def main() -> None:
+        with pytest.raises(ZeroDivisionError):
+            async with make() as server:
+                _ = 1 / 0
+        assert server.sockets == []
+
+    in_loop(main)
+    with pytest.raises(ZeroDivisionError), make():
+        _ = 1 / 0
+    assert events == ["startup", "shutdown"] * 2
+
+
+async def refusing(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+
+@pytest.mark.parametrize(
+    ("application", "text"),
+    [
+        (refusing, "no database"),
+        ("no_such_module_here:app", "There is no module"),
+        (1, "not an application"),
+    ],
+)
+@pytest.mark.parametrize("how", ["async with", "serve", "with", "run", "thread"])
+def test_what_prevents_a_start_is_raised(how: str, application: Any, text: str) -> None:
+    async def main() -> None:
+        if how == "serve":
+            await server.serve()
+        else:
+            async with server:
+                pytest.fail("it started")
+
+    def act() -> None:
+        if how == "with":
+            with server:
+                pytest.fail("it started")
+        elif how in ("run", "thread"):
+            server.run()
+        else:
+            in_loop(main)
+
+    caught: list[BaseException] = []
+
+    def in_thread() -> None:
+        try:
+            act()
+        except StartError as error:
+            caught.append(error)
+
+    server = make(application)
+    if how == "thread":
+        thread = threading.Thread(target=in_thread)
+        thread.start()
+        thread.join(SECONDS)
+    else:
+        in_thread()
+    assert text in str(caught[0])
+    assert server.sockets == []
+    assert not server.started
+
+
+def test_an_address_in_use_is_found_before_the_import() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = Config("no_such_module_here:app", port=taken.getsockname()[1], quiet=True)
+
+        async def main() -> None:
+            with pytest.raises(StartError, match="the port is in use"):
+                async with Server(config):
+                    pytest.fail("it started")
+
+        in_loop(main)
+        with pytest.raises(StartError, match="the port is in use"), Server(config):
+            pytest.fail("it started")
+
+
+def test_a_start_that_is_cancelled() -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        events.append("starting")
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        server = make(slow)
+        task = asyncio.create_task(server.startup())
+        await until(lambda: "starting" in events, task)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert server.sockets == []
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    in_loop(main)
+
+
+def test_a_program_that_forgets_to_stop_it() -> None:
+    """asyncio.run cancels every task at the end."""
+
+    async def main() -> None:
+        task = asyncio.create_task(make().serve())
+        await until(lambda: "startup" in events, task)
+
+    asyncio.run(main())
+    assert events[0] == "startup"
+
+
+def test_settings_or_a_config() -> None:
+    config = Config(app, port=0)
+    assert Server(config).config is config
+    assert Server(config=config).config is config
+    assert Server(app, port=0).config == config
+    assert Server(app=app, port=0).config == config
+    with pytest.raises(TypeError, match="no application or settings beside it"):
+        Server(config, port=1)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'prot'"):
+        Server(app, prot=1)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("workers", 2), ("workers", "auto"), ("preload", True), ("pid", "x.pid"), ("user", "nobody"),
+        ("group", "nogroup"), ("umask", 0o77), ("limit_max_age", 1.0), ("limit_max_rss", 1),
+    ],
+)  # fmt: skip
+def test_settings_of_processes_are_refused(name: str, value: Any) -> None:
+    server = make(**{name: value})
+    with pytest.raises(ValueError, match=rf"^{name}: is for asgiserver\.run\(\)"):
+        server.run()
+    with pytest.raises(ValueError, match=rf"^{name}: "), server:
+        pass
+
+
+def test_an_application_that_is_an_object_cannot_be_reloaded() -> None:
+    with pytest.raises(ValueError, match=r"^reload: .*by its name"):
+        Config(app, reload=True)
+    Config("module:app", reload=True)
+
+
+@BOTH
+def test_a_limit_of_requests_ends_it(application: Any) -> None:
+    async def main() -> None:
+        server = make(application, limit_max_requests=2)
+        async with serving(server) as task:
+            for _ in range(2):
+                assert await asyncio.to_thread(fetch, server.port) == "ok"
+            await task
+
+    in_loop(main)
+
+
+def test_an_application_that_ends_the_program() -> None:
+    async def leaving(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            raise SystemExit(7)
+
+    with pytest.raises(SystemExit) as caught, make(leaving, lifespan="off") as server:
+        fetch(server.port)
+    assert caught.value.code == 7
+
+
+# --- sockets ---
+
+
+@pytest.mark.parametrize("how", ["serve", "run"])
+@BOTH
+def test_sockets_that_exist_already(application: Any, how: str) -> None:
+    first, second = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+    ports = [sock.getsockname()[1] for sock in (first, second)]
+    answers: list[str] = []
+
+    def client() -> None:
+        answers.extend(fetch(port) for port in ports)
+        server.should_exit = True
+
+    server = make(application)
+    thread = threading.Thread(target=client)
+    thread.start()
+    if how == "run":
+        server.run(sockets=[first, second])
+    else:
+        in_loop(lambda: server.serve(sockets=[first, second]))
+    thread.join(SECONDS)
+    assert answers == ["ok", "ok"]
+    assert first.fileno() == second.fileno() == -1, "they are the server's, which closes them"
+
+
+def test_a_socket_that_cannot_be_listened_on() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        with pytest.raises(StartError, match=r"sockets: .* not a TCP or Unix stream socket"):
+            make().run(sockets=[datagrams])
+        assert datagrams.fileno() != -1
+
+
+def test_the_url_of_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "an app.sock"
+    with Server(app, uds=str(path), quiet=True) as server:
+        assert server.url == f"http+unix://{quote(str(path), safe='')}"
+        assert server.port is None
+        with connect(str(path)) as client:
+            client.get("/")
+            assert client.recv_response().text == "ok"
+    assert not path.exists()
+
+
+def test_run_says_so_in_a_loop() -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match=r"await server\.serve\(\)"):
+            make().run()
+
+    in_loop(main)
+
+
+# --- logging ---
+
+
+def test_handlers_of_the_program_stay(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("asgiserver")
+    logger.addHandler(caplog.handler)
+    try:
+        with Server(app, port=0) as server:
+            assert logger.handlers == [caplog.handler]
+            with make(log_level="debug"):
+                assert logger.level == logging.DEBUG
+            assert fetch(server.port) == "ok"
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "Listening at" in caplog.text
+    assert "CTRL+C" not in caplog.text  # which is the program's
+
+
+def test_the_last_of_several_servers_tidies_up() -> None:
+    logger = logging.getLogger("asgiserver")
+    second = make()
+    with make():
+        second.__enter__()
+        assert len(logger.handlers) == 1
+    assert len(logger.handlers) == 1
+    assert fetch(second.port) == "ok"
+    second.__exit__(None, None, None)
+    assert logger.handlers == []
+
+
 # --- signals ---
 
 
@@ -321,8 +716,6 @@ def test_run_in_the_main_thread_is_stopped_by_another(application: Any) -> None:
 def test_run_ends_the_program(
     application: Any, status: int, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import logging
-
     logger = logging.getLogger("asgiserver")
     logger.addHandler(caplog.handler)
     try:
