@@ -9,6 +9,9 @@ from .networks import ProxySettings
 LIBUV_VERSION: str
 LLHTTP_VERSION: str
 
+def check_access_log_format(text: str, /) -> None:
+    """Raises ValueError, with what is wrong, for a text that cannot be ``access_log_format``."""
+
 class ClientDisconnected(OSError):
     """Raised by ``send`` when the client has left."""
 
@@ -18,8 +21,12 @@ class Server:
 
     ``interface`` is ``"asgi"`` (needs ``loop``, a running or not yet running asyncio loop) or ``"wsgi"``
     (``loop`` is None; call ``run``). ``limits`` has the table's rows that name a C field, in the units of
-    csrc/base/limits.h. ``access_log`` is None (off), a descriptor, or a callable that is given lists of
-    ``(client, method, target, http_version, status)``. ``on_error(level, message, exception)`` receives
+    csrc/base/limits.h. ``access_log`` is None (off); a descriptor, to which lines are written by a thread of
+    the core's own (it is duplicated, and may be closed); or a callable, which is given a list of what was
+    logged in one turn of the loop. ``access_log_format`` is "uvicorn", "common", "combined", "json" or a text
+    with gunicorn's ``%(…)s`` atoms (ValueError for another one). With None a descriptor gets uvicorn's
+    lines, and a callable ``(client, method, target, http_version, status)`` instead of lines. Lines come
+    without line feeds, and what a stranger sent is escaped in either. ``on_error(level, message, exception)`` receives
     what is to be logged; level is "debug", "info", "warning" or "error".
     Without ``proxy``, no proxy is believed.
     """
@@ -34,7 +41,11 @@ class Server:
         headers: Sequence[tuple[bytes, bytes]] = ...,
         root_path: str = "",
         state: dict[str, Any] | None = None,
-        access_log: int | Callable[[list[tuple[str, str, str, str, int]]], None] | None = None,
+        access_log: int
+        | Callable[[list[tuple[str, str, str, str, int]]], None]
+        | Callable[[list[str]], None]
+        | None = None,
+        access_log_format: str | None = None,
         access_log_colors: bool = False,
         on_error: Callable[[str, str, BaseException | None], None] | None = None,
         multiprocess: bool = False,
@@ -69,6 +80,11 @@ class Server:
         """Call ``callback`` when so many requests were seen, counted from the first; before that, once."""
     def abort(self) -> int:
         """Cut all connections now; the number of requests that were cut."""
+    def reopen_access_log(self, fd: int, /) -> None:
+        """Write the access log to the descriptor ``fd``, which stays the caller's, from now on.
+
+        RuntimeError where it does not go to a descriptor.
+        """
     def close(self) -> None:
         """Cut what is left and free the loop. Idempotent."""
     @property

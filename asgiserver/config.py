@@ -137,6 +137,7 @@ class Config:
             setattr(self, item.name, options.check(options.BY_NAME[item.name], value))
         self._check_listening()
         self._check_conflicts()
+        self._check_access_log_format()
         if self.health_path is not None and not self.health_path.startswith("/"):
             raise ValueError(f"health_path: {self.health_path!r} does not begin with /")
         if self.root_path and not self.root_path.startswith("/"):
@@ -168,6 +169,10 @@ class Config:
             (self.reuse_port and self.fd is not None, "reuse_port", alone, "fd"),
             (self.reuse_port and self.uds is not None, "reuse_port", alone, "uds"),
             (
+                self.log_file is not None and self.log_config is not None,
+                "log_file", alone, "log_config",
+            ),
+            (
                 self.threads > 0 and self.interface.startswith("asgi"),
                 "threads", "is for WSGI applications; ASGI is asked for by", "interface",
             ),
@@ -186,6 +191,18 @@ class Config:
             raise ValueError(f"forwarded_allow_ips: {error}") from None
         if self.proxy_protocol != "off" and not trusted:
             raise ValueError("proxy_protocol: forwarded_allow_ips trusts nobody")
+
+    def _check_access_log_format(self) -> None:
+        if self.access_log_format == _default("access_log_format"):
+            return
+        try:
+            from ._core import check_access_log_format  # noqa: PLC0415 (rarely needed)
+        except ImportError:  # The start says so.
+            return
+        try:
+            check_access_log_format(self.access_log_format)
+        except ValueError as problem:
+            raise ValueError(f"access_log_format: {problem}") from None
 
     @property
     def grace(self) -> float:

@@ -10,13 +10,20 @@ import json
 import logging
 import logging.config
 import os
+import stat
 import sys
 import threading
-from collections.abc import Callable
-from typing import IO, Any, Literal
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
+from . import options
 from .config import Config
 from .errors import StartError
+
+if TYPE_CHECKING:
+    from ._core import Server as Core
 
 TRACE = 5
 
@@ -25,7 +32,13 @@ access = logging.getLogger("asgiserver.access")
 _parent = logging.getLogger("asgiserver")
 
 AccessRecord = tuple[str, str, str, str, int]  # client, method, target, HTTP version, status
+_ACCESS_FIELDS = 5
 ACCESS_FORMAT = '%s - "%s %s HTTP/%s" %d'
+
+# A file is read later, and by those who have several processes.
+_FILE_FORMAT = "%(asctime)s [%(process)d] %(levelprefix)s %(message)s"
+
+_access_files: "weakref.WeakKeyDictionary[Core, str]" = weakref.WeakKeyDictionary()
 
 _COLORS = {
     TRACE: "34",
@@ -90,7 +103,9 @@ class AccessFormatter(Formatter):
         super().__init__(fmt, datefmt, style, use_colors)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        client, method, target, version, status = record.args  # type: ignore[misc]
+        if not isinstance(record.args, tuple) or len(record.args) != _ACCESS_FIELDS:
+            return record.getMessage()  # A line that has its format (--access-log-format) already.
+        client, method, target, version, status = record.args
         line, answer = f"{method} {target} HTTP/{version}", _status_text(int(str(status)))
         if self.colors:
             line = _paint(line, "1")
@@ -126,6 +141,41 @@ class StandardHandler(logging.StreamHandler[Any]):
         raise AttributeError("the stream is looked up by its name")
 
 
+class MessageFile(logging.FileHandler):
+    """The handler of ``--log-file``."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
+
+    def _open(self) -> Any:
+        return open(
+            self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=_open
+        )
+
+    def reopen(self) -> None:
+        """Opens the file anew, which may be another one by now. After an OSError it is as before."""
+        self._change(self._open())
+
+    def close_file(self) -> None:
+        """The next message opens it again."""
+        self._change(None)
+
+    def _change(self, stream: Any) -> None:
+        self.acquire()
+        try:
+            before, self.stream = self.stream, stream
+        finally:
+            self.release()
+        if before is not None:
+            before.close()
+
+
+def _open(path: str, _flags: int = 0) -> int:
+    """For appending: several processes may write to one file."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    return os.open(path, flags, 0o644)
+
+
 # --- set-up ---
 
 
@@ -133,14 +183,17 @@ def configure(config: Config) -> None:
     """Sets logging up as ``config`` says.
 
     Without ``log_config``, loggers to which the program gave handlers are left as they are. Raises
-    StartError for a file that cannot be read or means nothing.
+    StartError for a file that cannot be read or means nothing, or cannot be written.
     """
     logging.addLevelName(TRACE, "TRACE")
+    _prepare_files(config)
     if config.log_config is not None:
         _load(config.log_config)
     else:
-        _attach(_parent, "stderr", Formatter(use_colors=config.use_colors))
-        _attach(access, "stdout", AccessFormatter(use_colors=config.use_colors))
+        _attach(_parent, _message_handler(config))
+        handler = StandardHandler("stdout")
+        handler.setFormatter(AccessFormatter(use_colors=config.use_colors))
+        _attach(access, handler)
     level = config.log_level or (None if config.log_config is not None else "info")
     if level is not None:
         _parent.setLevel(TRACE if level == "trace" else level.upper())
@@ -195,18 +248,63 @@ class _Hold:
 hold = _Hold()
 
 
-def _attach(
-    logger: logging.Logger, stream: Literal["stdout", "stderr"], formatter: Formatter
-) -> None:
-    ours = [handler for handler in logger.handlers if isinstance(handler, StandardHandler)]
-    if logger.handlers and not ours:
+def _message_handler(config: Config) -> logging.Handler:
+    if config.log_file is None:
+        handler: logging.Handler = StandardHandler("stderr")
+        handler.setFormatter(Formatter(use_colors=config.use_colors))
+    else:
+        handler = MessageFile(config.log_file)
+        handler.setFormatter(Formatter(_FILE_FORMAT, use_colors=bool(config.use_colors)))
+    return handler
+
+
+def _attach(logger: logging.Logger, handler: logging.Handler) -> None:
+    """In the place of a handler of ours. One of the program's stays, and stays alone, unless a file
+    was asked for.
+    """
+    ours = [one for one in logger.handlers if isinstance(one, StandardHandler | MessageFile)]
+    if len(logger.handlers) > len(ours) and not isinstance(handler, MessageFile):
         return
-    for handler in ours:
-        logger.removeHandler(handler)
-    added = StandardHandler(stream)
-    added.setFormatter(formatter)
-    logger.addHandler(added)
+    for one in ours:
+        logger.removeHandler(one)
+        one.close()
+    logger.addHandler(handler)
     logger.propagate = False
+
+
+def _prepare_files(config: Config) -> None:
+    """Finds out whether the files can be written, while the process may still do what root may."""
+    if config.log_file is not None:
+        _prepare_file(config, "log_file", config.log_file)
+    if (path := _access_path(config)) is not None:
+        _prepare_file(config, "access_log_file", path)
+
+
+def _prepare_file(config: Config, name: str, path: str) -> None:
+    option = options.BY_NAME[name]
+    try:
+        descriptor = _open(path)
+        try:
+            if os.geteuid() == 0 and stat.S_ISREG(os.fstat(descriptor).st_mode):
+                _give_away(descriptor, config)
+        finally:
+            os.close(descriptor)
+    except (OSError, LookupError) as problem:
+        text = problem.strerror if isinstance(problem, OSError) else problem
+        raise StartError(f"--{option.word} {path}: {text}") from None
+
+
+def _give_away(descriptor: int, config: Config) -> None:
+    """To those who write it, and open it again, when the process has become them."""
+    import shutil  # noqa: PLC0415 (only root needs it)
+
+    user, group = (
+        int(name) if name and name.isdecimal() else name for name in (config.user, config.group)
+    )
+    if user is not None:
+        shutil.chown(descriptor, user=user)
+    if group is not None:
+        shutil.chown(descriptor, group=group)
 
 
 def _load(source: Any) -> None:
@@ -249,19 +347,62 @@ def _apply(action: Callable[[], None], name: str) -> None:
 # --- access lines ---
 
 
-def access_sink(config: Config) -> tuple[int | Callable[[list[AccessRecord]], None] | None, bool]:
-    """Where the core is to send access lines, and whether in colours. Call after ``configure``.
+class AccessSink(NamedTuple):
+    """Where the core is to send access lines, and in which form: its arguments."""
 
-    A descriptor (the core formats and writes them in batches) where nobody asked for anything else;
-    a function that hands them to the logger where ``log_config``, a handler, a filter or a replaced
-    ``sys.stdout`` wants them; None when they are off.
+    target: int | Callable[[list[AccessRecord]], None] | Callable[[list[str]], None] | None
+    format: str | None = None
+    colors: bool = False
+    path: str | None = None  # of the file that ``target`` is a fresh descriptor of
+
+
+def attach(config: Config, make: Callable[..., "Core"]) -> "Core":
+    """The core that ``make`` makes when it is given the arguments about the access log.
+
+    ``reopen`` knows it from then on. Call after ``configure``. Raises StartError.
     """
+    sink = access_sink(config)
+    try:
+        core = make(
+            access_log=sink.target,
+            access_log_format=sink.format,
+            access_log_colors=sink.colors,
+        )
+    finally:
+        if sink.path is not None and isinstance(sink.target, int):
+            os.close(sink.target)  # The core has a duplicate.
+    if sink.path is not None:
+        _access_files[core] = sink.path
+    return core
+
+
+def access_sink(config: Config) -> AccessSink:
+    """A file is written by the core, whatever else is set up. Otherwise the core writes to the
+    standard output where nobody asked for anything else, and lines go through the logger where
+    ``log_config``, a handler, a filter or a replaced ``sys.stdout`` wants them.
+    """
+    path = _access_path(config)
+    if path is not None:
+        try:
+            colors = bool(config.use_colors)
+            return AccessSink(_open(path), config.access_log_format, colors, path)
+        except OSError as problem:
+            raise StartError(f"--access-log-file {path}: {problem.strerror}") from None
     if not config.access_log or not access.isEnabledFor(logging.INFO):
-        return None, False
+        return AccessSink(None)
     descriptor = _plain_descriptor(config)
-    if descriptor is None:
-        return log_access, False
-    return descriptor, wants_colors(sys.stdout, config.use_colors)
+    if descriptor is not None:
+        colors = wants_colors(sys.stdout, config.use_colors)
+        return AccessSink(descriptor, config.access_log_format, colors)
+    if config.access_log_format == "uvicorn":
+        return AccessSink(log_access)
+    return AccessSink(log_lines, config.access_log_format)
+
+
+def _access_path(config: Config) -> str | None:
+    """Of the access log's file, if there is one."""
+    wanted = config.access_log and config.access_log_file != "-"
+    return config.access_log_file if wanted else None
 
 
 def _plain_descriptor(config: Config) -> int | None:
@@ -281,6 +422,73 @@ def log_access(records: list[AccessRecord]) -> None:
     """Hands access records to the logger, with arguments in uvicorn's order."""
     for record in records:
         access.info(ACCESS_FORMAT, *record)
+
+
+def log_lines(lines: list[str]) -> None:
+    """Hands lines that have their format to the logger."""
+    for line in lines:
+        access.info("%s", line)
+
+
+# --- files, later on ---
+
+
+def reopen() -> None:
+    """Opens the log files of this process anew, by their names, for who has renamed them.
+
+    Those of ``log_file`` and ``access_log_file``, and of handlers that ``log_config`` made. What
+    cannot be opened is logged, and stays as it is.
+    """
+    for handler in _file_handlers():
+        if isinstance(handler, MessageFile):
+            with _reported("--log-file", handler.baseFilename):
+                handler.reopen()
+        elif handler.mode == "a":
+            _close_stream(handler)
+    for core, path in list(_access_files.items()):
+        with _reported("--access-log-file", path):
+            descriptor = _open(path)
+            try:
+                core.reopen_access_log(descriptor)
+            except RuntimeError:  # It is closed.
+                _access_files.pop(core, None)
+            finally:
+                os.close(descriptor)
+
+
+def close_files() -> None:
+    """Closes the file of ``log_file``, until there is another message."""
+    for handler in _file_handlers():
+        if isinstance(handler, MessageFile):
+            handler.close_file()
+
+
+def _file_handlers() -> list[logging.FileHandler]:
+    loggers = (logging.getLogger(), _parent, error, access, logging.getLogger("asgiserver.asgi"))
+    found = {handler: None for logger in loggers for handler in logger.handlers}
+    return [handler for handler in found if isinstance(handler, logging.FileHandler)]
+
+
+def _close_stream(handler: logging.FileHandler) -> None:
+    """A FileHandler without a stream opens its file at the next message."""
+    handler.acquire()
+    try:
+        if handler.stream is not None:
+            handler.stream.close()
+            handler.stream = None
+    finally:
+        handler.release()
+
+
+@contextmanager
+def _reported(option: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        error.error("Cannot reopen %s %s: %s", option, path, problem.strerror)
+
+
+# --- what the core says ---
 
 
 def log_from_core(level: str, message: str, exception: BaseException | None) -> None:
@@ -316,5 +524,9 @@ def log_cut(count: int, seconds: float, *, asked: bool) -> None:
 def report(problem: StartError) -> None:
     """Why the server does not start. Works before ``configure`` too, and after it failed."""
     if not _parent.hasHandlers():
-        _attach(_parent, "stderr", Formatter())
+        handler = StandardHandler("stderr")
+        handler.setFormatter(Formatter())
+        _attach(_parent, handler)
     error.error("%s", problem, exc_info=problem.cause)
+    if any(isinstance(handler, MessageFile) for handler in _parent.handlers) and sys.stderr:
+        print(f"ERROR:    {problem}", file=sys.stderr)  # Who started it looks there.

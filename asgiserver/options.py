@@ -386,7 +386,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("access_log", "bool", True, LOGGING, "Log a line for every request."),
     Option(
         "access_log_file", "str", None, LOGGING,
-        "Write the access log to this file. Default: the standard output.", "FILE",
+        "Write the access log to this file; - is the standard output. Default: -.", "FILE",
     ),
     Option(
         "access_log_format", "str", "uvicorn", LOGGING,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -96,8 +97,8 @@ async def _start(lifespan: Lifespan, level: _Level) -> bool:
 async def _core_server(
     app: ASGI3Application, config: Config, lifespan: Lifespan
 ) -> AsyncIterator[_core.Server]:
-    access_log, colors = logs.access_sink(config)
-    core = _core.Server(
+    make = partial(
+        _core.Server,
         app,
         interface="asgi",
         loop=asyncio.get_running_loop(),
@@ -105,13 +106,12 @@ async def _core_server(
         headers=config.core_headers(),
         root_path=config.root_path,
         state=lifespan.state if config.lifespan != "off" else None,
-        access_log=access_log,
-        access_log_colors=colors,
         on_error=logs.log_from_core,
         health_path=config.health_path,
         multiprocess=config.workers != 1,
         proxy=config.core_proxy(),
     )
+    core = logs.attach(config, make)
     try:
         yield core
     finally:

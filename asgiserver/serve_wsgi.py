@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -128,20 +129,19 @@ def serve(
 
     Raises StartError.
     """
-    access_log, colors = logs.access_sink(config)
-    core = _core.Server(
+    make = partial(
+        _core.Server,
         app,
         interface="wsgi",
         limits=config.core_limits(),
         headers=config.core_headers(),
         root_path=config.root_path,
-        access_log=access_log,
-        access_log_colors=colors,
         on_error=_log,
         health_path=config.health_path,
         multiprocess=config.workers != 1,
         proxy=config.core_proxy(),
     )
+    core = logs.attach(config, make)
     stopper = _Stopper(core, config, stop, service)
     try:
         listeners.listen(config.backlog)

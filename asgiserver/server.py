@@ -486,6 +486,7 @@ class Server:
             self._listeners = None
             if self._started and self._announced is None:
                 logs.say(self.config, "Stopped")
+        logs.close_files()
         if self._restores_logs:
             self._restores_logs = False
             logs.hold.release()

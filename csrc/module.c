@@ -2,6 +2,7 @@
 #include <llhttp.h>
 #include <uv.h>
 
+#include "gateway/access_log.h"
 #include "gateway/server.h"
 
 static as_module_state *state_of(PyObject *module) {
@@ -104,6 +105,12 @@ static void module_free(void *module) {
     module_clear((PyObject *)module);
 }
 
+static PyMethodDef module_methods[] = {
+    {"check_access_log_format", as_check_access_log_format, METH_O,
+     "Raise ValueError for a format of the access log that is none."},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
 #if PY_VERSION_HEX >= 0x030C0000
@@ -117,6 +124,7 @@ static struct PyModuleDef core_module = {
     .m_name = "asgiserver._core",
     .m_doc = "The C core: one event loop with its listeners, connections and the gateway.",
     .m_size = sizeof(as_module_state),
+    .m_methods = module_methods,
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,

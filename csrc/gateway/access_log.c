@@ -1,211 +1,241 @@
-/* The access log: lines in uvicorn's form are gathered while the loop handles what is ready and
- * leave in one write. Where Python's logging wants them, a list of records is handed over instead.
- */
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
+/* The access log: lines are gathered while the loop handles what is ready, and handed over once a
+ * turn, to the thread that writes them (log_writer.h) or to a callable. Only handing over to a
+ * callable needs Python. */
+#include "gateway/access_log.h"
 
-#include "base/buf.h"
+#include <errno.h>
+#include <stdlib.h>
+
+#include "gateway/access_format.h"
 #include "gateway/gateway.h"
-#include "http/response.h"
+#include "gateway/log_writer.h"
 
 #define FLUSH_AT ((size_t)64 * 1024) /* bytes */
+#define CLOSE_WAIT 1000u             /* milliseconds for the last lines to be written */
+#define TELL_EVERY 5000000u          /* microseconds between two messages about lost lines */
 
 struct as_access_log {
-    int fd;             /* -1: records go to `callable` */
-    PyObject *callable; /* owned */
-    PyObject *records;  /* list, owned; NULL while there is none */
+    as_access_format *format;
+    unsigned needs;
     as_buf lines;
-    bool colors;
+    as_log_writer *writer; /* NULL: lines go to `callable` */
+    PyObject *callable;    /* owned */
+    bool records;          /* it is given tuples rather than lines */
+    uint64_t told;         /* when lost lines were last told of, as_microseconds() */
 };
 
-struct as_access_log *as_access_log_new(int fd, PyObject *callable, bool colors) {
+/* --- making --------------------------------------------------------------------------------- */
+
+/* `text` is str, or None for `usual`. NULL with an exception. */
+static as_access_format *compile(PyObject *text, as_slice usual, bool colors) {
+    char problem[AS_ACCESS_PROBLEM];
+    as_slice slice = usual;
+    if (text != Py_None) {
+        Py_ssize_t n;
+        slice.p = PyUnicode_AsUTF8AndSize(text, &n);
+        if (slice.p == NULL) {
+            return NULL;
+        }
+        slice.n = (size_t)n;
+    }
+    as_access_format *format = as_access_format_new(slice, colors, problem);
+    if (format == NULL) {
+        PyErr_Format(PyExc_ValueError, "%s", problem);
+    }
+    return format;
+}
+
+static int set_target(struct as_access_log *log, PyObject *target, PyObject *format, bool colors) {
+    if (PyLong_Check(target)) {
+        int fd = PyObject_AsFileDescriptor(target);
+        if (fd < 0 || (log->format = compile(format, AS_SLICE("uvicorn"), colors)) == NULL) {
+            return -1;
+        }
+        if ((log->writer = as_log_writer_new(fd)) == NULL) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        return 0;
+    }
+    log->callable = Py_NewRef(target);
+    log->records = format == Py_None;
+    log->format = compile(format, (as_slice){NULL, 0}, colors);
+    return log->format != NULL ? 0 : -1;
+}
+
+struct as_access_log *as_access_log_new(PyObject *target, PyObject *format, bool colors) {
     struct as_access_log *log = calloc(1, sizeof(*log));
     if (log == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
-    log->fd = fd;
-    log->callable = Py_XNewRef(callable);
-    log->colors = colors;
+    if (set_target(log, target, format, colors) < 0) {
+        (void)as_access_log_free(log);
+        return NULL;
+    }
+    log->needs = as_access_format_needs(log->format);
     return log;
 }
 
-void as_access_log_free(struct as_access_log *log) {
+uint64_t as_access_log_free(struct as_access_log *log) {
     if (log == NULL) {
-        return;
+        return 0;
     }
+    uint64_t lost;
+    Py_BEGIN_ALLOW_THREADS;
+    lost = as_log_writer_free(log->writer, CLOSE_WAIT);
+    Py_END_ALLOW_THREADS;
+    as_access_format_free(log->format);
     as_buf_fini(&log->lines, NULL);
     Py_CLEAR(log->callable);
-    Py_CLEAR(log->records);
     free(log);
+    return lost;
 }
 
-/* Bytes from a stranger: what could steer a terminal or fake a line is written as \xNN. Needs
- * 4 bytes of room for each byte. */
-static char *put_escaped(char *at, as_slice s) {
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < s.n; i++) {
-        unsigned char c = (unsigned char)s.p[i];
-        if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
-            *at++ = (char)c;
-        } else {
-            *at++ = '\\';
-            *at++ = 'x';
-            *at++ = digits[c >> 4];
-            *at++ = digits[c & 15];
-        }
-    }
-    return at;
+unsigned as_access_log_needs(const struct as_access_log *log) {
+    return log != NULL ? log->needs : 0;
 }
 
-static char *put(char *at, as_slice s) {
-    memcpy(at, s.p, s.n);
-    return at + s.n;
+int as_access_log_reopen(struct as_access_log *log, int fd) {
+    if (log == NULL || log->writer == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the access log does not go to a descriptor");
+        return -1;
+    }
+    if (as_log_writer_reopen(log->writer, fd) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
 }
 
-static char *put_number(char *at, unsigned value) {
-    char digits[10];
-    int n = 0;
-    do {
-        digits[n++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value != 0);
-    while (n > 0) {
-        *at++ = digits[--n];
+PyObject *as_check_access_log_format(PyObject *Py_UNUSED(module), PyObject *text) {
+    if (!PyUnicode_Check(text)) {
+        PyErr_SetString(PyExc_TypeError, "str expected");
+        return NULL;
     }
-    return at;
+    as_access_format *format = compile(text, (as_slice){NULL, 0}, false);
+    if (format == NULL) {
+        return NULL;
+    }
+    as_access_format_free(format);
+    Py_RETURN_NONE;
 }
 
-/* Green, yellow, red as the status asks for. */
-static as_slice status_color(unsigned status) {
-    if (status < 300) {
-        return AS_SLICE("\033[32m");
-    }
-    return status < 400 ? AS_SLICE("\033[33m") : AS_SLICE("\033[31m");
-}
-
-/* INFO:     127.0.0.1:50000 - "GET /path HTTP/1.1" 200 OK */
-static bool add_line(struct as_access_log *log, const as_exchange *ex) {
-    const as_head *head = ex->head;
-    as_slice method = as_head_slice(head, head->method);
-    as_slice target = as_head_slice(head, head->target);
-    as_slice client = {ex->info->client, strlen(ex->info->client)};
-    as_slice reason = as_status_reason(ex->status);
-    if (as_buf_reserve(&log->lines, NULL, 160 + method.n + client.n + reason.n + 4 * target.n) !=
-        AS_OK) {
-        return false;
-    }
-    char *start = log->lines.data + log->lines.len, *at = start;
-    at = put(at, log->colors ? AS_SLICE("\033[32mINFO\033[0m:     ") : AS_SLICE("INFO:     "));
-    if (ex->info->is_unix) {
-        at = put(at, AS_SLICE("unix"));
-    } else {
-        at = put(at, client);
-        *at++ = ':';
-        at = put_number(at, ex->info->client_port);
-    }
-    at = put(at, log->colors ? AS_SLICE(" - \"\033[1m") : AS_SLICE(" - \""));
-    at = put(at, method);
-    *at++ = ' ';
-    at = put_escaped(at, target);
-    at = put(at, head->minor == 1 ? AS_SLICE(" HTTP/1.1") : AS_SLICE(" HTTP/1.0"));
-    at = put(at, log->colors ? AS_SLICE("\033[0m\" ") : AS_SLICE("\" "));
-    if (log->colors) {
-        at = put(at, status_color(ex->status));
-    }
-    at = put_number(at, ex->status);
-    if (reason.n > 0) {
-        *at++ = ' ';
-        at = put(at, reason);
-    }
-    at = put(at, log->colors ? AS_SLICE("\033[0m\n") : AS_SLICE("\n"));
-    log->lines.len += (size_t)(at - start);
-    return true;
-}
-
-static bool add_record(struct as_access_log *log, const as_exchange *ex) {
-    if (log->records == NULL && (log->records = PyList_New(0)) == NULL) {
-        return false;
-    }
-    const as_head *head = ex->head;
-    as_slice method = as_head_slice(head, head->method);
-    as_slice target = as_head_slice(head, head->target);
-    char client[sizeof(ex->info->client) + 8];
-    if (ex->info->is_unix) {
-        snprintf(client, sizeof(client), "unix");
-    } else {
-        snprintf(client, sizeof(client), "%s:%u", ex->info->client, ex->info->client_port);
-    }
-    PyObject *escaped = NULL, *record = NULL;
-    char *text = malloc(4 * target.n + 1);
-    if (text == NULL) {
-        PyErr_NoMemory();
-        return false;
-    }
-    escaped = PyUnicode_DecodeASCII(text, put_escaped(text, target) - text, NULL);
-    free(text);
-    if (escaped != NULL) {
-        record = Py_BuildValue("(sNNsi)", client, as_latin1(method), escaped,
-                               head->minor == 1 ? "1.1" : "1.0", (int)ex->status);
-    }
-    bool ok = record != NULL && PyList_Append(log->records, record) == 0;
-    Py_XDECREF(record);
-    return ok;
-}
+/* --- lines ---------------------------------------------------------------------------------- */
 
 void as_access_log_add(as_server *server, const as_exchange *ex) {
     struct as_access_log *log = server->access_log;
     if (log == NULL || ex->head == NULL || ex->status == 0) {
         return;
     }
-    if (log->fd < 0) {
-        if (!add_record(log, ex)) {
-            PyErr_WriteUnraisable(log->callable);
-        }
-    } else if (add_line(log, ex) && log->lines.len >= FLUSH_AT) {
-        as_access_log_flush(server);
+    as_access_moment moment = {0};
+    if ((log->needs & AS_ACCESS_DURATION) != 0) {
+        moment.duration = as_microseconds() - ex->started;
+    }
+    if ((log->needs & AS_ACCESS_TIME) != 0) {
+        struct timespec now;
+        (void)clock_gettime(CLOCK_REALTIME, &now);
+        moment.seconds = now.tv_sec;
+        moment.nanoseconds = (uint32_t)now.tv_nsec;
+    }
+    /* Where there is no memory the line is lost; so are more important things. */
+    (void)as_access_format_add(log->format, ex, &moment, &log->lines);
+    if (log->writer != NULL && log->lines.len >= FLUSH_AT) {
+        as_log_writer_put(log->writer, &log->lines);
     }
     as_server_wake(server);
 }
 
-/* A log that cannot be written (a full disk, a closed pipe) must not stop the service: its lines
- * are dropped. */
-static void write_lines(struct as_access_log *log) {
-    size_t done = 0;
-    while (done < log->lines.len) {
-        ssize_t n = write(log->fd, log->lines.data + done, log->lines.len - done);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            break;
-        }
-        done += (size_t)n;
+/* (client, method, target, version, status) of a record's line, which has a tab between them. */
+static PyObject *make_record(const char *p, const char *end) {
+    as_slice fields[5];
+    for (int i = 0; i < 5; i++) {
+        const char *tab = i < 4 ? memchr(p, '\t', (size_t)(end - p)) : end;
+        fields[i] = (as_slice){p, (size_t)(tab - p)};
+        p = tab + 1;
     }
-    log->lines.len = 0;
-    if (log->lines.cap > 2 * FLUSH_AT) {
-        as_buf_fini(&log->lines, NULL);
+    return Py_BuildValue("(s#s#s#s#l)", fields[0].p, (Py_ssize_t)fields[0].n, fields[1].p,
+                         (Py_ssize_t)fields[1].n, fields[2].p, (Py_ssize_t)fields[2].n, fields[3].p,
+                         (Py_ssize_t)fields[3].n, strtol(fields[4].p, NULL, 10));
+}
+
+/* A list with an item for each line. */
+static PyObject *make_list(const struct as_access_log *log) {
+    PyObject *list = PyList_New(0);
+    const char *p = log->lines.data, *end = p + log->lines.len;
+    while (list != NULL && p < end) {
+        const char *feed = memchr(p, '\n', (size_t)(end - p));
+        PyObject *item =
+            log->records ? make_record(p, feed) : PyUnicode_DecodeUTF8(p, feed - p, NULL);
+        if (item == NULL || PyList_Append(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(item);
+        p = feed + 1;
     }
+    return list;
+}
+
+static void call(struct as_access_log *log) {
+    PyObject *list = make_list(log);
+    as_buf_fini(&log->lines, NULL);
+    PyObject *result = list != NULL ? PyObject_CallOneArg(log->callable, list) : NULL;
+    if (result == NULL) {
+        PyErr_WriteUnraisable(log->callable);
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(list);
 }
 
 void as_access_log_flush(as_server *server) {
     struct as_access_log *log = server->access_log;
+    if (log == NULL || log->lines.len == 0) {
+        return;
+    }
+    if (log->writer != NULL) {
+        as_log_writer_put(log->writer, &log->lines);
+    } else {
+        call(log);
+    }
+}
+
+/* --- lost lines ----------------------------------------------------------------------------- */
+
+static void tell_lost(as_server *server, uint64_t lines, int error) {
+    as_log_message(server, "warning", "Access log: %llu lines were lost (%s)",
+                   (unsigned long long)lines, error != 0 ? strerror(error) : "nobody read them");
+}
+
+void as_access_log_report(as_server *server) {
+    struct as_access_log *log = server->access_log;
+    as_log_trouble trouble;
+    if (log == NULL || log->writer == NULL || !as_log_writer_has_trouble(log->writer)) {
+        return;
+    }
+    uint64_t now = as_microseconds();
+    if (log->told != 0 && now - log->told < TELL_EVERY) {
+        return;
+    }
+    log->told = now;
+    as_log_writer_take_trouble(log->writer, &trouble);
+    if (trouble.over) {
+        tell_lost(server, trouble.dropped, trouble.error);
+    } else {
+        as_log_message(server, "warning", "Access log: %s; lines are lost until it can be written",
+                       strerror(trouble.error));
+    }
+}
+
+void as_access_log_close(as_server *server) {
+    struct as_access_log *log = server->access_log;
     if (log == NULL) {
         return;
     }
-    if (log->lines.len > 0) {
-        write_lines(log);
-    }
-    if (log->records != NULL) {
-        PyObject *records = log->records;
-        log->records = NULL;
-        PyObject *result = PyObject_CallOneArg(log->callable, records);
-        if (result == NULL) {
-            PyErr_WriteUnraisable(log->callable);
-        }
-        Py_XDECREF(result);
-        Py_DECREF(records);
+    as_access_log_flush(server);
+    server->access_log = NULL;
+    uint64_t lost = as_access_log_free(log);
+    if (lost > 0) {
+        as_log_message(server, "warning", "Access log: %llu lines were lost",
+                       (unsigned long long)lost);
     }
 }

@@ -507,11 +507,6 @@ static void on_close(void *Py_UNUSED(ctx), as_conn_info *info) {
     as_scope_connection_closed(info);
 }
 
-static void on_refused(void *ctx, const as_conn_info *info, as_err why, as_slice detail,
-                       uint64_t offset) {
-    as_log_refused(ctx, info, why, detail, offset);
-}
-
 static const as_handlers asgi_handlers = {
     .on_request = on_request,
     .on_body = on_body,
@@ -520,7 +515,7 @@ static const as_handlers asgi_handlers = {
     .on_abort = on_abort,
     .on_drain = on_drain,
     .on_close = on_close,
-    .on_refused = on_refused,
+    .on_refused = as_log_refused,
 };
 
 const as_gateway as_asgi_gateway = {

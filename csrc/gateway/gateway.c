@@ -2,7 +2,13 @@
 
 #include <stdarg.h>
 
+#include "gateway/access_format.h"
 #include "http/response.h"
+#include "net/loop.h"
+
+#define REFUSALS_AT_ONCE 100u      /* lines about refused requests */
+#define REFUSALS_PER_SECOND 10u    /* in the long run */
+#define TELL_HIDDEN_AFTER 1000u    /* milliseconds */
 
 void as_raise(as_module_state *state, as_err err, const char *what) {
     switch (err) {
@@ -57,8 +63,8 @@ void as_log_message(as_server *server, const char *level, const char *format, ..
 
 /* "127.0.0.1:5000", or "unix". */
 static PyObject *describe_client(const as_conn_info *info) {
-    return info->is_unix ? PyUnicode_FromString("unix")
-                         : PyUnicode_FromFormat("%s:%u", info->client, (unsigned)info->client_port);
+    char text[AS_CLIENT_TEXT];
+    return PyUnicode_DecodeASCII(text, (Py_ssize_t)as_format_client(info, text), NULL);
 }
 
 /* "127.0.0.1:5000 - "GET /path HTTP/1.1"", with everything unprintable escaped. */
@@ -115,8 +121,41 @@ void as_log_exception(as_server *server, const as_exchange *ex, const char *what
     Py_XDECREF(traceback);
 }
 
-void as_log_refused(as_server *server, const as_conn_info *info, as_err why, as_slice detail,
+/* Scanners must not fill a log. */
+static bool may_log_refusal(as_server *server) {
+    uint64_t now = as_microseconds();
+    uint64_t regained = (now - server->refusals.since) * REFUSALS_PER_SECOND / 1000000;
+    if (regained > 0) {
+        server->refusals.since = now;
+        server->refusals.used -=
+            regained < server->refusals.used ? (uint32_t)regained : server->refusals.used;
+    }
+    if (server->refusals.used < REFUSALS_AT_ONCE) {
+        server->refusals.used++;
+        return true;
+    }
+    if (server->refusals.hidden++ == 0) {
+        as_loop_set_alarm(server->loop, TELL_HIDDEN_AFTER);
+    }
+    return false;
+}
+
+void as_log_hidden_refusals(as_server *server) {
+    uint32_t hidden = server->refusals.hidden;
+    if (hidden > 0) {
+        server->refusals.hidden = 0;
+        as_log_message(server, "warning",
+                       "%u more refused requests and cut connections were not logged",
+                       (unsigned)hidden);
+    }
+}
+
+void as_log_refused(void *ctx, const as_conn_info *info, as_err why, as_slice detail,
                     uint64_t offset) {
+    as_server *server = ctx;
+    if (!may_log_refusal(server)) {
+        return;
+    }
     PyObject *text = as_latin1(detail);
     PyObject *ascii = text != NULL ? PyObject_ASCII(text) : NULL;
     if (ascii == NULL) {

@@ -58,7 +58,12 @@ typedef struct as_server {
     PyObject *fatal; /* a KeyboardInterrupt/SystemExit raised by the application, to re-raise */
     struct as_access_log *access_log; /* NULL: off */
     struct as_proxy *proxy;           /* NULL: no proxy is believed */
-    void *gateway;                    /* of asgi.c or wsgi.c: its per-server state */
+    struct {
+        uint64_t since; /* as_microseconds() of the last change of `used` */
+        uint32_t used;  /* lines that were written and not regained since */
+        uint32_t hidden;
+    } refusals;    /* gateway.c: lines about refused requests */
+    void *gateway; /* of asgi.c or wsgi.c: its per-server state */
     const struct as_gateway *vtable;
     as_limits limits;
     bool multiprocess;
@@ -96,9 +101,12 @@ int as_wsgi_add_types(PyObject *module, as_module_state *state);
 void as_log_exception(as_server *server, const as_exchange *ex, const char *what);
 void as_log_message(as_server *server, const char *level, const char *format, ...);
 
-/* One warning for a refused request: who, what was wrong, where. */
-void as_log_refused(as_server *server, const as_conn_info *info, as_err why, as_slice detail,
+/* The handler on_refused: one warning for a refused request, with who, what was wrong and where. In
+ * the long run at most ten a second; the rest is counted. */
+void as_log_refused(void *ctx, const as_conn_info *info, as_err why, as_slice detail,
                     uint64_t offset);
+/* Tells how many were not logged, if any. */
+void as_log_hidden_refusals(as_server *server);
 
 /* Raises in Python what an exchange call returned: OSError (ClientDisconnected) for CLOSED,
  * MemoryError, RuntimeError otherwise with the table's text and `what` (a message type or a field
@@ -109,13 +117,11 @@ void as_raise(as_module_state *state, as_err err, const char *what);
  * failed. */
 void as_respond_error(as_exchange *ex, unsigned status);
 
-/* access_log.c: a line in uvicorn's form is added to a buffer, which as_access_log_flush writes. */
-struct as_access_log;
-/* `fd` >= 0: lines go there, else `callable(list[tuple[client, method, target, version, status]])`.
- */
-struct as_access_log *as_access_log_new(int fd, PyObject *callable, bool colors);
-void as_access_log_free(struct as_access_log *log);
+/* access_log.c. Neither needs the GIL where lines are written to a descriptor, but as_server_wake
+ * under ASGI. */
+/* The response is complete: its line waits for as_access_log_flush. */
 void as_access_log_add(as_server *server, const as_exchange *ex);
+/* Once a turn of the loop. Runs Python where a callable is given the lines. */
 void as_access_log_flush(as_server *server);
 
 /* str from bytes of the wire as Latin-1. New reference. */

@@ -9,6 +9,8 @@
 #include <structmember.h>
 #include <time.h>
 
+#include "gateway/access_format.h"
+#include "gateway/access_log.h"
 #include "gateway/proxy.h"
 #include "http/response.h"
 #include "net/loop.h"
@@ -87,6 +89,10 @@ static void hook_notice(void *ctx, const char *text) {
     as_log_message(ctx, "warning", "%s", text);
 }
 
+static void hook_alarm(void *ctx) {
+    as_log_hidden_refusals(ctx);
+}
+
 /* ---- polling ---- */
 
 /* What the application asked for with SystemExit or KeyboardInterrupt happens here. */
@@ -108,6 +114,7 @@ static PyObject *server_poll(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     as_loop_poll(self->loop);
     self->polling = false;
     as_access_log_flush(self);
+    as_access_log_report(self);
     arm_timer(self);
     PyObject *result = self->fatal != NULL ? raise_fatal(self) : Py_NewRef(Py_None);
     Py_DECREF(self);
@@ -183,6 +190,7 @@ static int make_loop(as_server *self, PyObject *headers, const char *health_path
     int result = -1;
     if (tuple != NULL && read_headers(tuple, &slices, &n) == 0) {
         bool asgi = self->py_loop != NULL;
+        unsigned needs = as_access_log_needs(self->access_log);
         as_loop_config config = {
             .limits = self->limits,
             .handlers = self->vtable->handlers,
@@ -195,6 +203,9 @@ static int make_loop(as_server *self, PyObject *headers, const char *health_path
             .drained = hook_drained,
             .marked = hook_marked,
             .notice = hook_notice,
+            .alarm = hook_alarm,
+            .timed = (needs & AS_ACCESS_DURATION) != 0,
+            .copy_heads = (needs & AS_ACCESS_RESPONSE_HEAD) != 0,
         };
         as_proxy_configure(self->proxy, &config);
         errno = 0;
@@ -224,16 +235,15 @@ static int choose_interface(as_server *self, const char *interface, PyObject *lo
     return -1;
 }
 
-static int make_access_log(as_server *self, PyObject *target, int colors) {
-    if (target == NULL || target == Py_None) {
+static int make_access_log(as_server *self, PyObject *target, PyObject *format, int colors) {
+    if (target == Py_None) {
         return 0;
     }
-    if (PyLong_Check(target)) {
-        int fd = PyObject_AsFileDescriptor(target);
-        self->access_log = fd >= 0 ? as_access_log_new(fd, NULL, colors != 0) : NULL;
-    } else {
-        self->access_log = as_access_log_new(-1, target, false);
+    if (format != Py_None && !PyUnicode_Check(format)) {
+        PyErr_SetString(PyExc_TypeError, "access_log_format must be str or None");
+        return -1;
     }
+    self->access_log = as_access_log_new(target, format, colors != 0);
     return self->access_log != NULL ? 0 : -1;
 }
 
@@ -257,6 +267,7 @@ static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
                                "root_path",
                                "state",
                                "access_log",
+                               "access_log_format",
                                "access_log_colors",
                                "on_error",
                                "multiprocess",
@@ -265,13 +276,14 @@ static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
                                NULL};
     as_server *self = (as_server *)op;
     PyObject *app, *loop = Py_None, *limits = NULL, *headers = NULL, *root_path = NULL,
-                   *lifespan_state = NULL, *access_log = NULL, *on_error = NULL, *proxy = NULL;
+                   *lifespan_state = NULL, *access_log = Py_None, *access_log_format = Py_None,
+                   *on_error = NULL, *proxy = NULL;
     const char *interface = NULL, *health_path = NULL;
     int colors = 0, multiprocess = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sOOOUOOpOpzO:Server", keywords, &app,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sOOOUOOOpOpzO:Server", keywords, &app,
                                      &interface, &loop, &limits, &headers, &root_path,
-                                     &lifespan_state, &access_log, &colors, &on_error,
-                                     &multiprocess, &health_path, &proxy)) {
+                                     &lifespan_state, &access_log, &access_log_format, &colors,
+                                     &on_error, &multiprocess, &health_path, &proxy)) {
         return -1;
     }
     if (self->app != NULL || interface == NULL) {
@@ -296,7 +308,8 @@ static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
         return -1;
     }
     if (self->root_path == NULL || choose_interface(self, interface, loop) < 0 ||
-        set_limits(self, limits) < 0 || make_access_log(self, access_log, colors) < 0 ||
+        set_limits(self, limits) < 0 ||
+        make_access_log(self, access_log, access_log_format, colors) < 0 ||
         bind_methods(self) < 0 || self->vtable->init(self) < 0) {
         return -1;
     }
@@ -371,6 +384,7 @@ static bool before_wait(void *ctx) {
     as_server *self = ctx;
     self->polling = false;
     as_access_log_flush(self);
+    as_access_log_report(self);
     if (!tick(self)) {
         return false;
     }
@@ -515,11 +529,17 @@ static void close_server(as_server *self) {
     if (self->vtable != NULL && self->gateway != NULL) {
         self->vtable->fini(self);
     }
-    if (self->access_log != NULL) {
-        as_access_log_flush(self);
-        as_access_log_free(self->access_log);
-        self->access_log = NULL;
+    as_log_hidden_refusals(self);
+    as_access_log_close(self);
+}
+
+static PyObject *server_reopen_access_log(PyObject *op, PyObject *arg) {
+    as_server *self = (as_server *)op;
+    int fd = PyObject_AsFileDescriptor(arg);
+    if (fd < 0 || as_access_log_reopen(self->access_log, fd) < 0) {
+        return NULL;
     }
+    Py_RETURN_NONE;
 }
 
 static PyObject *server_close(PyObject *op, PyObject *Py_UNUSED(ignored)) {
@@ -638,6 +658,8 @@ static PyMethodDef server_methods[] = {
     {"call_at", server_call_at, METH_VARARGS,
      "Call the callback when so many requests were seen, counted from the first."},
     {"abort", server_abort, METH_NOARGS, "Cut all connections; the number of requests cut."},
+    {"reopen_access_log", server_reopen_access_log, METH_O,
+     "Write the access log to another descriptor from now on."},
     {"close", server_close, METH_NOARGS, "Cut what is left and free the loop."},
     {NULL, NULL, 0, NULL},
 };

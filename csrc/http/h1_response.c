@@ -39,13 +39,18 @@ as_exchange *as__h1_exchange_new(as_h1 *h1, as_head *head) {
     ex->aborted = ex->no_body = ex->chunked = ex->close = ex->paused = false;
     ex->wants_continue = ex->trailers = ex->released = false;
     ex->seen = 0;
+    ex->started = 0;
+    ex->head_copy = NULL;
     ex->next = NULL;
     return ex;
 }
 
-static void unref_head(as_exchange *ex) {
+static void drop_heads(as_exchange *ex) {
     if (ex->head != NULL && ex->head->refs > 0) {
         as_head_unref(ex->head);
+    }
+    if (ex->head_copy != NULL) {
+        free(ex->head_copy);
     }
 }
 
@@ -55,7 +60,7 @@ void as__h1_let_go(as_h1 *h1) {
     h1->env->requests--;
     ex->proto = NULL;
     if (ex->released) {
-        unref_head(ex);
+        drop_heads(ex);
         ex->next = h1->env->free_exchanges;
         h1->env->free_exchanges = ex;
         return;
@@ -115,7 +120,7 @@ static void release(as_exchange *ex) {
     ex->gateway = NULL;
     ex->released = true;
     if (ex->proto == NULL) {
-        unref_head(ex);
+        drop_heads(ex);
         free(ex);
         return;
     }
@@ -233,6 +238,15 @@ static bool must_close(const as_h1 *h1, const as_exchange *ex, bool more) {
            (!more && as__h1_leaves_too_much(h1, ex));
 }
 
+static void copy_head(as_exchange *ex) {
+    const as_outq *q = &h1_of(ex)->out;
+    ex->head_copy = malloc(q->held);
+    if (ex->head_copy != NULL) {
+        memcpy(ex->head_copy, q->buf.data + q->buf.len - q->held, q->held);
+        ex->head_copy_len = (uint32_t)q->held;
+    }
+}
+
 /* Chooses the framing for a first body of `n` bytes, `more` of which may follow (RFC 9112, 6.3),
  * and ends the head. `room`: bytes reserved behind it. */
 static as_err end_head(as_h1 *h1, as_exchange *ex, uint64_t n, bool more, size_t room) {
@@ -263,6 +277,9 @@ static as_err end_head(as_h1 *h1, as_exchange *ex, uint64_t n, bool more, size_t
         ex->close = close;
         ex->chunked = end.chunked;
         ex->res = AS_RES_BODY;
+        if (h1->env->copy_heads) {
+            copy_head(ex);
+        }
         as_outq_release(&h1->out);
     }
     return err;

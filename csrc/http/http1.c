@@ -199,6 +199,9 @@ static as_exchange *make_exchange(as_h1 *h1, as_head *head, size_t body) {
     ex->received = body;
     ex->req = h1->state == AS_H1_AT_END ? AS_REQ_DONE : AS_REQ_BODY;
     ex->wants_continue = head->expect_continue && body == 0 && ex->req == AS_REQ_BODY;
+    if (h1->env->timed) {
+        ex->started = as_microseconds();
+    }
     return ex;
 }
 

@@ -31,6 +31,8 @@ typedef struct as_h1_env {
     struct as_h1_scratch *scratch; /* the one head that is being parsed within a read */
     uint32_t requests;             /* exchanges that are with the gateway now */
     bool draining;                 /* every answer from now on closes its connection */
+    bool timed;                    /* as_exchange.started is wanted */
+    bool copy_heads;               /* as_exchange.head_copy is */
     uint64_t requests_total;
     uint64_t requests_mark; /* `marked` is set by the request with this number; 0: none */
     bool marked;

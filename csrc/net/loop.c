@@ -162,6 +162,8 @@ static as_err init_env(as_loop *loop, const as_loop_config *config) {
         .forwarding = config->forwarding,
         .defaults = &loop->defaults,
         .pool = &loop->pool,
+        .timed = config->timed,
+        .copy_heads = config->copy_heads,
         .notify = as__conn_notify,
         .flush = as__conn_flush,
     };
@@ -185,6 +187,7 @@ static void init_fields(as_loop *loop, const as_loop_config *config) {
     as__link_init(&loop->todo);
     as__link_init(&loop->listeners);
     as__timeout_init(&loop->accept_retry);
+    as__timeout_init(&loop->alarm);
     as__wheel_init(&loop->wheel, as__loop_now(loop));
     as_buf_pool_init(&loop->pool, POOL_BLOCKS);
 }
@@ -281,6 +284,8 @@ static void expire(as_timeout *timeout, void *arg) {
     as_loop *loop = arg;
     if (timeout == &loop->accept_retry) {
         as__listeners_resume(loop);
+    } else if (timeout == &loop->alarm) {
+        loop->config.alarm(loop->config.ctx);
     } else {
         as__conn_expire(timeout);
     }
@@ -369,6 +374,12 @@ void as_loop_wakeup(as_loop *loop) {
     ssize_t n = write(loop->wakeup_fds[1], "", 1);
     (void)n; /* a full pipe wakes as well */
     errno = error;
+}
+
+void as_loop_set_alarm(as_loop *loop, uint32_t ms) {
+    uint64_t now = as__loop_now(loop);
+    as__timeout_set(&loop->wheel, &loop->alarm, now, now + ms);
+    as__loop_timer(loop);
 }
 
 /* --- stopping --------------------------------------------------------------------------------- */

@@ -29,6 +29,7 @@ typedef struct as_loop_config {
     const as_forwarding *forwarding; /* NULL: no proxy is believed. Lives as long as the loop */
     as_proxy_mode proxy_protocol;    /* connections begin with a header of the PROXY protocol … */
     const as_trust *proxy_trust;     /* … from these peers; so, too */
+    bool timed, copy_heads;          /* as_exchange.started and .head_copy are wanted */
     /* Hooks. `wake`: as_loop_poll must be called soon, from outside of the present stack; called
      * once until the next poll. `timer`: as_loop_timeout became not negative. `drained`: after
      * as_loop_drain, the last connection is gone. All may be NULL for as_loop_run. */
@@ -40,6 +41,8 @@ typedef struct as_loop_config {
     /* For the log: something that concerns no connection, such as accepting that stops or goes on.
      */
     void (*notice)(void *ctx, const char *text);
+    /* as_loop_set_alarm's time has come. */
+    void (*alarm)(void *ctx);
 } as_loop_config;
 
 as_loop *
@@ -70,6 +73,9 @@ void as_loop_wakeup(as_loop *loop);
 /* The descriptor that wakes a waiting loop when any bytes are written to it (signal.set_wakeup_fd).
  */
 int as_loop_wakeup_fd(const as_loop *loop);
+
+/* The hook `alarm` is called in about `ms` milliseconds; a later call moves it. */
+void as_loop_set_alarm(as_loop *loop, uint32_t ms);
 
 /* Stops accepting once all who wait in the queue are accepted, closes busy connections behind their
  * answer, and idle ones when no request came for `idle` milliseconds: 0 closes them now, more loses

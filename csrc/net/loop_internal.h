@@ -28,7 +28,7 @@ struct as_loop {
     uint64_t conns_total;
     as_link todo;      /* as_conn.todo: as__conn_work is due */
     as_link listeners; /* as_listener.link; also closed ones, whose names connections point to */
-    as_timeout accept_retry;
+    as_timeout accept_retry, alarm;
 
     uv_poll_t wakeup;
     int wakeup_fds[2]; /* a pipe, so that a signal handler of Python's may write to it */

@@ -14,6 +14,11 @@ def test_defaults() -> None:
     assert (config.host, config.port, config.lifespan) == ("127.0.0.1", 8000, "auto")
 
 
+@pytest.mark.parametrize("text", ["uvicorn", "common", "combined", "json", '%(h)s "%(r)s"'])
+def test_formats_of_the_access_log(text: str) -> None:
+    assert Config(access_log_format=text).access_log_format == text
+
+
 def test_settings_are_keywords() -> None:
     with pytest.raises(TypeError):
         Config("main:app", "127.0.0.1")  # type: ignore[misc]
@@ -32,6 +37,24 @@ def test_settings_are_keywords() -> None:
         ({"headers": [("X", "€")]}, ValueError, "headers: '€' cannot be"),
         ({"headers": [("Content-Length", "1")]}, ValueError, "headers: Content-Length is set by"),
         ({"headers": "X:1"}, TypeError, "headers: list or tuple expected, not str"),
+        (
+            {"log_file": "x", "log_config": "y"},
+            ValueError,
+            "log_file: not together with log_config",
+        ),
+        (
+            {"access_log_format": "combind"},
+            ValueError,
+            "access_log_format: combind is none of uvicorn, common, combined and json, and has no",
+        ),
+        ({"access_log_format": ""}, ValueError, "access_log_format: "),
+        ({"access_log_format": "%(x)s"}, ValueError, "access_log_format: there is no %(x)s"),
+        (
+            {"access_log_format": "%({PATH_INFO}e)s"},
+            ValueError,
+            "access_log_format: %({PATH_INFO}e)s: the access log knows only HTTP_",
+        ),
+        ({"access_log_format": "%(s)s \ud800"}, ValueError, "access_log_format: "),
         ({"log_config": 3}, TypeError, "log_config: str expected, not int"),
     ],
 )

@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +26,8 @@ def fresh() -> Iterator[None]:
     def reset() -> None:
         for name in NAMES:
             logger = logging.getLogger(name)
+            for handler in logger.handlers:
+                handler.close()
             logger.handlers.clear()
             logger.filters.clear()
             logger.setLevel(logging.NOTSET)
@@ -275,40 +279,168 @@ def sink(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Sink]:
             monkeypatch.setattr(sys, "__stdout__", stream)
             config = Config(**settings)
             logs.configure(config)
-            found, colors = logs.access_sink(config)
-            return "stdout" if found == stream.fileno() else found, colors
+            found = logs.access_sink(config)
+            return found._replace(target="stdout") if found.target == stream.fileno() else found
 
         yield make
 
 
 def test_access_lines_go_straight_to_the_descriptor(sink: Sink) -> None:
-    assert sink() == ("stdout", False)
-    assert sink(use_colors=True) == ("stdout", True)
+    assert sink() == ("stdout", "uvicorn", False, None)
+    assert sink(use_colors=True) == ("stdout", "uvicorn", True, None)
+    assert sink(access_log_file="-", access_log_format="json") == ("stdout", "json", False, None)
 
 
 def test_access_lines_are_off(sink: Sink) -> None:
-    assert sink(access_log=False) == (None, False)
-    assert sink(log_level="warning") == (None, False)
+    assert sink(access_log=False).target is None
+    assert sink(access_log=False, access_log_file="/nowhere/x").target is None
+    assert sink(log_level="warning").target is None
 
 
 def test_access_lines_that_somebody_wants(sink: Sink) -> None:
     logs.access.addHandler(logging.NullHandler())
-    assert sink() == (logs.log_access, False)
+    assert sink() == (logs.log_access, None, False, None)
 
 
 def test_access_lines_that_somebody_filters(sink: Sink) -> None:
     logs.access.addFilter(lambda record: True)
-    assert sink() == (logs.log_access, False)
+    assert sink() == (logs.log_access, None, False, None)
 
 
 def test_access_lines_with_a_configuration(sink: Sink) -> None:
     config = {"version": 1, "disable_existing_loggers": False}
-    assert sink(log_config=config, log_level="info") == (logs.log_access, False)
+    assert sink(log_config=config, log_level="info").target is logs.log_access
+    found = sink(log_config=config, log_level="info", access_log_format="common")
+    assert found == (logs.log_lines, "common", False, None)
 
 
 def test_access_lines_of_a_captured_output() -> None:
     logs.configure(Config())
-    assert logs.access_sink(Config()) == (logs.log_access, False)
+    assert logs.access_sink(Config()).target is logs.log_access
+
+
+def test_access_lines_to_a_file(sink: Sink, tmp_path: Path) -> None:
+    """Whatever else is set up: a file that was asked for is written by the core."""
+    path = str(tmp_path / "access")
+    config = {"version": 1, "disable_existing_loggers": False}
+    for settings in ({}, {"log_config": config}, {"log_level": "error"}):
+        found = sink(access_log_file=path, access_log_format="json", **settings)
+        assert found[1:] == ("json", False, path)
+        os.write(found.target, b"x")
+        os.close(found.target)
+    assert (tmp_path / "access").read_bytes() == b"xxx"
+    assert (tmp_path / "access").stat().st_mode & 0o777 == 0o644 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.usefixtures("plain")
+def test_lines_with_a_format_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Config(access_log_format="json"))
+    logs.log_lines(['{"a":"100 %"}'])
+    assert capsys.readouterr().out == '{"a":"100 %"}\n'
+
+
+# --- files ---
+
+
+def lines_of(path: Path) -> list[str]:
+    """Without the time in front."""
+    return [line[24:] for line in path.read_text().splitlines()]
+
+
+def test_messages_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log"
+    logs.configure(Config(log_file=str(path)))
+    logs.error.info("first caf\u00e9 \udcff")
+    logs.error.debug("not shown")
+    logs.close_files()
+    logs.error.warning("second")
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[", path.read_text())
+    process = f"[{os.getpid()}]"
+    assert lines_of(path) == [
+        f"{process} INFO:     first caf\u00e9 \\udcff",
+        f"{process} WARNING:  second",
+    ]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_messages_go_back_to_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Config(log_file=str(tmp_path / "log")))
+    logs.configure(Config())
+    logs.error.info("Here")
+    assert "Here" in capsys.readouterr().err
+    assert (tmp_path / "log").read_text() == ""
+
+
+def test_reopening_messages(tmp_path: Path) -> None:
+    path, moved = tmp_path / "log", tmp_path / "log.1"
+    logs.configure(Config(log_file=str(path)))
+    logs.error.info("old")
+    path.rename(moved)
+    logs.error.info("still old")
+    logs.reopen()
+    assert path.read_text() == ""
+    logs.error.info("new")
+    assert [len(lines_of(moved)), len(lines_of(path))] == [2, 1]
+
+
+def test_reopening_what_cannot_be_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    path = folder / "log"
+    logs.configure(Config(log_file=str(path)))
+    logs.error.info("before")
+    folder.rename(tmp_path / "moved")
+    logs.reopen()
+    logs.error.info("after")
+    before, problem, after = lines_of(tmp_path / "moved" / "log")
+    assert before.endswith("before")
+    assert after.endswith("after")
+    assert problem.endswith(f"Cannot reopen --log-file {path}: No such file or directory")
+
+
+def test_reopening_a_handler_of_log_config(tmp_path: Path) -> None:
+    path, moved = tmp_path / "log", tmp_path / "log.1"
+    logs.configure(Config(log_config=configuration(path)))
+    logs.error.warning("old")
+    path.rename(moved)
+    logs.reopen()
+    logs.error.warning("new")
+    assert (moved.read_text(), path.read_text()) == ("<old>\n", "<new>\n")
+    for handler in logging.getLogger("asgiserver").handlers:
+        handler.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"log_file": "/nowhere/x"}, "--log-file /nowhere/x: No such file or directory"),
+        (
+            {"access_log_file": "/nowhere/x"},
+            "--access-log-file /nowhere/x: No such file or directory",
+        ),
+        ({"access_log_file": "/"}, "--access-log-file /: Is a directory"),
+    ],
+)
+def test_files_that_cannot_be_written(settings: dict[str, str], text: str) -> None:
+    with pytest.raises(StartError) as caught:
+        logs.configure(Config(**settings))
+    assert str(caught.value) == text
+
+
+def test_a_failed_start_is_seen_beside_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who has typed the command does not look into a file for why nothing runs."""
+    logs.configure(Config(log_file=str(tmp_path / "log")))
+    logs.report(StartError("No."))
+    assert capsys.readouterr().err == "ERROR:    No.\n"
+    assert lines_of(tmp_path / "log") == [f"[{os.getpid()}] ERROR:    No."]
 
 
 def test_records_have_uvicorns_arguments(caplog: pytest.LogCaptureFixture) -> None:

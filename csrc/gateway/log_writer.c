@@ -1,0 +1,356 @@
+/* Two buffers: one gathers while the other is being written. The caller only ever waits for the
+ * lock, which is held for the time of a copy.
+ *
+ * After each write the thread naps before it looks for more. Under load the lines of many turns of
+ * the loop leave together then, and the caller finds the thread awake: no system call for it. */
+#include "gateway/log_writer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NAP 10u                              /* milliseconds between two writes */
+#define LOOK_EVERY 100                       /* milliseconds, while nobody reads: was it closed? */
+#define STACK ((size_t)256 * 1024)           /* bytes of the thread's stack */
+#define KEEP ((size_t)128 * 1024)            /* bytes of an empty buffer that is kept */
+#define PIECE_OF_FILE ((size_t)256 * 1024)   /* bytes of one write; a pipe's are PIPE_BUF */
+
+struct as_log_writer {
+    pthread_mutex_t lock; /* of everything down to `failing` */
+    pthread_cond_t wake;  /* the thread waits */
+    pthread_cond_t done;  /* as_log_writer_free waits */
+    as_buf waiting;
+    uint64_t writing; /* lines in the thread's hands */
+    uint64_t dropped; /* lines, of the present trouble */
+    int error;        /* errno of its last failure */
+    bool asleep, closing, ended;
+    bool abandoned; /* the thread frees the writer */
+    bool failing;   /* the trouble's error was told, or is about to be */
+    bool over;      /* lines are written again */
+    atomic_bool tell;
+
+    pthread_t thread;
+    pid_t pid; /* of the process that has the thread; 0: none yet */
+    int fd;    /* a duplicate of the caller's */
+    bool torn; /* the thread's own: a failed write left half a line */
+};
+
+/* --- small things --------------------------------------------------------------------------- */
+
+static uint64_t count_lines(const char *p, size_t n) {
+    uint64_t lines = 0;
+    const char *end = p + n;
+    while (p < end && (p = memchr(p, '\n', (size_t)(end - p))) != NULL) {
+        lines++;
+        p++;
+    }
+    return lines;
+}
+
+static void empty(as_buf *buf) {
+    buf->len = 0;
+    if (buf->cap > KEEP) {
+        as_buf_fini(buf, NULL);
+    }
+}
+
+/* The moment in `ms` milliseconds, of the conditions' clock. */
+static struct timespec moment_in(unsigned ms) {
+    struct timespec at;
+    (void)clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_sec += ms / 1000;
+    at.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (at.tv_nsec >= 1000000000) {
+        at.tv_sec++;
+        at.tv_nsec -= 1000000000;
+    }
+    return at;
+}
+
+/* With the lock. */
+static void drop(as_log_writer *w, uint64_t lines, int error) {
+    w->dropped += lines;
+    w->over = false;
+    if (error != 0) {
+        w->error = error;
+        if (!w->failing) {
+            w->failing = true;
+            atomic_store_explicit(&w->tell, true, memory_order_relaxed);
+        }
+    }
+}
+
+static void dispose(as_log_writer *w) {
+    as_buf_fini(&w->waiting, NULL);
+    (void)close(w->fd);
+    (void)pthread_cond_destroy(&w->wake);
+    (void)pthread_cond_destroy(&w->done);
+    (void)pthread_mutex_destroy(&w->lock);
+    free(w);
+}
+
+/* --- the thread ----------------------------------------------------------------------------- */
+
+static bool is_abandoned(as_log_writer *w) {
+    (void)pthread_mutex_lock(&w->lock);
+    bool abandoned = w->abandoned;
+    (void)pthread_mutex_unlock(&w->lock);
+    return abandoned;
+}
+
+/* Waits until a write would not block; false: the writer was given up meanwhile. */
+static bool wait_writable(as_log_writer *w) {
+    struct pollfd fd = {.fd = w->fd, .events = POLLOUT};
+    int ready;
+    do {
+        ready = poll(&fd, 1, LOOK_EVERY);
+        if (is_abandoned(w)) {
+            return false;
+        }
+    } while (ready <= 0);
+    return true;
+}
+
+/* All of it, or an errno. */
+static int write_piece(as_log_writer *w, const char *p, size_t n) {
+    while (n > 0) {
+        if (!wait_writable(w)) {
+            return ECANCELED;
+        }
+        ssize_t got = write(w->fd, p, n);
+        if (got > 0) {
+            w->torn = p[got - 1] != '\n';
+            p += got;
+            n -= (size_t)got;
+        } else if (got == 0 || errno == EAGAIN) {
+            (void)poll(NULL, 0, (int)NAP); /* poll said otherwise */
+        } else if (errno != EINTR) {
+            return errno;
+        }
+    }
+    return 0;
+}
+
+/* As many whole lines as `most` bytes hold; a longer line alone. */
+static size_t whole_lines(const char *p, size_t n, size_t most) {
+    if (n <= most) {
+        return n;
+    }
+    const char *end = memrchr(p, '\n', most);
+    if (end == NULL) {
+        end = memchr(p + most, '\n', n - most);
+    }
+    return end != NULL ? (size_t)(end + 1 - p) : n;
+}
+
+/* Several processes may write to the same place: a piece of whole lines is one write, which is not
+ * mixed with others' (O_APPEND; PIPE_BUF). */
+static void write_lines(as_log_writer *w, const as_buf *lines) {
+    struct stat st;
+    bool is_file = fstat(w->fd, &st) == 0 && S_ISREG(st.st_mode);
+    size_t done = 0, most = is_file ? PIECE_OF_FILE : PIPE_BUF;
+    while (done < lines->len) {
+        const char *p = lines->data + done;
+        size_t n = whole_lines(p, lines->len - done, most);
+        int error = w->torn ? write_piece(w, "\n", 1) : 0;
+        error = error == 0 ? write_piece(w, p, n) : error;
+        done += n;
+        (void)pthread_mutex_lock(&w->lock);
+        uint64_t count = count_lines(p, n);
+        w->writing -= count;
+        if (error != 0) {
+            drop(w, count, error);
+        }
+        bool abandoned = w->abandoned;
+        (void)pthread_mutex_unlock(&w->lock);
+        if (abandoned) {
+            return;
+        }
+    }
+}
+
+/* With the lock: trouble is over when all that waited was written. */
+static void look_whether_over(as_log_writer *w, uint64_t dropped_before) {
+    if (w->dropped > 0 && w->dropped == dropped_before && w->waiting.len == 0) {
+        w->over = true;
+        atomic_store_explicit(&w->tell, true, memory_order_relaxed);
+    }
+}
+
+static void nap(as_log_writer *w) {
+    struct timespec end = moment_in(NAP);
+    while (!w->closing && pthread_cond_timedwait(&w->wake, &w->lock, &end) != ETIMEDOUT) {
+    }
+}
+
+static void *run(void *arg) {
+    as_log_writer *w = arg;
+    as_buf lines = {0};
+    (void)pthread_mutex_lock(&w->lock);
+    while (!w->abandoned) {
+        while (w->waiting.len == 0 && !w->closing) {
+            w->asleep = true;
+            (void)pthread_cond_wait(&w->wake, &w->lock);
+        }
+        w->asleep = false;
+        if (w->waiting.len == 0) {
+            break;
+        }
+        as_buf batch = w->waiting;
+        w->waiting = lines;
+        lines = batch;
+        w->writing = count_lines(lines.data, lines.len);
+        uint64_t dropped = w->dropped;
+        (void)pthread_mutex_unlock(&w->lock);
+        write_lines(w, &lines);
+        empty(&lines);
+        (void)pthread_mutex_lock(&w->lock);
+        look_whether_over(w, dropped);
+        nap(w);
+    }
+    as_buf_fini(&lines, NULL);
+    w->ended = true;
+    bool abandoned = w->abandoned;
+    (void)pthread_cond_signal(&w->done);
+    (void)pthread_mutex_unlock(&w->lock);
+    if (abandoned) {
+        dispose(w);
+    }
+    return NULL;
+}
+
+/* Signals are for the threads that run Python. 0 or an errno. */
+static int start_thread(as_log_writer *w) {
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    int error = pthread_attr_init(&attributes);
+    if (error != 0) {
+        return error;
+    }
+    (void)pthread_attr_setstacksize(&attributes, STACK);
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&w->thread, &attributes, run, w);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    (void)pthread_attr_destroy(&attributes);
+    w->pid = error == 0 ? getpid() : 0;
+    return error;
+}
+
+/* --- for the owner -------------------------------------------------------------------------- */
+
+static int init_lock(as_log_writer *w) {
+    pthread_condattr_t attributes;
+    int error = pthread_condattr_init(&attributes);
+    if (error != 0) {
+        return error;
+    }
+    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    error = pthread_mutex_init(&w->lock, NULL);
+    if (error == 0) {
+        error = pthread_cond_init(&w->wake, &attributes);
+    }
+    if (error == 0) {
+        error = pthread_cond_init(&w->done, &attributes);
+    }
+    (void)pthread_condattr_destroy(&attributes);
+    return error;
+}
+
+as_log_writer *as_log_writer_new(int fd) {
+    as_log_writer *w = calloc(1, sizeof(*w));
+    if (w == NULL) {
+        return NULL;
+    }
+    int error = init_lock(w);
+    w->fd = error == 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+    if (w->fd < 0) {
+        errno = error != 0 ? error : errno;
+        free(w);
+        return NULL;
+    }
+    return w;
+}
+
+void as_log_writer_put(as_log_writer *w, as_buf *lines) {
+    int error = w->pid == 0 ? start_thread(w) : 0;
+    (void)pthread_mutex_lock(&w->lock);
+    if (error != 0) {
+        drop(w, count_lines(lines->data, lines->len), error);
+    } else if (w->waiting.len == 0) {
+        as_buf before = w->waiting;
+        w->waiting = *lines;
+        *lines = before;
+    } else if (w->waiting.len + lines->len > AS_LOG_WAITING ||
+               as_buf_append(&w->waiting, NULL, lines->data, lines->len) != AS_OK) {
+        drop(w, count_lines(lines->data, lines->len), 0);
+    }
+    if (w->asleep) {
+        w->asleep = false;
+        (void)pthread_cond_signal(&w->wake);
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+    empty(lines);
+}
+
+int as_log_writer_reopen(as_log_writer *w, int fd) {
+    return dup3(fd, w->fd, O_CLOEXEC) < 0 ? -1 : 0;
+}
+
+bool as_log_writer_has_trouble(const as_log_writer *w) {
+    return atomic_load_explicit(&w->tell, memory_order_relaxed);
+}
+
+void as_log_writer_take_trouble(as_log_writer *w, as_log_trouble *trouble) {
+    (void)pthread_mutex_lock(&w->lock);
+    atomic_store_explicit(&w->tell, false, memory_order_relaxed);
+    *trouble = (as_log_trouble){w->dropped, w->error, w->over};
+    if (w->over) {
+        w->dropped = 0;
+        w->error = 0;
+        w->failing = w->over = false;
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
+uint64_t as_log_writer_free(as_log_writer *w, unsigned wait) {
+    if (w == NULL) {
+        return 0;
+    }
+    if (w->pid == 0 || w->pid != getpid()) {
+        /* No thread; or it is the parent process's, as is what it has not written yet. Its lock may
+         * be held for ever here. */
+        uint64_t lost = w->pid == 0 ? w->dropped : 0;
+        as_buf_fini(&w->waiting, NULL);
+        (void)close(w->fd);
+        free(w);
+        return lost;
+    }
+    struct timespec end = moment_in(wait);
+    (void)pthread_mutex_lock(&w->lock);
+    w->closing = true;
+    (void)pthread_cond_signal(&w->wake);
+    while (!w->ended && pthread_cond_timedwait(&w->done, &w->lock, &end) != ETIMEDOUT) {
+    }
+    bool ended = w->ended;
+    w->abandoned = !ended;
+    uint64_t lost =
+        w->dropped + w->writing + count_lines(w->waiting.data, ended ? 0 : w->waiting.len);
+    pthread_t thread = w->thread;
+    (void)pthread_mutex_unlock(&w->lock);
+    if (ended) {
+        (void)pthread_join(thread, NULL);
+        dispose(w);
+    } else {
+        (void)pthread_detach(thread);
+    }
+    return lost;
+}
