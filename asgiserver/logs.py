@@ -5,6 +5,7 @@ each request) and ``asgiserver.asgi`` (messages, at level trace). Their parent `
 the handlers.
 """
 
+import contextlib
 import http
 import json
 import logging
@@ -38,6 +39,8 @@ ACCESS_FORMAT = '%s - "%s %s HTTP/%s" %d'
 # A file is read later, and by those who have several processes.
 _FILE_FORMAT = "%(asctime)s [%(process)d] %(levelprefix)s %(message)s"
 
+# What _prepare_file was last given, by the name of the option.
+_prepared: "dict[str, tuple[Config, str]]" = {}
 _access_files: "weakref.WeakKeyDictionary[Core, str]" = weakref.WeakKeyDictionary()
 
 _COLORS = {
@@ -152,22 +155,27 @@ class MessageFile(logging.FileHandler):
             self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=_open
         )
 
+    def opened(self) -> IO[str]:
+        """Its stream, open; the descriptor stays the same until ``close_file``."""
+        self.acquire()
+        try:
+            if self.stream is None:
+                self.stream = self._open()
+            return self.stream
+        finally:
+            self.release()
+
     def reopen(self) -> None:
         """Opens the file anew, which may be another one by now. After an OSError it is as before."""
-        self._change(self._open())
+        new = _open(self.baseFilename)
+        try:
+            os.dup2(new, self.opened().fileno(), inheritable=False)
+        finally:
+            os.close(new)
 
     def close_file(self) -> None:
         """The next message opens it again."""
-        self._change(None)
-
-    def _change(self, stream: Any) -> None:
-        self.acquire()
-        try:
-            before, self.stream = self.stream, stream
-        finally:
-            self.release()
-        if before is not None:
-            before.close()
+        _close_stream(self)
 
 
 def _open(path: str, _flags: int = 0) -> int:
@@ -254,6 +262,9 @@ def _message_handler(config: Config) -> logging.Handler:
         handler.setFormatter(Formatter(use_colors=config.use_colors))
     else:
         handler = MessageFile(config.log_file)
+        for present in _file_handlers():
+            if isinstance(present, MessageFile) and present.baseFilename == handler.baseFilename:
+                handler = present  # somebody may have its descriptor (error_stream)
         handler.setFormatter(Formatter(_FILE_FORMAT, use_colors=bool(config.use_colors)))
     return handler
 
@@ -267,13 +278,15 @@ def _attach(logger: logging.Logger, handler: logging.Handler) -> None:
         return
     for one in ours:
         logger.removeHandler(one)
-        one.close()
+        if one is not handler:
+            one.close()
     logger.addHandler(handler)
     logger.propagate = False
 
 
 def _prepare_files(config: Config) -> None:
     """Finds out whether the files can be written, while the process may still do what root may."""
+    _prepared.clear()
     if config.log_file is not None:
         _prepare_file(config, "log_file", config.log_file)
     if (path := _access_path(config)) is not None:
@@ -281,6 +294,7 @@ def _prepare_files(config: Config) -> None:
 
 
 def _prepare_file(config: Config, name: str, path: str) -> None:
+    _prepared[name] = config, path
     option = options.BY_NAME[name]
     try:
         descriptor = _open(path)
@@ -437,8 +451,12 @@ def reopen() -> None:
     """Opens the log files of this process anew, by their names, for who has renamed them.
 
     Those of ``log_file`` and ``access_log_file``, and of handlers that ``log_config`` made. What
-    cannot be opened is logged, and stays as it is.
+    cannot be opened is logged, and stays as it is. A supervisor calls it before its workers do: as
+    root it makes the files that they could not make.
     """
+    for name, (config, path) in list(_prepared.items()):
+        with contextlib.suppress(StartError):  # It is found again below, or by the workers.
+            _prepare_file(config, name, path)
     for handler in _file_handlers():
         if isinstance(handler, MessageFile):
             with _reported("--log-file", handler.baseFilename):
@@ -496,12 +514,11 @@ def log_from_core(level: str, message: str, exception: BaseException | None) -> 
     error.log(getattr(logging, level.upper()), "%s", message, exc_info=exception)
 
 
-def reopen() -> None:
-    """Opens the log files of this process again, after they were moved away."""
-
-
 def error_stream() -> IO[str]:
     """Where a process that dies can write to, without Python's help."""
+    for handler in _file_handlers():
+        if isinstance(handler, MessageFile):
+            return handler.opened()
     return sys.__stderr__ or sys.stderr
 
 

@@ -1,12 +1,10 @@
-"""For the tests of the logs: /reopen does what SIGUSR1 asks for, /error logs a message."""
+"""For the tests of the logs: /error logs a message."""
 
 from asgiserver import logs
 
 
 def act(path):
-    if path == "/reopen":
-        logs.reopen()
-    elif path == "/error":
+    if path == "/error":
         logs.error.error("A message")
 
 

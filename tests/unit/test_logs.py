@@ -433,6 +433,32 @@ def test_files_that_cannot_be_written(settings: dict[str, str], text: str) -> No
     assert str(caught.value) == text
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_files_belong_to_who_will_write_them(tmp_path: Path) -> None:
+    """Also those that a supervisor makes for its workers when it is told to reopen."""
+    paths = tmp_path / "log", tmp_path / "access"
+    config = Config(log_file=str(paths[0]), access_log_file=str(paths[1]), user="65534", group="1")
+    for action in (lambda: logs.configure(config), logs.reopen):
+        for path in paths:
+            path.unlink(missing_ok=True)
+        action()
+        assert [(path.stat().st_uid, path.stat().st_gid) for path in paths] == [(65534, 1)] * 2
+
+
+def test_the_descriptor_of_the_file_stays_the_same(tmp_path: Path) -> None:
+    """Who writes there without Python's help (faulthandler) finds the present file."""
+    config = Config(log_file=str(tmp_path / "log"))
+    logs.configure(config)
+    descriptor = logs.error_stream().fileno()
+    logs.configure(config)
+    (tmp_path / "log").unlink()
+    logs.reopen()
+    os.write(descriptor, b"help\n")
+    assert (tmp_path / "log").read_text() == "help\n"
+    logs.configure(Config())
+    assert logs.error_stream() is sys.__stderr__
+
+
 def test_a_failed_start_is_seen_beside_the_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
