@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from . import logs, notify, preload, watch, worker
 from .config import Config
@@ -30,6 +31,7 @@ _SIGNALS = (
     signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
 )  # fmt: skip
 
+_AT_ONCE = 2  # times that it was told to stop
 _PATIENCE = 2.0  # seconds for the last process to end
 _ABORT_TIME = 2.0  # seconds for a hung worker to write its traceback
 _FOREVER = float("inf")
@@ -53,6 +55,8 @@ class Supervisor:
         self._watchdog_at = 0.0 if self._watchdog is not None else _FOREVER
         self._selector = selectors.DefaultSelector()
         self._signals: deque[int] = deque()
+        self._handlers: dict[int, Any] = {}  # those before ours
+        self._pid = os.getpid()
         self._wakeup: tuple[int, int] = (-1, -1)
 
     def run(self) -> int:
@@ -126,8 +130,10 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for end in self._wakeup:
                 os.close(end)
-            for number in _SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
+            parent = os.getpid() == self._pid
+            for number, handler in self._handlers.items():
+                # None: not set from Python, which thus cannot restore it.
+                signal.signal(number, (parent and handler) or signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def _generations(self) -> list[Generation]:
@@ -143,6 +149,7 @@ class Supervisor:
         self._selector.register(self._wakeup[0], selectors.EVENT_READ, self._drop_wakeup)
         signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
         for number in _SIGNALS:
+            self._handlers[number] = signal.getsignal(number)
             signal.signal(number, lambda number, _frame: self._signals.append(number))
 
     def _drop_wakeup(self) -> None:
@@ -167,7 +174,7 @@ class Supervisor:
 
     def _stop(self, number: int) -> None:
         """The first time in order, the second time at once, the third time without their help."""
-        self._stops += 1 if number != signal.SIGQUIT else max(1, 2 - self._stops)
+        self._stops += 1 if number != signal.SIGQUIT else max(1, _AT_ONCE - self._stops)
         notify.stopping()
         self._rolling.clear()
         how = (signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL)[min(self._stops, 3) - 1]
@@ -177,7 +184,7 @@ class Supervisor:
         for slot in self._slots:
             self._leaving += slot.workers()
             slot.current = slot.successor = None
-        if not self._booted:
+        if not self._booted or self._stops > _AT_ONCE:
             self._status = 128 + number
 
     # --- starting ---
@@ -514,7 +521,7 @@ class Supervisor:
                 one.send(signal.SIGKILL)
             elif now >= one.hangs_at():
                 logs.error.error(
-                    "Worker %d, process %d, gave no sign of life for %g s and is killed; "
+                    "Worker %d, process %d, gave no sign of life for %.1f s and is killed; "
                     "this is where it was:",
                     one.slot.number + 1, one.pid, now - one.seen,
                 )  # fmt: skip
