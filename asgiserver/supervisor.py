@@ -31,6 +31,7 @@ _SIGNALS = (
     signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
 )  # fmt: skip
 
+_LATE = 1.0  # seconds
 _AT_ONCE = 2  # times that it was told to stop
 _PATIENCE = 2.0  # seconds for the last process to end
 _ABORT_TIME = 2.0  # seconds for a hung worker to write its traceback
@@ -96,12 +97,21 @@ class Supervisor:
         return self._status
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(self._time_left()):
+        patience, began = self._time_left(), time.monotonic()
+        for key, _ in self._selector.select(patience):
             key.data()
         while self._signals:
             self._on_signal(self._signals.popleft())
         self._reap()
-        self._look_at_the_clock()
+        now = time.monotonic()
+        if now - began > (patience or 0.0) + _LATE:
+            self._forgive(now)
+        self._look_at_the_clock(now)
+
+    def _forgive(self, now: float) -> None:
+        """It was this process that did not run: stopped by CTRL+Z, perhaps, with the workers."""
+        for one in self._workers():
+            one.seen = now
 
     def _close(self) -> None:
         """Everything has ended, or shall."""
@@ -426,6 +436,8 @@ class Supervisor:
         """The next place's turn; one at a time, so that the others go on serving."""
         if self._generation is None or any(slot.successor is not None for slot in self._slots):
             return
+        if self._next is not None and self._next.is_importing():
+            return
         if self._rolling:
             if not self._start(self._rolling.popleft(), self._next or self._generation):
                 self._on_failed_successor()
@@ -509,8 +521,7 @@ class Supervisor:
 
     # --- times ---
 
-    def _look_at_the_clock(self) -> None:
-        now = time.monotonic()
+    def _look_at_the_clock(self, now: float) -> None:
         if now >= self._watchdog_at and self._watchdog is not None:
             notify.alive()
             self._watchdog_at = now + self._watchdog

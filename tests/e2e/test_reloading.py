@@ -228,7 +228,7 @@ def test_another_address(serve, tmp_path, preload):
         return False
 
     wait_until(refused, what="for the old address to be refused")
-    assert len(workers(server)) == 2 + bool(preload)
+    wait_until(lambda: len(workers(server)) == 2 + bool(preload))
 
 
 def test_one_after_the_other(serve, tmp_path):
@@ -281,7 +281,8 @@ def test_the_supervisor_does_not_wait_for_an_import(serve, tmp_path):
     server.signal(signal.SIGHUP)
     server.wait_log("importing")
     os.kill(int(server.get() and before[-1]), signal.SIGKILL)
-    server.wait_log(r"Worker \d is ready(.|\n)*Reloaded")
+    server.wait_log("Reloaded")
+    assert server.log().count("is ready") >= 2
     assert "no sign of life" not in server.log()
     assert server.get() == "two"
 
@@ -348,6 +349,12 @@ def reloading(serve, code: Code, *words: str, **options):
     return server
 
 
+def lost(load: Load) -> list[str]:
+    """An open connection closes, since the next request is to see the new code; that can cross a
+    request under way. Nothing else may fail."""
+    return [one for one in load.failures if "closed before" not in one and "reset" not in one]
+
+
 def test_a_change_is_served(serve, code):
     server = reloading(serve, code, env=NO_PYC)
     with Load(server.address, pause=0.002) as load:
@@ -358,7 +365,7 @@ def test_a_change_is_served(serve, code):
             took = time.monotonic() - began
             assert took < 2 * SLOWNESS
             print(f"a change was served after {took:.3f} s")
-    assert load.failures == []
+    assert lost(load) == []
     server.stop()
     assert "Reloading for" in server.log()
 
@@ -373,7 +380,7 @@ def test_an_import_error_waits(serve, code):
         assert load.bodies() == {"one"}
         code.write("three")
         load.wait_until(lambda: "three" in load.bodies())
-    assert load.failures == []
+    assert lost(load) == []
 
 
 def test_the_first_start_fails(serve, tmp_path):
