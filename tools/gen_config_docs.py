@@ -59,11 +59,45 @@ at once. In both cases the application's lifespan shutdown runs. A third signal 
 
 ## Logging
 
-Errors and notices go to the standard error output, through the logger `asgiserver.error`; access lines go
-to the standard output, from the logger `asgiserver.access`. The C core writes the access lines itself, in
-batches, as long as nobody wants them: with `--log-config`, or a handler or filter on that logger, they
-are log records whose arguments are client, method, target, HTTP version and status, as uvicorn's are.
-`--log-level trace` logs every ASGI message on `asgiserver.asgi`.
+Errors and notices go to the standard error output, or to `--log-file` with the time and the process in
+front, through the logger `asgiserver.error`. Access lines go to the standard output or to
+`--access-log-file`. `--log-level` is about messages; at `warning` and above it turns off the access log
+too, unless that has a file. `--log-level trace` logs every ASGI message on `asgiserver.asgi`.
+
+SIGUSR1 opens the files again by their names, for logrotate. Files are opened for appending: several
+processes may share one, and no line is torn.
+
+`--access-log-format` is `uvicorn`, `common` (NCSA), `combined`, `json` (an object a line: `time`, `client`,
+`method`, `path`, `query`, `version`, `status`, `bytes`, `duration_us`, `referer`, `user_agent`), or a text
+with gunicorn's atoms; `%%` is a percent sign:
+
+| atom | what it is |
+|---|---|
+| `%(h)s` | address of the client; `-` on a Unix socket |
+| `%(l)s` | `-` |
+| `%(u)s` | user of Basic credentials |
+| `%(t)s` | local time when the response was complete: `[28/Feb/2026:23:59:59 +0000]` |
+| `%(r)s` | request line |
+| `%(m)s`, `%(U)s`, `%(q)s`, `%(H)s` | method, path as received, query string, protocol |
+| `%(s)s` | status |
+| `%(B)s`, `%(b)s` | bytes of the response body; `%(b)s` is `-` for none |
+| `%(f)s`, `%(a)s` | Referer, User-Agent |
+| `%(T)s`, `%(M)s`, `%(D)s`, `%(L)s` | time from the complete head of the request to the end of the response: in seconds, milliseconds, microseconds, and seconds with six decimals |
+| `%(p)s` | process, as `<123>` |
+| `%({name}i)s`, `%({name}o)s` | a header of the request; of the response, as it was sent |
+| `%({NAME}e)s` | `HTTP_…`, `CONTENT_TYPE`, `CONTENT_LENGTH`, `REMOTE_ADDR`, `REMOTE_PORT`, `REQUEST_METHOD`, `REQUEST_URI`, `RAW_URI`, `QUERY_STRING`, `SERVER_PROTOCOL` |
+
+What is not there is `-`; an unknown atom is an error at start. Bytes from strangers that are not printable
+ASCII, quotes and backslashes are written as `\\xNN`; JSON has `\\u00NN` for them, which reads them as Latin-1.
+
+The core writes access lines itself, from a thread of its own: a full disk, a pipe that nobody reads or a
+terminal after CTRL+S never holds up a request. About 1 MiB waits; lines beyond that are lost, and a warning
+says how many. With `--log-config`, or a handler or filter on the logger `asgiserver.access`, and no
+`--access-log-file`, they are log records instead, whose arguments are client, method, target, HTTP version
+and status, as uvicorn's are; with a format other than uvicorn's, the message is the finished line.
+
+Lines about refused requests and cut connections come at most a hundred at once and ten a second in the long
+run; the rest is counted, in one line a second.
 
 A file for `--log-config` may use the formatters `asgiserver.logs.Formatter` (knows `%(levelprefix)s`) and
 `asgiserver.logs.AccessFormatter` (also `%(client_addr)s`, `%(request_line)s`, `%(status_code)s`).

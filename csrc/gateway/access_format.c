@@ -589,7 +589,7 @@ typedef struct compiler {
     char *problem;
 } compiler;
 
-static bool fail(compiler *c, const char *format, ...) {
+__attribute__((format(printf, 2, 3))) static bool fail(compiler *c, const char *format, ...) {
     va_list args;
     va_start(args, format);
     (void)vsnprintf(c->problem, AS_ACCESS_PROBLEM, format, args);

@@ -28,7 +28,7 @@ struct as_log_writer {
     pthread_cond_t wake;  /* the thread waits */
     pthread_cond_t done;  /* as_log_writer_free waits */
     as_buf waiting;
-    uint64_t writing; /* lines in the thread's hands */
+    as_slice writing; /* lines in the thread's hands */
     uint64_t dropped; /* lines, of the present trouble */
     int error;        /* errno of its last failure */
     bool asleep, closing, ended;
@@ -45,14 +45,18 @@ struct as_log_writer {
 
 /* --- small things --------------------------------------------------------------------------- */
 
-static uint64_t count_lines(const char *p, size_t n) {
+static uint64_t count_lines(as_slice s) {
     uint64_t lines = 0;
-    const char *end = p + n;
+    const char *p = s.p, *end = s.n > 0 ? s.p + s.n : s.p;
     while (p < end && (p = memchr(p, '\n', (size_t)(end - p))) != NULL) {
         lines++;
         p++;
     }
     return lines;
+}
+
+static as_slice all_of(const as_buf *buf) {
+    return (as_slice){buf->data, buf->len};
 }
 
 static void empty(as_buf *buf) {
@@ -153,27 +157,22 @@ static size_t whole_lines(const char *p, size_t n, size_t most) {
 
 /* Several processes may write to the same place: a piece of whole lines is one write, which is not
  * mixed with others' (O_APPEND; PIPE_BUF). */
-static void write_lines(as_log_writer *w, const as_buf *lines) {
+static void write_lines(as_log_writer *w, as_slice lines) {
     struct stat st;
-    bool is_file = fstat(w->fd, &st) == 0 && S_ISREG(st.st_mode);
-    size_t done = 0, most = is_file ? PIECE_OF_FILE : PIPE_BUF;
-    while (done < lines->len) {
-        const char *p = lines->data + done;
-        size_t n = whole_lines(p, lines->len - done, most);
+    bool is_file = fstat(w->fd, &st) == 0 && S_ISREG(st.st_mode), abandoned = false;
+    size_t most = is_file ? PIECE_OF_FILE : PIPE_BUF;
+    while (lines.n > 0 && !abandoned) {
+        size_t n = whole_lines(lines.p, lines.n, most);
         int error = w->torn ? write_piece(w, "\n", 1) : 0;
-        error = error == 0 ? write_piece(w, p, n) : error;
-        done += n;
+        error = error == 0 ? write_piece(w, lines.p, n) : error;
         (void)pthread_mutex_lock(&w->lock);
-        uint64_t count = count_lines(p, n);
-        w->writing -= count;
         if (error != 0) {
-            drop(w, count, error);
+            drop(w, count_lines((as_slice){lines.p, n}), error);
         }
-        bool abandoned = w->abandoned;
+        lines = (as_slice){lines.p + n, lines.n - n};
+        w->writing = lines;
+        abandoned = w->abandoned;
         (void)pthread_mutex_unlock(&w->lock);
-        if (abandoned) {
-            return;
-        }
     }
 }
 
@@ -207,10 +206,10 @@ static void *run(void *arg) {
         as_buf batch = w->waiting;
         w->waiting = lines;
         lines = batch;
-        w->writing = count_lines(lines.data, lines.len);
+        w->writing = all_of(&lines);
         uint64_t dropped = w->dropped;
         (void)pthread_mutex_unlock(&w->lock);
-        write_lines(w, &lines);
+        write_lines(w, all_of(&lines));
         empty(&lines);
         (void)pthread_mutex_lock(&w->lock);
         look_whether_over(w, dropped);
@@ -284,14 +283,14 @@ void as_log_writer_put(as_log_writer *w, as_buf *lines) {
     int error = w->pid == 0 ? start_thread(w) : 0;
     (void)pthread_mutex_lock(&w->lock);
     if (error != 0) {
-        drop(w, count_lines(lines->data, lines->len), error);
+        drop(w, count_lines(all_of(lines)), error);
     } else if (w->waiting.len == 0) {
         as_buf before = w->waiting;
         w->waiting = *lines;
         *lines = before;
     } else if (w->waiting.len + lines->len > AS_LOG_WAITING ||
                as_buf_append(&w->waiting, NULL, lines->data, lines->len) != AS_OK) {
-        drop(w, count_lines(lines->data, lines->len), 0);
+        drop(w, count_lines(all_of(lines)), 0);
     }
     if (w->asleep) {
         w->asleep = false;
@@ -342,8 +341,10 @@ uint64_t as_log_writer_free(as_log_writer *w, unsigned wait) {
     }
     bool ended = w->ended;
     w->abandoned = !ended;
-    uint64_t lost =
-        w->dropped + w->writing + count_lines(w->waiting.data, ended ? 0 : w->waiting.len);
+    uint64_t lost = w->dropped;
+    if (!ended) {
+        lost += count_lines(w->writing) + count_lines(all_of(&w->waiting));
+    }
     pthread_t thread = w->thread;
     (void)pthread_mutex_unlock(&w->lock);
     if (ended) {
