@@ -369,6 +369,9 @@ static int set_server(as_environ_maker *m, PyObject *environ, const as_exchange 
             return -1;
         }
     }
+    if (info->server_port == info->via->server_port && !info->via->is_unix) {
+        return 0;
+    }
     unsigned usual = info->is_tls ? 443 : 80; /* for a Unix socket, which has none */
     return put_number(environ, m->key.server_port, info->server_port ? info->server_port : usual);
 }

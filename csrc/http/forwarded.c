@@ -385,10 +385,7 @@ static bool is_nothing(const as_forwarded *found) {
            found->host.len == 0 && found->prefix.len == 0;
 }
 
-void as_forwarded_apply(const as_forwarded *found, as_exchange *ex) {
-    if (is_nothing(found)) {
-        return;
-    }
+static void apply(const as_forwarded *found, as_exchange *ex) {
     as_conn_info *info = &ex->own;
     *info = *ex->info;
     info->gateway = NULL;
@@ -409,4 +406,13 @@ void as_forwarded_apply(const as_forwarded *found, as_exchange *ex) {
     }
     ex->head->host = found->host;
     ex->head->prefix = found->prefix;
+}
+
+as_err as_forward(const as_forwarding *forwarding, as_exchange *ex) {
+    as_forwarded found;
+    as_err err = as_forwarded_read(forwarding, ex->head, &found);
+    if (err == AS_OK && !is_nothing(&found)) {
+        apply(&found, ex);
+    }
+    return err;
 }

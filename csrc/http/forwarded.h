@@ -53,7 +53,8 @@ typedef struct as_forwarded {
 
 /* AS_E_SCHEME: scheme fields contradict each other. */
 as_err as_forwarded_read(const as_forwarding *forwarding, const as_head *head, as_forwarded *out);
-/* Makes `ex->info` and `ex->head` tell what was found, if anything. Before on_request. */
-void as_forwarded_apply(const as_forwarded *found, as_exchange *ex);
+/* Makes `ex->info` and `ex->head` tell what is found, if anything; the same errors. Before
+ * on_request. */
+as_err as_forward(const as_forwarding *forwarding, as_exchange *ex);
 
 #endif

@@ -181,16 +181,10 @@ static bool is_forwarded(const as_h1 *h1, const as_head *head) {
 
 /* The exchange for a request; NULL: it is refused. */
 static as_exchange *make_exchange(as_h1 *h1, as_head *head, size_t body) {
-    as_forwarded found;
-    bool forwarded = is_forwarded(h1, head);
-    as_err err = forwarded ? as_forwarded_read(h1->env->forwarding, head, &found) : AS_OK;
-    as_exchange *ex = err == AS_OK ? as__h1_exchange_new(h1, head) : NULL;
+    as_exchange *ex = as__h1_exchange_new(h1, head);
     if (ex == NULL) {
-        refuse_plainly(h1, err != AS_OK ? err : AS_E_NOMEM);
+        refuse_plainly(h1, AS_E_NOMEM);
         return NULL;
-    }
-    if (forwarded) {
-        as_forwarded_apply(&found, ex);
     }
     h1->ex = ex;
     h1->undispatched = false;
@@ -201,6 +195,12 @@ static as_exchange *make_exchange(as_h1 *h1, as_head *head, size_t body) {
     ex->wants_continue = head->expect_continue && body == 0 && ex->req == AS_REQ_BODY;
     if (h1->env->timed) {
         ex->started = as_microseconds();
+    }
+    as_err err = is_forwarded(h1, head) ? as_forward(h1->env->forwarding, ex) : AS_OK;
+    if (err != AS_OK) {
+        ex->released = true; /* the gateway has not heard of it */
+        refuse_plainly(h1, err);
+        return NULL;
     }
     return ex;
 }
