@@ -201,6 +201,21 @@ def test_timeout_linger(serve: Factory, seconds: str, closes: bool) -> None:
             assert server.open_files() == before + 1
 
 
+# --- processes ---
+
+
+@pytest.mark.parametrize(("args", "imports"), [((), 2), (("--preload",), 1)])
+def test_preload(serve: Factory, tmp_path: Path, args: tuple[str, ...], imports: int) -> None:
+    (tmp_path / "main.py").write_text(
+        "print('imported', flush=True)\nasync def app(scope, receive, send): ...\n"
+    )
+    args = ("--app-dir", str(tmp_path), "--lifespan", "off", "--workers", "2", *args)
+    server = serve("main:app", *args)
+    server.wait_log("Worker 1 is ready")
+    server.wait_log("Worker 2 is ready")
+    assert server.log().count("imported") == imports
+
+
 # --- reloading ---
 
 RELOADED = """
