@@ -38,9 +38,10 @@ class Filter:
         self, folders: Iterable[str], includes: Iterable[str], excludes: Iterable[str]
     ) -> None:
         self._folders = [PurePath(folder) for folder in folders]
-        self._includes = (*INCLUDES, *includes)
-        self._names = [one for one in includes if not any(c in one for c in "*?[")]
-        self._excludes = tuple(excludes)
+        given = [one for one in includes if PurePath(one).parts]  # "." matches nothing
+        self._includes = (*INCLUDES, *given)
+        self._names = [one for one in given if not any(c in one for c in "*?[")]
+        self._excludes = [one for one in excludes if PurePath(one).parts]
         self._usual = [one for one in EXCLUDES if one not in self._includes]
 
     def file(self, path: str) -> bool:

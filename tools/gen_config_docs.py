@@ -17,17 +17,55 @@ HEAD = """\
 
 <!-- Made from asgiserver/options.py by tools/gen_config_docs.py: change it there. -->
 
-Each setting has one name in three spellings:
+Each setting has one name in four spellings:
 
 | where | spelling | example |
 |---|---|---|
 | command line | `--limit-request-body BYTES` | `asgiserver --limit-request-body 1000000 main:app` |
 | environment | `ASGISERVER_LIMIT_REQUEST_BODY` | `ASGISERVER_LIMIT_REQUEST_BODY=1000000 asgiserver main:app` |
+| file | `limit_request_body`, or with `-` | `limit-request-body = 1_000_000` |
 | Python | `limit_request_body` | `asgiserver.run("main:app", limit_request_body=1000000)` |
 
-The command line wins over the environment. Switches are `--access-log` and `--no-access-log` on the
-command line, `on` or `off` in the environment, `True` or `False` in Python. `ASGISERVER_APP` names the
-application. A value outside of its range is an error at start, never a guess.
+The command line wins over the environment, the environment over the file, and the file over the default.
+`WEB_CONCURRENCY` and `FORWARDED_ALLOW_IPS`, which other servers read too, come after the file. Where to listen
+is one setting: `--port` on the command line takes the place of a `uds` in the file. `asgiserver.run` and `Config`
+take what they are given, and read neither file nor environment.
+
+Switches are `--access-log` and `--no-access-log` on the command line, `on` or `off` in the environment, `true` or
+`false` in a file. `ASGISERVER_APP`, and `app` in a file, name the application. A value outside of its range, an
+unknown key, or two settings that do not go together are an error at start, never a guess.
+
+`asgiserver --print-config` shows every setting and where it comes from, as a file that can be read again.
+`asgiserver --check-config` checks everything and imports the application, without listening, and says OK.
+
+## The file
+
+`--config FILE`, `-c FILE` or `ASGISERVER_CONFIG` name a file in TOML. Without one, the table `[tool.asgiserver]` is
+read from the `pyproject.toml` of the current folder or, where that has none, of `--app-dir`.
+
+```toml
+app = "package.module:app"
+bind = ["0.0.0.0:8000", "unix:/run/app.sock"]
+workers = "auto"
+uds_mode = 0o660              # or "660"
+timeout_keep_alive = 15
+log_config = "logging.yaml"   # or a table, as logging.config.dictConfig takes it
+
+[headers]                     # or headers = ["X-Served-By: one"]
+X-Served-By = "one"
+```
+
+Paths are relative to the current folder, as on the command line. SIGHUP reads the file again; a bad one is
+reported and changes nothing.
+
+## Reloading
+
+`--reload` needs watchfiles (`pip install watchfiles`). It watches `*.py` in the current folder and in `--app-dir`, or
+in each `--reload-dir`; `--reload-include '*.html'` watches more. Patterns are those of the shell, matched against the
+last parts of a path: `static`, `docs/*.md`. What excludes a folder excludes what is in it. Hidden files and
+folders (`.git`, `.venv`), `__pycache__`, `node_modules`, `site-packages`, `dist`, `build/lib*` and editors' temporary
+files are left out, unless `--reload-include` has the very pattern. In a file `reload_dir` and the like may stand by
+themselves and wait for `--reload` on the command line; there, without it, they are an error.
 """
 
 TAIL = """\
@@ -52,8 +90,8 @@ at once. In both cases the application's lifespan shutdown runs. A third signal 
 | status | meaning |
 |---|---|
 | 0 | stopped, by a signal or by the program |
-| 1 | could not start: address, import, configuration |
-| 2 | wrong option |
+| 1 | could not start: address, import, a file that cannot be read |
+| 2 | wrong option or setting |
 | 3 | the application's start-up (lifespan) failed |
 | 130, 143 | SIGINT or SIGTERM came while the server was still starting |
 

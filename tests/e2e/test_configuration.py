@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import tomllib
 from collections.abc import Callable, Iterator
@@ -43,6 +44,28 @@ def test_the_command_line_wins_over_environment_and_file(serve: Factory, tmp_pat
     env = {"ASGISERVER_ROOT_PATH": "/environment", "ASGISERVER_HEADER": "X-From: environment"}
     server = serve(APP, "-c", str(tmp_path / "a.toml"), "--root-path", "/word", env=env)
     assert get(server) == ("/word", b"environment")
+
+
+def test_a_reload_reads_the_file_again(serve: Factory, tmp_path: Path) -> None:
+    """And one that is bad changes nothing. What the command line says stays."""
+    file = tmp_path / "a.toml"
+    file.write_text("workers = 2\nroot_path = '/one'\n[headers]\nX-From = 'one'\n")
+    server = serve(APP, "-c", str(file), "--root-path", "/word")
+    assert get(server) == ("/word", b"one")
+    for text, said in (
+        ("wokers = 2\n", rf"wokers \({file}:1\): there is no such setting. Did you mean workers\?"),
+        ("reload = true\nworkers = 2\n", rf"reload \({file}:1\): not together with workers"),
+        ("env_file = 'none'\n", "--env-file none: there is no such file"),
+    ):
+        server.mark()
+        file.write_text(text)
+        server.signal(signal.SIGHUP)
+        server.wait_log(f"ERROR:    Nothing is reloaded: {said}")
+        assert get(server) == ("/word", b"one")
+    file.write_text("workers = 2\nroot_path = '/two'\n[headers]\nX-From = 'two'\n")
+    server.signal(signal.SIGHUP)
+    server.wait_log("Reloaded")
+    assert get(server) == ("/word", b"two")
 
 
 # --- checking and printing ---

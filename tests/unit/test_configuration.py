@@ -237,6 +237,16 @@ def test_reload_options_wait_in_a_file_but_not_on_the_command_line(write: Write)
     )
 
 
+def test_the_example_of_the_documentation() -> None:
+    page = Path(__file__).resolve().parent.parent.parent / "docs" / "config.md"
+    example = re.search(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    Path("a.toml").write_text(example[1])
+    config = Sources(file="a.toml").read().config
+    assert (config.workers, config.uds_mode) == ("auto", 0o660)
+    assert config.headers == (("X-Served-By", "one"),)
+
+
 # --- showing it ---
 
 

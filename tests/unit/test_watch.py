@@ -212,6 +212,7 @@ def test_many_changes_at_once(folder: Path, start: Start) -> None:
         ("a/b/c.py", [], ["b/c"], True),
         ("a/b/c.py", [], ["root"], True),
         ("A.py", [], ["a.py"], True),
+        ("a.py", ["."], ["./"], True),
         (".a.py", [], [], False),
         (".git/a.py", [], [], False),
         (".git/a.py", [".*"], [], True),
