@@ -120,10 +120,15 @@ with gunicorn's atoms; `%%` is a percent sign:
 | `%(s)s` | status |
 | `%(B)s`, `%(b)s` | bytes of the response body; `%(b)s` is `-` for none |
 | `%(f)s`, `%(a)s` | Referer, User-Agent |
-| `%(T)s`, `%(M)s`, `%(D)s`, `%(L)s` | time from the complete head of the request to the end of the response: in seconds, milliseconds, microseconds, and seconds with six decimals |
+| `%(T)s`, `%(M)s`, `%(D)s` | duration in seconds, milliseconds, microseconds |
+| `%(L)s` | duration in seconds, with six decimals |
 | `%(p)s` | process, as `<123>` |
 | `%({name}i)s`, `%({name}o)s` | a header of the request; of the response, as it was sent |
-| `%({NAME}e)s` | `HTTP_…`, `CONTENT_TYPE`, `CONTENT_LENGTH`, `REMOTE_ADDR`, `REMOTE_PORT`, `REQUEST_METHOD`, `REQUEST_URI`, `RAW_URI`, `QUERY_STRING`, `SERVER_PROTOCOL` |
+| `%({NAME}e)s` | a variable of WSGI's environ, of those named below |
+
+The duration counts from the complete head of the request to the end of the response. Of the variables there
+are `HTTP_…`, `CONTENT_TYPE`, `CONTENT_LENGTH`, `REMOTE_ADDR`, `REMOTE_PORT`, `REQUEST_METHOD`, `REQUEST_URI`,
+`RAW_URI`, `QUERY_STRING` and `SERVER_PROTOCOL`.
 
 What is not there is `-`; an unknown atom is an error at start. Bytes from strangers that are not printable
 ASCII, quotes and backslashes are written as `\\xNN`; JSON has `\\u00NN` for them, which reads them as Latin-1.

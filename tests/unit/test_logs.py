@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from asgiserver import Config, logs
+from asgiserver import Config, _core, logs
 from asgiserver.errors import StartError
 
 NAMES = ("asgiserver", "asgiserver.error", "asgiserver.access", "asgiserver.asgi")
@@ -475,3 +475,46 @@ def test_records_have_uvicorns_arguments(caplog: pytest.LogCaptureFixture) -> No
     (record,) = caplog.records
     assert record.args == RECORD
     assert record.getMessage() == '10.0.0.1:5000 - "GET /a?b=c HTTP/1.1" 404'
+
+
+# --- the core's arguments ---
+
+
+def app(_environ: Any, _start_response: Any) -> list[bytes]:
+    return []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"access_log": 1, "access_log_format": "combind"}, ValueError, "combind is none of"),
+        ({"access_log": print, "access_log_format": ""}, ValueError, "has no %"),
+        ({"access_log": print, "access_log_format": 3}, TypeError, "str or None"),
+        ({"access_log": 12345}, OSError, "Bad file descriptor"),
+        ({"access_log": -1}, ValueError, "negative"),
+    ],
+)
+def test_wrong_arguments(arguments: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        _core.Server(app, interface="wsgi", **arguments)
+
+
+@pytest.mark.parametrize("target", [None, print])
+def test_reopening_what_is_no_file(target: Any) -> None:
+    core = _core.Server(app, interface="wsgi", access_log=target)
+    with pytest.raises(RuntimeError, match="does not go to a descriptor"):
+        core.reopen_access_log(1)
+    core.close()
+
+
+def test_the_descriptor_is_the_callers() -> None:
+    """It is duplicated: neither side closes the other's."""
+    reader, writer = os.pipe()
+    core = _core.Server(app, interface="wsgi", access_log=writer)
+    os.close(writer)
+    os.set_blocking(reader, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 1)
+    core.close()
+    assert os.read(reader, 1) == b""
+    os.close(reader)
