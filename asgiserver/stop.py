@@ -124,11 +124,13 @@ class StopRequest:
         if number == signal.SIGHUP and self._listener is not None:
             self._raise(Level.RETIRE, frame)
             return
-        wanted = next(self._signals) + self._head_start
         self.number = number
-        if number == signal.SIGQUIT and wanted < _CUT:
-            self._head_start += _CUT - wanted
+        if number == signal.SIGQUIT and self.level < Level.CUT:
+            # Not counted: a SIGTERM that came before may have its handler called behind this one's.
             wanted = _CUT
+        else:
+            wanted = next(self._signals) + self._head_start
+            wanted += _CUT if number == signal.SIGQUIT else 0
         if wanted > _CUT:
             # The interrupted code may be inside a lock of logging or of a stream: write past them.
             os.write(2, b"Stopped at once, as asked for the third time.\n")
