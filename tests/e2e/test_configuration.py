@@ -65,7 +65,9 @@ def test_a_reload_reads_the_file_again(serve: Factory, tmp_path: Path) -> None:
     file.write_text("workers = 2\nroot_path = '/two'\n[headers]\nX-From = 'two'\n")
     server.signal(signal.SIGHUP)
     server.wait_log("Reloaded")
-    assert get(server) == ("/word", b"two")
+    while (answer := get(server)) == ("/word", b"one"):
+        pass  # The old workers serve whom they had accepted before they left.
+    assert answer == ("/word", b"two")
 
 
 # --- checking and printing ---
