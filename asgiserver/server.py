@@ -376,7 +376,7 @@ class Server:
             self.config,
             self._listeners,
             self._stop,
-            self._service.preceded_by(lambda: self._announce(application, None, *hear)),
+            self._service.followed_by(lambda: self._announce(application, None, *hear)),
         )
 
     def _run_asgi(self, application: Application, *hear: Callable[[], None]) -> None:
@@ -419,7 +419,7 @@ class Server:
                 self.config,
                 self._listeners,
                 self._stop,
-                self._service.preceded_by(lambda: self._announce(application, loop, *hear)),
+                self._service.followed_by(lambda: self._announce(application, loop, *hear)),
             )
         finally:
             self._end()

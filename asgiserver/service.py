@@ -24,12 +24,12 @@ class Service:
     stopping: Callable[[], None] = _nothing
     exhausted: Callable[[], None] = _nothing
 
-    def preceded_by(self, action: Callable[[], None]) -> "Service":
-        """The same with something that is done first at the start."""
+    def followed_by(self, action: Callable[[], None]) -> "Service":
+        """The same with something that is done last at the start."""
         started = self.started
 
         def both() -> None:
-            action()
             started()
+            action()
 
         return replace(self, started=both)

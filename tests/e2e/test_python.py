@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -51,6 +52,7 @@ def footprint() -> dict[str, Any]:
     return {
         "descriptors": sorted(os.listdir("/proc/self/fd")),
         "threads": sorted(thread.name for thread in threading.enumerate()),
+        "threads of the kernel": len(os.listdir("/proc/self/task")),
         "signals": [signal.getsignal(number) for number in sorted(signal.valid_signals())],
         "wakeup descriptor": wakeup_fd(),
         "loggers": [
@@ -70,6 +72,9 @@ def fresh(warm: None) -> Iterator[None]:
     before = footprint()
     yield
     sys.path[:] = path
+    end = time.monotonic() + SECONDS
+    while footprint() != before and time.monotonic() < end:
+        time.sleep(0.001)  # The kernel's thread ends a little after Python's.
     assert footprint() == before
 
 
@@ -619,6 +624,15 @@ def test_handlers_of_the_program_stay(caplog: pytest.LogCaptureFixture) -> None:
         logger.removeHandler(caplog.handler)
     assert "Listening at" in caplog.text
     assert "CTRL+C" not in caplog.text  # which is the program's
+
+
+@BOTH
+def test_log_files(application: Any, tmp_path: Path) -> None:
+    messages, lines = tmp_path / "messages", tmp_path / "lines"
+    with Server(application, port=0, log_file=str(messages), access_log_file=str(lines)) as server:
+        assert fetch(server.port) == "ok"
+    assert "Stopped" in messages.read_text()
+    assert '"GET / HTTP/1.1" 200' in lines.read_text()
 
 
 def test_the_last_of_several_servers_tidies_up() -> None:
