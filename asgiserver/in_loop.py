@@ -42,10 +42,7 @@ class InLoop:
         try:
             await asyncio.wait([self._ready, self._ended], return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            stop.ask(Level.CUT)
-            await self._settle(None)
-            with contextlib.suppress(Exception):  # The cancellation is what is raised.
-                self._finish()
+            await self._cut(stop, None)
             raise
         if self._ended.done():
             self._finish()
@@ -64,10 +61,12 @@ class InLoop:
         stop.ask(Level.DRAIN)
         try:
             await asyncio.wait([self._ended], timeout=patience)
-        finally:
-            if not self._ended.done():
-                stop.ask(Level.CUT)
-                await self._settle(overtime)
+        except asyncio.CancelledError:
+            await self._cut(stop, overtime)
+            raise
+        if not self._ended.done():
+            stop.ask(Level.CUT)
+            await self._settle(overtime)
         self._finish()
 
     def _finish(self) -> None:
@@ -75,6 +74,15 @@ class InLoop:
         if self._thread is not None:
             self._thread.join()
         self._ended.result()
+
+    async def _cut(self, stop: StopRequest, overtime: float | None) -> None:
+        """Because of a cancellation, which is what will be raised, and not what ended the server."""
+        stop.ask(Level.CUT)
+        try:
+            await self._settle(overtime)
+        finally:
+            with contextlib.suppress(BaseException):
+                self._finish()
 
     async def _settle(self, seconds: float | None) -> None:
         """Until it has ended, also when this is cancelled meanwhile: what was cut ends soon, and

@@ -105,7 +105,10 @@ class Lifespan:
             told = self._shutdown.done() and self._shutdown.result().kind == "failed"
             if self._error is not None and not self._cancelled and not told:
                 phase = "shutdown" if "lifespan.shutdown" in self._received else "lifespan"
-                logs.error.error("The application's %s failed.", phase, exc_info=self._error)
+                if isinstance(self._error, asyncio.CancelledError):  # as at the end of asyncio.run
+                    logs.error.warning("The application's %s was cancelled.", phase)
+                else:
+                    logs.error.error("The application's %s failed.", phase, exc_info=self._error)
         if not self._shutdown.done():
             self._shutdown.set_result(_Outcome("ended"))
 

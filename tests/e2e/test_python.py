@@ -40,6 +40,9 @@ def warm() -> None:
     server.run()
 
 
+ALARM = {signal.SIGALRM}  # pytest-timeout's
+
+
 def wakeup_fd() -> int:
     """What C's signal handler writes to."""
     found = signal.set_wakeup_fd(-1)
@@ -53,7 +56,7 @@ def footprint() -> dict[str, Any]:
         "descriptors": sorted(os.listdir("/proc/self/fd")),
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "threads of the kernel": len(os.listdir("/proc/self/task")),
-        "signals": [signal.getsignal(number) for number in sorted(signal.valid_signals())],
+        "signals": [signal.getsignal(number) for number in signal.valid_signals() - ALARM],
         "wakeup descriptor": wakeup_fd(),
         "loggers": [
             (name, list(logger.handlers), logger.level, logger.propagate)
@@ -490,15 +493,24 @@ def test_a_start_that_is_cancelled() -> None:
     in_loop(main)
 
 
-def test_a_program_that_forgets_to_stop_it() -> None:
-    """asyncio.run cancels every task at the end."""
+def test_a_program_that_forgets_to_stop_it(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio.run cancels every task at the end, also those of the server."""
+    logger = logging.getLogger("asgiserver")
 
     async def main() -> None:
-        task = asyncio.create_task(make().serve())
-        await until(lambda: "startup" in events, task)
+        server = make()
+        task = asyncio.create_task(server.serve())
+        await until(lambda: server.started, task)
 
-    asyncio.run(main())
-    assert events[0] == "startup"
+    logger.addHandler(caplog.handler)
+    try:
+        asyncio.run(main())
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert events == ["startup"]
+    assert {(record.getMessage(), record.exc_info) for record in caplog.records} == {
+        ("The application's lifespan was cancelled.", None)
+    }
 
 
 def test_settings_or_a_config() -> None:
@@ -677,6 +689,73 @@ def test_the_programs_own_handlers_stay() -> None:
 
     in_loop(main)
     assert events == ["startup", "mine", "shutdown"]
+
+
+CTRL_C = """
+import asyncio
+from asgiserver import Server
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        for name in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{name}.complete"})
+        print("shut down", flush=True)
+        return
+    print("request", flush=True)
+    while not (server.should_exit if scope["path"] == "/drained" else server.force_exit):
+        await asyncio.sleep(0.01)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+server = Server(app, port=0, timeout_disconnect=20)
+try:
+    asyncio.run(server.serve())
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("path", "signals"), [("/drained", 1), ("/cut", 2)])
+def test_ctrl_c_under_asyncio_run(path: str, signals: int) -> None:
+    """The first one lets requests end, the second cuts them; the program sees KeyboardInterrupt."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CTRL_C],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=child_environment({}),
+        text=True,
+    )
+    lines: list[str] = []
+
+    def wait_for(text: str) -> str:
+        assert process.stdout is not None
+        while text not in (line := process.stdout.readline()):
+            assert line, "".join(lines)
+            lines.append(line)
+        return line
+
+    try:
+        port = int(wait_for("Listening at").rpartition(":")[2])
+        with connect(("127.0.0.1", port)) as client:
+            client.get(path)
+            wait_for("request")
+            process.send_signal(signal.SIGINT)
+            if signals > 1:
+                wait_for("Waiting for running requests")
+                process.send_signal(signal.SIGINT)
+            if path == "/drained":
+                assert client.recv_response().text == "ok"
+        output, _ = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+    output = "".join(lines) + output
+    assert process.returncode == 0, output
+    assert output.endswith("interrupted\n")
+    assert "Traceback" not in output
+    if path == "/drained":
+        assert "shut down\n" in output
 
 
 # --- run() ---
