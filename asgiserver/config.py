@@ -95,6 +95,7 @@ class Config:
     limit_request_line: int = _default("limit_request_line")
     limit_request_head: int = _default("limit_request_head")
     limit_request_fields: int = _default("limit_request_fields")
+    limit_request_field_size: int = _default("limit_request_field_size")
     limit_request_body: int = _default("limit_request_body")
     limit_concurrency: int = _default("limit_concurrency")
     limit_connections: int = _default("limit_connections")
@@ -116,6 +117,7 @@ class Config:
     timeout_graceful_shutdown: float | None = _default("timeout_graceful_shutdown")
     shutdown_delay: float = _default("shutdown_delay")
     timeout_disconnect: float = _default("timeout_disconnect")
+    timeout_cancel: float = _default("timeout_cancel")
     timeout_worker_healthcheck: float = _default("timeout_worker_healthcheck")
 
     log_level: str | None = _default("log_level")

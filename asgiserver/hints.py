@@ -53,7 +53,7 @@ _HINTS = {
     "--task-impl": "is not needed: tasks are asyncio's",
     "--asgi-loop": "is spelled --loop here",
     "--asgi-lifespan": "is spelled --lifespan here",
-    "--asgi-disconnect-grace-period": "is not needed: the application hears of it at once",
+    "--asgi-disconnect-grace-period": "is spelled --timeout-cancel here",
     "--timeout": "is spelled --timeout-worker-healthcheck here (the watchdog for workers); "
     "see --timeout-request-body and --timeout-write for clients",
     "-t": _HEALTHCHECK,
@@ -72,8 +72,7 @@ _HINTS = {
     "--respawn-interval": "is not needed: a worker that died is replaced, ever later if it dies again",
     "--worker-connections": "is spelled --limit-connections here",
     "--backpressure": "is spelled --limit-concurrency here",
-    "--limit-request-field-size": _HEAD,
-    "--limit-request-field_size": _HEAD,
+    "--limit-request-field_size": "is spelled --limit-request-field-size here",
     "--limit-request-header-size": _HEAD,
     "--h11-max-incomplete-event-size": "is spelled --limit-request-head here",
     "--http1-buffer-size": "is spelled --limit-pipeline here",

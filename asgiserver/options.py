@@ -279,7 +279,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _size(
         "limit_request_fields", 100, "Most header fields in a request; above: 431.",
-        minimum=1, maximum=10_000,
+        minimum=1, maximum=1 << 15,
+    ),
+    _size(
+        "limit_request_field_size", 0,
+        "Longest line of a header field in bytes, with its end; above: 431. 0: the head's limit alone.",
+        minimum=0, maximum=1 << 24,
     ),
     _size(
         "limit_request_body", GIB, "Largest request body in bytes; above: 413. 0: no limit.",
@@ -366,6 +371,11 @@ OPTIONS: tuple[Option, ...] = (
         "ASGI: for running requests when the server stops, before receive() says that the client "
         "has left, which ends streams and long polls.",
         minimum=0.0, maximum=DAY,
+    ),
+    _seconds(
+        "timeout_cancel", 0.0,
+        "ASGI: for an application to end once its client has left, as receive() says; then it is "
+        "cancelled. 0: it never is.",
     ),
     Option(
         "timeout_worker_healthcheck", "float", 30.0, TIMEOUTS,

@@ -66,12 +66,14 @@ async def serve(
                 for sock in listeners.sockets:
                     core.listen(sock.fileno())
                 core.start()
+                service.opened(core)
                 core.call_at(service.max_requests, service.exhausted)
                 service.started()
                 async with _ticking(service):
                     await level.reaches(Level.RETIRE)
                     service.stopping()
-                    await _until_drained(core, config, level)
+                    await _until_drained(core, config, level, service)
+                    service.closing(core)
         finally:
             await lifespan.shutdown()
 
@@ -148,7 +150,9 @@ async def _ticking(service: Service) -> AsyncIterator[None]:
         handle.cancel()
 
 
-async def _until_drained(core: _core.Server, config: Config, level: _Level) -> None:
+async def _until_drained(
+    core: _core.Server, config: Config, level: _Level, service: Service
+) -> None:
     """Waits for running requests, no longer than the grace time."""
     drained = asyncio.Event()
     if level.reached(Level.DRAIN):
@@ -156,7 +160,7 @@ async def _until_drained(core: _core.Server, config: Config, level: _Level) -> N
         await _first_of(level.reaches(Level.CUT), timeout=config.shutdown_delay)
         core.drain(drained.set)
     else:
-        core.drain(drained.set, idle=config.timeout_keep_alive)
+        core.drain(drained.set, idle=service.patience(config.timeout_keep_alive))
     if core.requests:
         logs.say(config, "Waiting for running requests: %d (CTRL+C cuts them)", core.requests)
     await _drain(core, config, level, drained)

@@ -33,6 +33,7 @@ class _Stopper:
     ) -> None:
         self._core, self._config, self._stop, self._service = core, config, stop, service
         self._told = False
+        self._idle = service.patience(config.timeout_keep_alive)
         self._thread = threading.get_ident()
         self._timer: threading.Timer | None = None
         self.cut = 0
@@ -44,7 +45,7 @@ class _Stopper:
             self._service.stopping()
         if level == Level.RETIRE:
             self._later(self._config.grace, self._time_is_over)
-            self._core.drain(idle=self._config.timeout_keep_alive)
+            self._core.drain(idle=self._idle)
             return
         if level == Level.DRAIN:
             self._core.set_healthy(False)
@@ -143,6 +144,7 @@ def serve(
     )
     core = logs.attach(config, make)
     stopper = _Stopper(core, config, stop, service)
+    service.opened(core)
     try:
         listeners.listen(config.backlog)
         for sock in listeners.sockets:
@@ -156,4 +158,5 @@ def serve(
     finally:
         stopper.close()
         logs.log_cut(stopper.cut, config.grace, asked=stopper.asked)
+        service.closing(core)
         core.close()

@@ -21,6 +21,7 @@
     X(FIELD, 400, "invalid field line")                                                                \
     X(HEAD_LARGE, 431, "request head too large")                                                       \
     X(FIELDS_MANY, 431, "too many field lines")                                                        \
+    X(FIELD_LARGE, 431, "field line too long")                                                         \
     X(HOST_MISSING, 400, "no Host field")                                                              \
     X(HOST_MANY, 400, "more than one Host field")                                                      \
     X(HOST, 400, "invalid Host field")                                                                 \

@@ -195,7 +195,7 @@ static bool client_has_left(as_request *req) {
 static void application_raised(as_request *req) {
     as_exchange *ex = req->ex;
     if (client_has_left(req) ||
-        (req->server->stopping && !PyErr_ExceptionMatches(PyExc_Exception))) {
+        ((req->server->stopping || req->overdue) && !PyErr_ExceptionMatches(PyExc_Exception))) {
         PyErr_Clear(); /* nobody is there to hear of it */
     } else {
         as_log_exception(req->server, ex, "Exception in ASGI application");
@@ -286,7 +286,23 @@ static void request_dealloc(PyObject *op) {
     Py_DECREF(type);
 }
 
+/* The time is over that an application has when its client has left. */
+static PyObject *request_overdue(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_request *req = (as_request *)op;
+    if (req->ex == NULL) {
+        Py_RETURN_NONE; /* it has ended */
+    }
+    req->overdue = true;
+    return as_task_cancel(req) == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyMethodDef request_methods[] = {
+    {"_overdue", request_overdue, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot request_slots[] = {
+    {Py_tp_methods, request_methods},
     {Py_tp_dealloc, request_dealloc},
     {Py_tp_traverse, request_traverse},
     {Py_tp_clear, request_clear},
@@ -479,11 +495,31 @@ static void on_end(void *Py_UNUSED(ctx), as_exchange *ex) {
     }
 }
 
+/* receive() says so from now on; timeout_cancel later, where it is set, the application ends. */
+static void client_leaves(as_request *req) {
+    as_server *server = req->server;
+    as_awaitables_wake(req->receivers);
+    if (server->limits.timeout_cancel == 0 || req->leaving) {
+        return;
+    }
+    req->leaving = true;
+    PyObject *overdue = PyObject_GetAttrString((PyObject *)req, "_overdue");
+    PyObject *handle = overdue != NULL
+                           ? PyObject_CallMethod(server->py_loop, "call_later", "dO",
+                                                 server->limits.timeout_cancel / 1000.0, overdue)
+                           : NULL;
+    if (handle == NULL) {
+        PyErr_WriteUnraisable(overdue);
+    }
+    Py_XDECREF(handle);
+    Py_XDECREF(overdue);
+}
+
 static void on_eof(void *Py_UNUSED(ctx), as_exchange *ex) {
     as_request *req = ex->gateway;
     if (req != NULL) {
         req->eof = true;
-        as_awaitables_wake(req->receivers);
+        client_leaves(req);
     }
 }
 
@@ -491,7 +527,7 @@ static void on_abort(void *Py_UNUSED(ctx), as_exchange *ex, as_err Py_UNUSED(why
     as_request *req = ex->gateway;
     if (req != NULL) {
         req->gone = true;
-        as_awaitables_wake(req->receivers);
+        client_leaves(req);
         as_awaitables_wake(req->senders);
     }
 }

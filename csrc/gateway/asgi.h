@@ -37,6 +37,8 @@ typedef struct as_request {
     bool body_received; /* … and the application has taken all of it */
     bool gone;          /* aborted: the client left, or a limit bit */
     bool eof;           /* the client closed its side behind the request */
+    bool leaving;       /* one of both, and timeout_cancel runs */
+    bool overdue;       /* … and is over: the application was cancelled */
 } as_request;
 
 /* asgi_scope.c */
@@ -89,6 +91,8 @@ int as_tasks_traverse(struct as_tasks *tasks, visitproc visit, void *arg);
  * receive, send, with a free place before them. as_request_finished is called when the application
  * ends, now or later. */
 void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args);
+/* Cancels the task of an application that is suspended; -1 with an exception. */
+int as_task_cancel(const as_request *req);
 
 /* Types. */
 int as_headers_add_type(PyObject *module, as_module_state *state);

@@ -290,6 +290,18 @@ void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
     give_back(tasks, self, before);
 }
 
+int as_task_cancel(const as_request *req) {
+    const driver *self = (const driver *)req->driver;
+    if (self == NULL || self->task == NULL) {
+        return 0;
+    }
+    PyObject *task = Py_NewRef(self->task); /* the driver may end meanwhile */
+    PyObject *result = PyObject_CallMethodNoArgs(task, req->server->state->str.cancel);
+    Py_DECREF(task);
+    Py_XDECREF(result);
+    return result != NULL ? 0 : -1;
+}
+
 /* ---- the later steps: the task calls ---- */
 
 /* Gives back what the application held. The request was finished or abandoned before. */

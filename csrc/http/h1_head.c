@@ -211,12 +211,24 @@ static int on_header_value(llhttp_t *parser, const char *at, size_t n) {
     return stop;
 }
 
+/* The whole line, with its end. */
+static uint32_t line_length(const as_field *field) {
+    uint32_t end = field->value_len > 0 ? field->value_off + field->value_len
+                                        : field->name_off + field->name_len + 1;
+    return end + 2 - field->name_off;
+}
+
 static int on_header_value_complete(llhttp_t *parser) {
     as_h1 *h1 = parser->data;
     if (h1->trailing) {
         return on_trailer_complete(h1);
     }
-    scratch_of(h1)->in_name = false;
+    struct as_h1_scratch *s = scratch_of(h1);
+    s->in_name = false;
+    uint32_t limit = h1->env->limits->limit_request_field_size;
+    if (limit != 0 && line_length(&s->head.fields[s->head.nfields - 1]) > limit) {
+        return fail(h1, AS_E_FIELD_LARGE);
+    }
     return 0;
 }
 

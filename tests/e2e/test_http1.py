@@ -752,6 +752,15 @@ def test_limit_request_fields(with_options: Callable[..., Server]) -> None:
     check_limit(server, head("/hello", *["X: y"] * 4), head("/hello", *["X: y"] * 5), 431)
 
 
+def test_limit_request_field_size(with_options: Callable[..., Server]) -> None:
+    """The whole line counts, with its end; also an empty field's."""
+    server = with_options("--limit-request-field-size", "40")
+    rest = len("X-Long: \r\n")
+    at_limit, above = f"X-Long: {'x' * (40 - rest)}", f"X-Long: {'x' * (41 - rest)}"
+    check_limit(server, head("/hello", at_limit), head("/hello", above), 431)
+    check_limit(server, head("/hello", f"{'N' * 37}:"), head("/hello", f"{'N' * 38}:"), 431)
+
+
 def test_limit_request_body(with_options: Callable[..., Server]) -> None:
     server = with_options("--limit-request-body", "10")
     good = "POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789"

@@ -294,3 +294,29 @@ def test_no_child_is_left_after_a_reloading_server(serve: Factory, tmp_path: Pat
     assert len(children.split()) == 2  # a worker, and what watches
     project.server.stop()
     assert not any(os.path.exists(f"/proc/{pid}") for pid in children.split())
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+def test_timeout_cancel(serve: Factory, loop: str, leave: str) -> None:
+    """Who has left is waited for no longer than that, and whose client stays as long as it likes."""
+    server = serve("gunicorn_apps:asgi", "--timeout-cancel", "0.5", interface="asgi", loop=loop)
+    with server.raw() as client:
+        client.get("/sleep/60")
+        assert answers(("127.0.0.1", server.port))  # It has been read by now.
+        getattr(client, leave)()
+        server.wait_log("cancelled /sleep/60")
+    with server.raw() as client:
+        client.get("/sleep/1.5")
+        assert client.recv_response().text == "hello"
+
+
+def test_nobody_is_cancelled_unless_asked(serve: Factory, loop: str) -> None:
+    server = serve("gunicorn_apps:asgi", interface="asgi", loop=loop)
+    with server.raw() as client:
+        client.get("/sleep/1")
+        assert answers(("127.0.0.1", server.port))
+        client.close()
+    with server.raw() as client:
+        client.get("/sleep/1.5")
+        assert client.recv_response().text == "hello"
+    assert "cancelled" not in server.log()

@@ -82,11 +82,8 @@ class Server:
             for which, value in (rlimits or {}).items():
                 resource.setrlimit(which, (value, value))
 
-        self.process = subprocess.Popen(
+        self._launch(
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
             cwd=cwd or APPS,
             env=child_environment(env or {}),
             pass_fds=() if listener is None else (listener.fileno(),),
@@ -94,6 +91,15 @@ class Server:
         )
         if listener is not None:
             listener.close()  # From now on a dead server refuses connections.
+
+    def _launch(self, command: Sequence[str], **options: Any) -> None:
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **options,
+        )
         self.pid = self.process.pid
         self._lines: list[str] = []
         self._mark = 0
