@@ -12,6 +12,7 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
 
 # Seconds; when reloading, somebody waits for the change.
 _GRACE, _GRACE_RELOADING = 30.0, 3.0
+_LAST_WAIT = 2.0
 
 # Fields that frame a message or belong to one connection: the server makes them.
 _OWN_FIELDS = frozenset(
@@ -212,6 +213,13 @@ class Config:
         if self.timeout_graceful_shutdown is not None:
             return self.timeout_graceful_shutdown
         return _GRACE_RELOADING if self.reload else _GRACE
+
+    @property
+    def last_wait(self) -> float:
+        """Seconds for idle connections once the delay is over: the load balancer that it is for may
+        just be sending a request on one.
+        """
+        return min(self.shutdown_delay, _LAST_WAIT)
 
     def core_limits(self) -> dict[str, int]:
         """The rows that the C core reads, in its units."""

@@ -66,6 +66,11 @@ class Nursery:
         pid: int = _ANSWER.unpack(answer)[0]
         return pid
 
+    def finish(self) -> None:
+        """There are no more orders: it lets go of the sockets. Idempotent."""
+        with contextlib.suppress(OSError):
+            self._channel.shutdown(socket.SHUT_WR)
+
     def close(self, patience: float = 0.0) -> None:
         """The nursery ends by itself, at once if it is still importing; after so many seconds
         nothing is left of it, where they are given."""
@@ -122,7 +127,8 @@ def _nurse(job: Job, channel: socket.socket) -> int:
             one = replace(job, slot=slot, announce=announce, pipe=pipe, application=application)
             _fork_twice(one, channel)
             os.close(pipe)
-    return 0  # the supervisor has got another one, or is gone
+    job.listeners.stop()  # at once, though threads of the application may delay the end
+    return 0  # the supervisor has got another one, or stops, or is gone
 
 
 def _fork_twice(job: Job, channel: socket.socket) -> None:

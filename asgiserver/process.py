@@ -13,6 +13,7 @@ from types import TracebackType
 from . import notify, sockets
 from .config import Config
 from .errors import StartError
+from .options import BY_NAME
 from .service import Service
 from .sockets import Listeners
 
@@ -33,7 +34,13 @@ class Process:
     def bind(self, config: Config, workers: int = 1, present: Listeners | None = None) -> Listeners:
         """The listening sockets, and then the pid file. Raises StartError."""
         if self._passed and not (config.bind or config.uds is not None or config.fd is not None):
-            config = dataclasses.replace(config, bind=[f"fd://{number}" for number in self._passed])
+            # In place of host and port, which may be set for a start without a service manager.
+            config = dataclasses.replace(
+                config,
+                bind=[f"fd://{number}" for number in self._passed],
+                host=BY_NAME["host"].default,
+                port=BY_NAME["port"].default,
+            )
         listeners = sockets.bind(config, workers, present)
         try:
             self._give_away(listeners.paths)

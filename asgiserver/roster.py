@@ -43,6 +43,12 @@ class Generation:
             raise Child(lambda: worker.run(job), job.listeners)
         return pid
 
+    def stop_listening(self) -> None:
+        """Only the workers have the sockets then."""
+        if self.nursery is not None:
+            self.nursery.finish()
+        self.listeners.stop()
+
     def close(self, but: Listeners | None = None, patience: float = 0.0) -> None:
         """Sockets that ``but`` uses too stay open. ``patience`` is the nursery's."""
         if self.nursery is not None:

@@ -72,7 +72,7 @@ async def serve(
                 async with _ticking(service):
                     await level.reaches(Level.RETIRE)
                     service.stopping()
-                    await _until_drained(core, config, level, service)
+                    await _until_drained(core, config, listeners, level, service)
                     service.closing(core)
         finally:
             await lifespan.shutdown()
@@ -151,16 +151,17 @@ async def _ticking(service: Service) -> AsyncIterator[None]:
 
 
 async def _until_drained(
-    core: _core.Server, config: Config, level: _Level, service: Service
+    core: _core.Server, config: Config, listeners: Listeners, level: _Level, service: Service
 ) -> None:
     """Waits for running requests, no longer than the grace time."""
     drained = asyncio.Event()
     if level.reached(Level.DRAIN):
         core.set_healthy(False)
         await _first_of(level.reaches(Level.CUT), timeout=config.shutdown_delay)
-        core.drain(drained.set)
+        core.drain(drained.set, idle=config.last_wait)
     else:
         core.drain(drained.set, idle=service.patience(config.timeout_keep_alive))
+    listeners.stop()
     if core.requests:
         logs.say(config, "Waiting for running requests: %d (CTRL+C cuts them)", core.requests)
     await _drain(core, config, level, drained)

@@ -29,9 +29,15 @@ class _Stopper:
     """
 
     def __init__(
-        self, core: _core.Server, config: Config, stop: StopRequest, service: Service
+        self,
+        core: _core.Server,
+        config: Config,
+        listeners: Listeners,
+        stop: StopRequest,
+        service: Service,
     ) -> None:
-        self._core, self._config, self._stop, self._service = core, config, stop, service
+        self._core, self._config, self._listeners = core, config, listeners
+        self._stop, self._service = stop, service
         self._told = False
         self._idle = service.patience(config.timeout_keep_alive)
         self._thread = threading.get_ident()
@@ -44,8 +50,7 @@ class _Stopper:
             self._told = True
             self._service.stopping()
         if level == Level.RETIRE:
-            self._later(self._config.grace, self._time_is_over)
-            self._core.drain(idle=self._idle)
+            self._drain(self._idle)
             return
         if level == Level.DRAIN:
             self._core.set_healthy(False)
@@ -59,9 +64,10 @@ class _Stopper:
         if frame is not None and _is_in_application(frame):
             raise _Cut("the server is stopping")
 
-    def _drain(self) -> None:
+    def _drain(self, idle: float | None = None) -> None:
         self._later(self._config.grace, self._time_is_over)
-        self._core.drain()
+        self._core.drain(idle=self._config.last_wait if idle is None else idle)
+        self._listeners.stop()
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         """On a thread of its own: the serving one may be kept busy by the application."""
@@ -143,7 +149,7 @@ def serve(
         proxy=config.core_proxy(),
     )
     core = logs.attach(config, make)
-    stopper = _Stopper(core, config, stop, service)
+    stopper = _Stopper(core, config, listeners, stop, service)
     service.opened(core)
     try:
         listeners.listen(config.backlog)

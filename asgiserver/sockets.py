@@ -101,9 +101,12 @@ class _Bound:
         self.file = _identity(self.path)
         self.owner = os.getpid()
 
-    def close(self) -> None:
+    def stop(self) -> None:
         for sock in (sock for one in self.sets for sock in one):
             sock.close()
+
+    def close(self) -> None:
+        self.stop()
         # A worker that inherited the sockets leaves the file to the process that made it.
         mine = self.owner == os.getpid()
         if mine and self.path is not None and _identity(self.path) == self.file:
@@ -128,8 +131,9 @@ class Listeners:
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """One for each address of a name; this worker's where each has its own."""
-        return [sock for one in self._bound for sock in self._share(one.sets)]
+        """One for each address of a name; this worker's where each has its own. None once stopped."""
+        shares = (self._share(one.sets) for one in self._bound)
+        return [sock for share in shares for sock in share if sock.fileno() >= 0]
 
     def _share(self, sets: list[list[socket.socket]]) -> list[socket.socket]:
         share = sets[self._slot :: self._workers] or [sets[self._slot % len(sets)]]
@@ -147,6 +151,13 @@ class Listeners:
                 sock.listen(backlog)
             except OSError as error:
                 raise _explained(error, sock.getsockname()) from None
+
+    def stop(self) -> None:
+        """From now on clients are refused, as far as no other process listens on the same sockets,
+        rather than left to wait for somebody who accepts them no more. Idempotent.
+        """
+        for one in self._bound:
+            one.stop()
 
     def close(self, but: "Listeners | None" = None) -> None:
         """All, or all that the other one does not use too. Idempotent."""

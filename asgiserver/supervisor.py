@@ -194,6 +194,9 @@ class Supervisor:
         for slot in self._slots:
             self._leaving += slot.workers()
             slot.current = slot.successor = None
+        # Clients are refused as soon as the workers listen no more.
+        for generation in self._generations():
+            generation.stop_listening()
         if not self._booted or self._stops > _AT_ONCE:
             self._status = 128 + number
 

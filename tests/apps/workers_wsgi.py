@@ -13,6 +13,7 @@ def app(environ, start_response):
     path = environ["PATH_INFO"]
     body = str(os.getpid())
     if path == "/sleep":
+        print("waiting", flush=True)
         time.sleep(60)
     elif path == "/spin":
         spin()

@@ -1,0 +1,62 @@
+"""What clients meet while a server stops: nobody waits for an answer that never comes."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+from support.processes import wait_until
+from support.server import Server
+
+MODES = {
+    "alone": (),
+    "several": ("--workers", "2"),
+    "preloaded": ("--workers", "2", "--preload"),
+}
+APPS = {"asgi": ("workers_asgi:app", "/forever"), "wsgi": ("workers_wsgi:app", "/sleep")}
+
+
+@pytest.fixture(params=MODES.values(), ids=MODES.keys())
+def mode(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    options: tuple[str, ...] = request.param
+    return options
+
+
+def refuses(server: Server) -> bool:
+    try:
+        with server.raw():
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+@pytest.mark.parametrize(("app", "path"), APPS.values(), ids=APPS.keys())
+def test_refused_while_draining(serve: Any, mode: tuple[str, ...], app: str, path: str) -> None:
+    """A connection that is made too late is refused, not kept waiting until the process ends."""
+    server: Server = serve(app, *mode)
+    server.expect_tracebacks()  # of the request that is cut in the end
+    with server.raw() as client:
+        client.get(path)
+        server.wait_log("^waiting$")
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: refuses(server), what="for a refusal")
+        assert server.alive()
+        server.stop()
+
+
+def test_last_request_on_an_idle_connection(
+    serve: Any, backend: Any, mode: tuple[str, ...]
+) -> None:
+    """With a delay there is a load balancer, which may be sending one while the delay ends."""
+    app = APPS[backend.interface][0]
+    server: Server = serve(app, *mode, "--shutdown-delay", "2", **backend.options)
+    with server.raw() as idle:
+        idle.get()
+        assert not idle.recv_response().closes
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: refuses(server), what="for a refusal")
+        idle.get()
+        response = idle.recv_response()
+        assert (response.status, response.closes) == (200, True)
+    server.stop()
