@@ -43,6 +43,15 @@ missing_packages() {
     elif [ "$PYTHON" = python3 ]; then
         echo python3 python3-venv python3-dev
     fi
+    case " $* " in *" test "*) missing_for_test ;; esac
+}
+
+# For the tests of deploy/, which only root can run: of network namespaces.
+missing_for_test() {
+    [ "$(id -u)" = 0 ] || return 0
+    command -v ip >/dev/null || echo iproute2
+    command -v nginx >/dev/null || echo nginx
+    command -v haproxy >/dev/null || echo haproxy
 }
 
 # What Debian splits off its own Python; any other Python has it all.
@@ -58,7 +67,7 @@ END
 }
 
 install_packages() {
-    missing=$(missing_packages)
+    missing=$(missing_packages "$@")
     [ -n "$missing" ] || return 0
     # shellcheck disable=SC2086 # a list of words
     set -- $missing
@@ -160,7 +169,7 @@ mkdir -p build
 exec 9>build/setup.lock
 timeout --foreground 1800 flock 9 || fail "another make is at work here"
 
-install_packages
+install_packages "$@"
 make_environment
 if [ -z "$SHARE" ]; then
     for group in build "$@"; do

@@ -80,6 +80,21 @@ class Load:
         with self._changed:
             return set(self.answers)
 
+    # --- what other tests may ask for instead ---
+
+    def ask(self, client: RawClient) -> Response:
+        """One request; its answer, after a check."""
+        client.get(self._target, *self._fields)
+        response = client.recv_response()
+        self._check(response)
+        return response
+
+    def name(self, response: Response) -> str:
+        """What to count an answer under."""
+        return response.text
+
+    # --- one connection ---
+
     def _run(self) -> None:
         client: RawClient | None = None
         while not self._stop.is_set():
@@ -87,9 +102,7 @@ class Load:
                 if client is None:
                     client = connect(self._address)
                     self.connects += 1
-                client.get(self._target, *self._fields)
-                response = client.recv_response()
-                self._check(response)
+                response = self.ask(client)
             except (OSError, AssertionError) as error:
                 self._count(f"{type(error).__name__}: {error}", failed=True)
                 if client is not None:
@@ -97,7 +110,7 @@ class Load:
                 client = None
                 self._stop.wait(0.02)
                 continue
-            self._count(response.text)
+            self._count(self.name(response))
             if response.closes:
                 client.close()
                 client = None
