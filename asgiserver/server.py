@@ -388,7 +388,9 @@ class Server:
         async def wait(task: asyncio.Task[None]) -> None:
             await asyncio.shield(task)
 
-        with asyncio.Runner(loop_factory=loop_factory(self.config.loop)) as runner:
+        make_loop = loop_factory(self.config.loop)
+        self._stop.remember()
+        with asyncio.Runner(loop_factory=make_loop) as runner:
             serving = runner.get_loop().create_task(self._serve_asgi(application, *hear))
             try:
                 runner.run(wait(serving))

@@ -52,6 +52,7 @@ class StopRequest:
         self.number = 0  # of the last signal
         self.taken: list[signal.Signals] = []  # signals whose handler this object is
         self._listener: Listener | None = None
+        self._interrupting = True  # as long as nobody listens
         self._cut_asked = False
         # A signal's handler can be interrupted by the next signal's at any point: they are counted
         # in one step of the interpreter, or two that come together might pass for one.
@@ -69,6 +70,11 @@ class StopRequest:
             self.level = level
             if self._listener is not None:
                 self._listener(level, frame)
+
+    def remember(self) -> None:
+        """From now on signals wait for a listener: where an event loop runs, an exception out of
+        nowhere would end in one task or another."""
+        self._interrupting = False
 
     @contextmanager
     def heard_by(self, listener: Listener) -> Iterator[None]:
@@ -115,13 +121,16 @@ class StopRequest:
         self._cut_asked = True
         signal.pthread_kill(thread, self.taken[-1])
 
+    def _interrupts(self) -> bool:
+        return self._interrupting and self._listener is None and self.level == Level.RUN
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._cut_asked:  # not somebody's signal, but ours
             self._cut_asked = False
             self._head_start = _CUT
             self._raise(Level.CUT, frame)
             return
-        if number == signal.SIGHUP and self._listener is not None:
+        if number == signal.SIGHUP and not self._interrupts():
             self._raise(Level.RETIRE, frame)
             return
         self.number = number
@@ -135,7 +144,7 @@ class StopRequest:
             # The interrupted code may be inside a lock of logging or of a stream: write past them.
             os.write(2, b"Stopped at once, as asked for the third time.\n")
             os._exit(128 + number)
-        if self._listener is None and self.level == Level.RUN:
+        if self._interrupts():
             raise Interrupted(number)
         self._raise(Level.CUT if wanted == _CUT else Level.DRAIN, frame)
 

@@ -59,4 +59,4 @@ def test_last_request_on_an_idle_connection(
         idle.get()
         response = idle.recv_response()
         assert (response.status, response.closes) == (200, True)
-    server.stop()
+    assert server.wait() == 0
