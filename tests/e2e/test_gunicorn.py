@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -811,28 +812,31 @@ def test_reload(start, kind, tmp_path):
     )
     assert get(server, "/mark").startswith("one")
 
-    def change(text: str) -> None:
+    times = itertools.count(2_000_000_000, 10)
+
+    def change(text: str, seen: Callable[[], Any]) -> None:
+        """Until it is seen: the reloader may not have looked at the file before."""
         path.write_text(text)
-        os.utime(path, (2_000_000_000 + len(text), 2_000_000_000 + len(text)))
 
-    change(template.format("number two"))
-    server.wait_log("Worker reloading: .*changing.py modified")
-    wait_for(lambda: get(server, "/mark").startswith("number two"))
-    change(
-        "this is no Python at all, it is something far longer, so that its time is later ((((\n" * 3
-    )
+        def again() -> bool:
+            now = next(times)
+            os.utime(path, (now, now))
+            return bool(seen())
+
+        wait_for(again)
+
     server.expect_tracebacks()
-    server.wait_log("SyntaxError")
+    change(template.format("two"), lambda: get(server, "/mark") == "two")
+    assert "changing.py modified" in server.log()
 
-    def shown() -> bool:
+    def shows_the_error() -> bool:
         with server.raw() as client:
             client.get("/")
             response = client.recv_response()
             return response.status == 500 and "SyntaxError" in response.text
 
-    wait_for(shown)
-    change(template.format("three" * 100))
-    wait_for(lambda: get(server, "/mark").startswith("three") if up(server) else False)
+    change("this is no Python", shows_the_error)
+    change(template.format("three"), lambda: up(server) and get(server, "/mark") == "three")
 
 
 def up(server: Gunicorn) -> bool:
