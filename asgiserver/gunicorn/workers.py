@@ -67,7 +67,11 @@ class _Inherited(Listeners):
 
     @property
     def sockets(self) -> list[socket.socket]:
-        return self._inherited
+        return [sock for sock in self._inherited if sock.fileno() >= 0]
+
+    def stop(self) -> None:
+        for sock in self._inherited:
+            sock.close()
 
     def listen(self, backlog: int) -> None:
         pass

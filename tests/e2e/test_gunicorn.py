@@ -767,6 +767,27 @@ def test_a_request_may_finish(start, either):
     assert server.wait() == 0
 
 
+def test_clients_are_refused_while_requests_finish(start, either):
+    """Not left to wait for a worker that accepts them no more."""
+    server = start(either)
+    with server.raw() as client:
+        client.get("/pid")
+        client.recv_response()
+        client.get("/sleep/3")
+        threading.Event().wait(0.3)
+        server.signal(signal.SIGTERM)
+
+        def refused() -> bool:
+            try:
+                server.raw().close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        wait_for(refused, 2)
+        assert client.recv_response().text == "hello"
+
+
 def test_graceful_timeout(start, either):
     server = start(either, "graceful_timeout = 3\n")
     server.expect_tracebacks()
