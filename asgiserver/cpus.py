@@ -27,7 +27,8 @@ def _quotas(groups: Path, membership: Path) -> Iterator[float]:
         if not controllers:
             yield from _unified(groups, path)
         elif "cpu" in controllers.split(","):
-            yield from _legacy(groups / "cpu", path)
+            for folder in {"cpu", controllers}:  # usually a link from one to the other
+                yield from _legacy(groups / folder, path)
 
 
 def _folders(root: Path, path: str) -> Iterator[Path]:

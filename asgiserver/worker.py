@@ -7,6 +7,7 @@ files again.
 """
 
 import contextlib
+import ctypes
 import faulthandler
 import os
 import random
@@ -31,6 +32,7 @@ ALIVE = b"."
 # What a worker wants to be replaced for.
 LIMITS = {b"n": "limit_max_requests", b"a": "limit_max_age", b"m": "limit_max_rss"}
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _SECOND = 1.0
 _BEATS = 6  # in the time after which a worker is taken for dead
 _PAGE = resource.getpagesize()
@@ -77,6 +79,7 @@ def run(job: Job) -> int:
     report = _Report(job)
     try:
         job.process.drop_privileges()
+        _end_with_parent(job.supervisor)
         job.listeners.take_share(job.slot, count(config.workers))
         Server(config).work(job.listeners, report.service(), job.application, job.announce)
     except StartError as problem:
@@ -85,6 +88,17 @@ def run(job: Job) -> int:
     except Interrupted as interrupted:
         return interrupted.exit_code
     return 0
+
+
+def _end_with_parent(parent: int | None) -> None:
+    """Asks the kernel for SIGTERM when the parent dies; None: not any more.
+
+    That is for the start, in which nothing else goes round. A change of the user would undo it.
+    """
+    number = signal.SIGTERM if parent is not None else 0
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if parent is not None and os.getppid() != parent:  # it was quicker
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _ignore(*_: Any) -> None:
@@ -111,12 +125,16 @@ class _Report:
         config = self._config
         extra = random.randint(0, config.limit_max_requests_jitter)
         return Service(
-            started=lambda: self._say(READY),
+            started=self._started,
             tick=self._tick,
             interval=self._interval,
             max_requests=config.limit_max_requests + extra if config.limit_max_requests else 0,
             exhausted=lambda: self._want_successor(b"n"),
         )
+
+    def _started(self) -> None:
+        _end_with_parent(None)  # the tick sees to it
+        self._say(READY)
 
     def _say(self, byte: bytes) -> None:
         with contextlib.suppress(OSError):  # a full pipe: the supervisor is alive, and busy

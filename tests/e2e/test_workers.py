@@ -474,6 +474,16 @@ def test_the_supervisor_is_killed(serve, app, more):
     await_end(*pids)
 
 
+@pytest.mark.parametrize("more", [(), ("--preload",)])
+def test_the_supervisor_is_killed_while_a_worker_starts(serve, more):
+    server = serve("cli_apps:stubborn_start", "--workers", "2", *more, wait=False)
+    server.wait_log("^starting")
+    pids = children(server.pid)
+    os.kill(server.pid, signal.SIGKILL)
+    server.process.wait(10)
+    await_end(*pids)
+
+
 def test_ctrl_c_in_the_terminal(serve):
     """It reaches all processes at once."""
     server = serve(ASGI, "--workers", "2", *QUIET)

@@ -271,3 +271,58 @@ def test_descriptors_that_are_no_listening_sockets(tmp_path: Path) -> None:
         number = sock.fileno()
         assert refusal(fd=number).endswith("is not a TCP or Unix stream socket.")
         sock.getsockname()  # It is still open.
+
+
+# --- what an address means ---
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "path", "fd"),
+    [
+        ("127.0.0.1:80", "127.0.0.1", 80, None, None),
+        ("localhost", "localhost", 8000, None, None),
+        ("example.org:0", "example.org", 0, None, None),
+        (":9000", "::", 9000, None, None),
+        ("*:9000", "::", 9000, None, None),
+        ("[::1]:65535", "::1", 65535, None, None),
+        ("[fe80::1%lo]", "fe80::1%lo", 8000, None, None),
+        ("unix:/run/a b.sock", "", 0, "/run/a b.sock", None),
+        ("unix:relative", "", 0, "relative", None),
+        ("fd://3", "", 0, None, 3),
+    ],
+)
+def test_parse(text, host, port, path, fd):
+    found = sockets.parse(text)
+    assert (found.host, found.port, found.path, found.fd) == (host, port, path, fd)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a:b", "a:65536", "a:-1", "a:", "a:²", "::1", "::1:80", "[::1", "[::1]80", "[::1]:x",
+        "unix:", "fd://", "fd://x", "fd://-1", "http://a:80", "/run/a.sock",
+    ],
+)  # fmt: skip
+def test_parse_refuses(text):
+    with pytest.raises(ValueError, match=r"not|port|path|brackets"):
+        sockets.parse(text)
+
+
+def test_how_it_was_written_makes_no_difference():
+    """A reload finds the socket of an address again that is spelled in another way now."""
+    assert sockets.parse("a:80") == sockets.parse("a:80", "--host a")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 7])
+def test_shares(count, workers):
+    """Whatever their numbers, each worker has a socket, and each socket a worker."""
+    sets = [[object()] for _ in range(count)]
+    listeners = sockets.Listeners([])
+    taken = set()
+    for slot in range(workers):
+        listeners.take_share(slot, workers)
+        share = listeners._share(sets)
+        assert share
+        taken.update(share)
+    assert len(taken) == count
