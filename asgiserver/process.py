@@ -8,6 +8,7 @@ import errno
 import grp
 import os
 import pwd
+import stat
 from types import TracebackType
 
 from . import notify, sockets
@@ -196,6 +197,8 @@ class _PidFile:
             # Neither a link is followed, nor does a pipe keep us waiting.
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with open(descriptor, encoding="ascii", errors="replace") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise StartError(f"--pid {self._shown}: it is no regular file.")
                 text = file.read(32).strip()
         except FileNotFoundError:
             return None

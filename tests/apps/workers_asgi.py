@@ -75,8 +75,6 @@ async def app(scope, receive, send):
     elif path == "/grow":
         ballast.append(b"x" * 1_000_000)
         await answer(send, str(os.getpid()))
-    elif path == "/who":
-        await answer(send, who())
     else:
         await answer(send, str(os.getpid()))
 
@@ -84,9 +82,3 @@ async def app(scope, receive, send):
 def spin():
     while True:
         pass
-
-
-def who():
-    mask = os.umask(0)
-    os.umask(mask)
-    return f"{os.getuid()} {os.geteuid()} {os.getegid()} {mask:o} {sorted(os.getgroups())}"

@@ -24,10 +24,18 @@ def app(environ, start_response):
     elif path == "/slow":
         print("slow", flush=True)
         time.sleep(1.0)
+    elif path == "/who":
+        body = who()
     elif path == "/multi":
         body = f"{environ['wsgi.multiprocess']} {environ['wsgi.multithread']}"
     start_response("200 OK", [("Content-Length", str(len(body))), ("Content-Type", "text/plain")])
     return [body.encode()]
+
+
+def who():
+    mask = os.umask(0)
+    os.umask(mask)
+    return f"{os.getuid()} {os.geteuid()} {os.getegid()} {mask:o} {sorted(os.getgroups())}"
 
 
 def spin():
