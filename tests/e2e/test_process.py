@@ -16,12 +16,13 @@ import time
 from pathlib import Path
 
 import pytest
-from asgiserver import Config
-from asgiserver.errors import StartError
-from asgiserver.process import Process
 from support.client import SLOWNESS, connect
 from support.processes import await_end, children, state, wait_until
 from support.server import APPS, child_environment
+
+from asgiserver import Config
+from asgiserver.errors import StartError
+from asgiserver.process import Process
 
 ASGI, WSGI = "workers_asgi:app", "workers_wsgi:app"
 QUIET = ("--no-access-log",)
