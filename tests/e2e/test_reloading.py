@@ -120,7 +120,7 @@ def test_code_that_cannot_be_imported(serve, code, preload):
         hup(server, "Nothing is reloaded: ")
         load.wait(50)
         assert server.log().count("Traceback") == 1
-        assert workers(server) == before
+        wait_until(lambda: workers(server) == before)
         code.write("three")
         hup(server)
         load.wait(50)
@@ -200,7 +200,7 @@ def test_bad_settings(serve, tmp_path, text, said):
         hup(server, f"Nothing is reloaded: .*{said}")
         load.wait(50)
     assert load.failures == []
-    assert workers(server) == before
+    wait_until(lambda: workers(server) == before)
 
 
 def test_another_address(serve, tmp_path, preload):
