@@ -246,7 +246,7 @@ def test_no_request_is_lost(proxy: Proxy, network: Network, serve: Any, tmp_path
             servers["three"].mark()
             servers["three"].signal(signal.SIGHUP)
             servers["three"].wait_log("Reloaded")
-            load.wait_until(lambda: len(load.pids["three"] - before) == 2)
+            load.wait_until(lambda: bool(load.pids["three"] - before))  # few connections are new
             load.wait_for_each({"one", "three"}, 100)
             report("three is rolled")
     finally:
