@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "http/exchange_rules.h"
 #include "http/h1_internal.h"
 
 /* --- life ----------------------------------------------------------------------------------- */
@@ -79,19 +80,6 @@ static as_h1 *h1_of(const as_exchange *ex) {
     return ex->proto;
 }
 
-/* What every call needs: somebody to write to. */
-static as_err check(const as_exchange *ex) {
-    if (ex->res == AS_RES_DONE) {
-        return AS_E_RESPONSE_STATE;
-    }
-    return ex->aborted || ex->proto == NULL ? AS_E_CLOSED : AS_OK;
-}
-
-static as_err check_state(const as_exchange *ex, as_res_state state) {
-    as_err err = check(ex);
-    return err == AS_OK && ex->res != state ? AS_E_RESPONSE_STATE : err;
-}
-
 /* Something changed that the connection must look at. The last thing in a call: ex may be gone. */
 static void tell(as_h1 *h1) {
     if (!h1->feeding) {
@@ -111,7 +99,7 @@ static as_err cut(as_exchange *ex, as_err why) {
 }
 
 static void abort_response(as_exchange *ex) {
-    if (check(ex) == AS_OK) {
+    if (as_exchange_check(ex) == AS_OK) {
         (void)cut(ex, AS_E_APP);
     }
 }
@@ -130,100 +118,28 @@ static void release(as_exchange *ex) {
 /* --- the head ------------------------------------------------------------------------------- */
 
 static as_err head_begin(as_exchange *ex, unsigned status, as_slice reason) {
-    as_err err = check_state(ex, AS_RES_START);
-    if (err != AS_OK) {
-        return err;
-    }
-    if (status < 200 || status > 999) {
-        return AS_E_RESPONSE_STATUS;
-    }
-    if (!as_is_field_value(reason)) {
-        return AS_E_RESPONSE_VALUE;
-    }
-    err = as__write_status_line(&h1_of(ex)->out, status, reason);
+    as_err err = as_exchange_check_head(ex, status, reason);
     if (err == AS_OK) {
-        ex->res = AS_RES_HEAD;
-        ex->status = (uint16_t)status;
-        ex->seen = 0;
-        ex->body_left = UINT64_MAX;
-        ex->no_body = ex->head->is_head || status == 204 || status == 304;
+        err = as__write_status_line(&h1_of(ex)->out, status, reason);
+    }
+    if (err == AS_OK) {
+        as_exchange_head_begun(ex, status);
     }
     return err;
 }
 
 static void head_abandon(as_exchange *ex) {
-    if (check_state(ex, AS_RES_HEAD) != AS_OK) {
+    if (as_exchange_check_state(ex, AS_RES_HEAD) != AS_OK) {
         return;
     }
     as_outq_take_back(&h1_of(ex)->out);
-    ex->res = AS_RES_START;
-    ex->status = 0;
-    ex->seen = 0;
-    ex->body_left = UINT64_MAX;
-    ex->no_body = false;
-    ex->trailers = false;
-}
-
-static bool has_close(as_slice options) {
-    as_slice option;
-    while (as_list_next(&options, &option)) {
-        if (as_slice_ieq(option, AS_SLICE("close"))) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* A field line that the server reads, or owns: then *write becomes false. */
-static as_err understand(as_exchange *ex, as_slice name, as_slice value, bool *write) {
-    switch (as_name_find(name.p, name.n)) {
-    case AS_NAME_CONTENT_LENGTH:
-        *write = false; /* the end of the head writes it, where there may be one */
-        if ((ex->seen & AS_SEEN_LENGTH) != 0 || !as_parse_length(value, &ex->body_left)) {
-            return AS_E_RESPONSE_LENGTH;
-        }
-        ex->seen |= AS_SEEN_LENGTH;
-        break;
-    case AS_NAME_CONNECTION:
-        *write = false;
-        ex->seen |= has_close(value) ? AS_SEEN_CLOSE : 0;
-        break;
-    case AS_NAME_TRANSFER_ENCODING:
-    case AS_NAME_KEEP_ALIVE:
-    case AS_NAME_PROXY_CONNECTION:
-    case AS_NAME_UPGRADE:
-    case AS_NAME_TE:
-        *write = false; /* RFC 9110, 7.6.1: hop by hop */
-        break;
-    case AS_NAME_DATE:
-        ex->seen |= AS_SEEN_DATE;
-        break;
-    case AS_NAME_SERVER:
-        ex->seen |= AS_SEEN_SERVER;
-        break;
-    default:
-        break;
-    }
-    return AS_OK;
-}
-
-static as_err check_field(as_slice name, as_slice value) {
-    if (!as_is_token(name)) {
-        return AS_E_RESPONSE_NAME;
-    }
-    return as_is_field_value(value) ? AS_OK : AS_E_RESPONSE_VALUE;
+    as_exchange_head_undone(ex);
 }
 
 static as_err head_field(as_exchange *ex, as_slice name, as_slice value) {
-    as_err err = check_state(ex, AS_RES_HEAD);
-    bool write = true;
+    bool write;
     value = as_trim(value);
-    if (err == AS_OK) {
-        err = check_field(name, value);
-    }
-    if (err == AS_OK) {
-        err = understand(ex, name, value, &write);
-    }
+    as_err err = as_exchange_take_field(ex, name, value, &write);
     return err == AS_OK && write ? as__write_field(&h1_of(ex)->out, name, value) : err;
 }
 
@@ -289,20 +205,9 @@ static as_err end_head(as_h1 *h1, as_exchange *ex, uint64_t n, bool more, size_t
 
 /* Judges `n` more bytes, and ends the head if it is open. What fails here has changed nothing. */
 static as_err before_body(as_exchange *ex, uint64_t n, bool more, size_t room) {
-    as_err err = check(ex);
+    as_err err = as_exchange_check_body(ex, n, more);
     if (err != AS_OK) {
         return err;
-    }
-    if (ex->res == AS_RES_START || (ex->seen & AS_SEEN_LAST_CHUNK) != 0) {
-        return AS_E_RESPONSE_STATE;
-    }
-    if (!ex->no_body && (ex->seen & AS_SEEN_LENGTH) != 0) {
-        if (n > ex->body_left) {
-            return AS_E_RESPONSE_LONG;
-        }
-        if (!more && n < ex->body_left) {
-            return AS_E_RESPONSE_SHORT;
-        }
     }
     return ex->res == AS_RES_HEAD ? end_head(h1_of(ex), ex, n, more, room) : AS_OK;
 }
@@ -325,15 +230,9 @@ static as_err end_chunk(as_outq *q, uint64_t n, bool more) {
 
 static as_err after_body(as_exchange *ex, uint64_t n, bool more) {
     as_h1 *h1 = h1_of(ex);
-    ex->sent += ex->no_body ? 0 : n;
-    if ((ex->seen & AS_SEEN_LENGTH) != 0) {
-        ex->body_left -= n < ex->body_left ? n : ex->body_left;
-    }
+    as_exchange_body_given(ex, n, more);
     if (h1->out.size > h1->env->limits->limit_write_buffer) {
         h1->above_high = true;
-    }
-    if (!more) {
-        ex->res = AS_RES_DONE;
     }
     tell(h1);
     return AS_OK;
@@ -381,10 +280,10 @@ static as_err file(as_exchange *ex, int fd, off_t off, uint64_t n, bool more) {
 /* --- the trailer section -------------------------------------------------------------------- */
 
 static as_err trailer(as_exchange *ex, as_slice name, as_slice value) {
-    as_err err = check_state(ex, AS_RES_BODY);
+    as_err err = as_exchange_check_state(ex, AS_RES_BODY);
     value = as_trim(value);
     if (err == AS_OK) {
-        err = as_is_forbidden_trailer(name) ? AS_E_RESPONSE_NAME : check_field(name, value);
+        err = as_is_forbidden_trailer(name) ? AS_E_RESPONSE_NAME : as_check_field(name, value);
     }
     if (err != AS_OK || !ex->chunked) {
         return err;
@@ -403,7 +302,7 @@ static as_err trailer(as_exchange *ex, as_slice name, as_slice value) {
 
 static as_err end(as_exchange *ex) {
     static const as_bytes nothing = {"", 0, NULL, NULL, NULL};
-    if ((ex->seen & AS_SEEN_LAST_CHUNK) == 0 || check(ex) != AS_OK) {
+    if ((ex->seen & AS_SEEN_LAST_CHUNK) == 0 || as_exchange_check(ex) != AS_OK) {
         return body(ex, nothing, false);
     }
     as_err err = as_outq_append(&h1_of(ex)->out, "\r\n", 2);
@@ -432,12 +331,12 @@ static as_err write_interim(as_outq *q, unsigned status, const as_slice *pairs, 
 }
 
 static as_err interim(as_exchange *ex, unsigned status, const as_slice *pairs, size_t npairs) {
-    as_err err = check_state(ex, AS_RES_START);
+    as_err err = as_exchange_check_state(ex, AS_RES_START);
     if (err == AS_OK && (status < 100 || status > 199 || status == 101)) {
         err = AS_E_RESPONSE_STATUS;
     }
     for (size_t i = 0; err == AS_OK && i + 1 < npairs; i += 2) {
-        err = check_field(pairs[i], as_trim(pairs[i + 1]));
+        err = as_check_field(pairs[i], as_trim(pairs[i + 1]));
     }
     if (err != AS_OK || ex->head->minor == 0) {
         return err; /* RFC 9110, 15.2: none to HTTP/1.0 */
@@ -452,7 +351,7 @@ static as_err interim(as_exchange *ex, unsigned status, const as_slice *pairs, s
 /* A head that is begun has not left: 100 Continue goes before it. Behind one that has, it would be
  * a lie; the client knows then that it need not wait. */
 static void want_body(as_exchange *ex) {
-    if (check(ex) != AS_OK || ex->res == AS_RES_BODY) {
+    if (as_exchange_check(ex) != AS_OK || ex->res == AS_RES_BODY) {
         return;
     }
     as_h1 *h1 = h1_of(ex);
@@ -483,14 +382,14 @@ static uint64_t pending(const as_exchange *ex) {
 }
 
 static void yield(as_exchange *ex) {
-    if (check(ex) == AS_OK) {
+    if (as_exchange_check(ex) == AS_OK) {
         h1_of(ex)->above_high = true;
         tell(h1_of(ex));
     }
 }
 
 static void set_paused(as_exchange *ex, bool paused) {
-    if (check(ex) == AS_OK && ex->req == AS_REQ_BODY) {
+    if (as_exchange_check(ex) == AS_OK && ex->req == AS_REQ_BODY) {
         ex->paused = paused;
         tell(h1_of(ex));
     }

@@ -1,0 +1,123 @@
+#include "http/exchange_rules.h"
+
+#include "http/response.h"
+
+/* --- the head --------------------------------------------------------------------------------- */
+
+as_err as_exchange_check_head(const as_exchange *ex, unsigned status, as_slice reason) {
+    as_err err = as_exchange_check_state(ex, AS_RES_START);
+    if (err != AS_OK) {
+        return err;
+    }
+    if (status < 200 || status > 999) {
+        return AS_E_RESPONSE_STATUS;
+    }
+    return as_is_field_value(reason) ? AS_OK : AS_E_RESPONSE_VALUE;
+}
+
+void as_exchange_head_begun(as_exchange *ex, unsigned status) {
+    ex->res = AS_RES_HEAD;
+    ex->status = (uint16_t)status;
+    ex->seen = 0;
+    ex->body_left = UINT64_MAX;
+    ex->no_body = ex->head->is_head || status == 204 || status == 304;
+}
+
+void as_exchange_head_undone(as_exchange *ex) {
+    ex->res = AS_RES_START;
+    ex->status = 0;
+    ex->seen = 0;
+    ex->body_left = UINT64_MAX;
+    ex->no_body = false;
+    ex->trailers = false;
+}
+
+static bool has_close(as_slice options) {
+    as_slice option;
+    while (as_list_next(&options, &option)) {
+        if (as_slice_ieq(option, AS_SLICE("close"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A field line that the server reads, or owns: then *write becomes false. */
+static as_err understand(as_exchange *ex, as_slice name, as_slice value, bool *write) {
+    switch (as_name_find(name.p, name.n)) {
+    case AS_NAME_CONTENT_LENGTH:
+        *write = false; /* the end of the head writes it, where there may be one */
+        if ((ex->seen & AS_SEEN_LENGTH) != 0 || !as_parse_length(value, &ex->body_left)) {
+            return AS_E_RESPONSE_LENGTH;
+        }
+        ex->seen |= AS_SEEN_LENGTH;
+        break;
+    case AS_NAME_CONNECTION:
+        *write = false;
+        ex->seen |= has_close(value) ? AS_SEEN_CLOSE : 0;
+        break;
+    case AS_NAME_TRANSFER_ENCODING:
+    case AS_NAME_KEEP_ALIVE:
+    case AS_NAME_PROXY_CONNECTION:
+    case AS_NAME_UPGRADE:
+    case AS_NAME_TE:
+        *write = false; /* RFC 9110, 7.6.1: hop by hop */
+        break;
+    case AS_NAME_DATE:
+        ex->seen |= AS_SEEN_DATE;
+        break;
+    case AS_NAME_SERVER:
+        ex->seen |= AS_SEEN_SERVER;
+        break;
+    default:
+        break;
+    }
+    return AS_OK;
+}
+
+as_err as_check_field(as_slice name, as_slice value) {
+    if (!as_is_token(name)) {
+        return AS_E_RESPONSE_NAME;
+    }
+    return as_is_field_value(value) ? AS_OK : AS_E_RESPONSE_VALUE;
+}
+
+as_err as_exchange_take_field(as_exchange *ex, as_slice name, as_slice value, bool *write) {
+    as_err err = as_exchange_check_state(ex, AS_RES_HEAD);
+    *write = true;
+    if (err == AS_OK) {
+        err = as_check_field(name, value);
+    }
+    return err == AS_OK ? understand(ex, name, value, write) : err;
+}
+
+/* --- the body --------------------------------------------------------------------------------- */
+
+as_err as_exchange_check_body(const as_exchange *ex, uint64_t n, bool more) {
+    as_err err = as_exchange_check(ex);
+    if (err != AS_OK) {
+        return err;
+    }
+    if (ex->res == AS_RES_START || (ex->seen & AS_SEEN_LAST_CHUNK) != 0) {
+        return AS_E_RESPONSE_STATE;
+    }
+    if (!ex->no_body && (ex->seen & AS_SEEN_LENGTH) != 0) {
+        if (n > ex->body_left) {
+            return AS_E_RESPONSE_LONG;
+        }
+        if (!more && n < ex->body_left) {
+            return AS_E_RESPONSE_SHORT;
+        }
+    }
+    return AS_OK;
+}
+
+void as_exchange_body_given(as_exchange *ex, uint64_t n, bool more) {
+    ex->sent += ex->no_body ? 0 : n;
+    if ((ex->seen & AS_SEEN_LENGTH) != 0) {
+        ex->body_left -= n < ex->body_left ? n : ex->body_left;
+    }
+    if (!more) {
+        ex->res = AS_RES_DONE;
+    }
+}

@@ -1,0 +1,36 @@
+/* The rules of a response that hold in every protocol: the order of the calls, statuses, fields,
+ * declared lengths. They read and change an exchange's own fields, and write nothing. */
+#ifndef AS_HTTP_EXCHANGE_RULES_H
+#define AS_HTTP_EXCHANGE_RULES_H
+
+#include "http/exchange.h"
+
+/* What every call needs: a response that is not complete, and somebody to write to. */
+static inline as_err as_exchange_check(const as_exchange *ex) {
+    if (ex->res == AS_RES_DONE) {
+        return AS_E_RESPONSE_STATE;
+    }
+    return ex->aborted || ex->proto == NULL ? AS_E_CLOSED : AS_OK;
+}
+
+static inline as_err as_exchange_check_state(const as_exchange *ex, as_res_state state) {
+    as_err err = as_exchange_check(ex);
+    return err == AS_OK && ex->res != state ? AS_E_RESPONSE_STATE : err;
+}
+
+/* START -> HEAD, in two steps: may it be, and it has been. */
+as_err as_exchange_check_head(const as_exchange *ex, unsigned status, as_slice reason);
+void as_exchange_head_begun(as_exchange *ex, unsigned status);
+/* HEAD -> START */
+void as_exchange_head_undone(as_exchange *ex);
+
+/* Checks a field line and remembers what the server must know of it. `value` is trimmed. *write: it
+ * leaves as it is; else it is the server's to write, or nobody's. */
+as_err as_exchange_take_field(as_exchange *ex, as_slice name, as_slice value, bool *write);
+as_err as_check_field(as_slice name, as_slice value);
+
+/* `n` more bytes of body, in two steps. What fails here has changed nothing. */
+as_err as_exchange_check_body(const as_exchange *ex, uint64_t n, bool more);
+void as_exchange_body_given(as_exchange *ex, uint64_t n, bool more);
+
+#endif
