@@ -29,6 +29,8 @@ class Server:
     without line feeds, and what a stranger sent is escaped in either. ``on_error(level, message, exception)`` receives
     what is to be logged; level is "debug", "info", "warning" or "error".
     Without ``proxy``, no proxy is believed.
+    ``threads`` (WSGI): how many run the application, beside the thread that called ``run`` and one for the
+    network; 0: the first does all.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Server:
         multiprocess: bool = False,
         health_path: str | None = None,
         proxy: ProxySettings = ...,
+        threads: int = 0,
     ) -> None: ...
     def listen(self, fd: int, tls: bool = False) -> None:
         """Accept on the listening socket ``fd``, which stays the caller's."""
@@ -60,6 +63,9 @@ class Server:
         """Handle what is ready. The asyncio loop calls it."""
     def run(self, tick: Callable[[], object] | None = None, interval: float = 1.0) -> None:
         """WSGI: serve until ``stop`` or until draining is complete. Python's signal handlers run promptly.
+
+        With threads it also waits for applications that still run, but no more than a second once
+        ``abort`` or ``stop`` was called. They are daemons.
 
         ``tick`` is called between requests, at once and then every ``interval`` seconds; what it raises is
         raised from here.

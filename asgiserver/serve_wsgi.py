@@ -147,6 +147,7 @@ def serve(
         health_path=config.health_path,
         multiprocess=config.workers != 1,
         proxy=config.core_proxy(),
+        threads=config.threads,
     )
     core = logs.attach(config, make)
     stopper = _Stopper(core, config, listeners, stop, service)

@@ -13,7 +13,8 @@ status 0 and with no traceback in its log::
             assert client.recv_response().status == 200
 
 - ``app`` is a module of tests/apps (that folder is ``--app-dir``), ``args`` are further command line words.
-- ``interface=`` "asgi" | "wsgi" | "asgi2" | "auto", ``loop=`` "asyncio" | "uvloop", ``env={…}``, ``cwd=``.
+- ``interface=`` "asgi" | "wsgi" | "asgi2" | "auto", ``loop=`` "asyncio" | "uvloop", ``threads=4``, ``env={…}``,
+  ``cwd=``.
 - ``bind="::1"``; ``uds=path``; ``port_option=True`` uses ``--port 0`` instead of an inherited ``--fd``;
   ``binds=["127.0.0.1:0", …]`` gives these as ``--bind``, ``binds=[]`` gives no address at all.
 - ``rlimits={resource.RLIMIT_NOFILE: 64}``; ``python=("-X", "dev")``; ``wait=False`` returns at once.
@@ -24,8 +25,8 @@ status 0 and with no traceback in its log::
 ``shared(app, *args, **options)`` is the same for tests that leave the server as they found it: one process
 for each different call is kept for the whole session; ``log`` sees only what this test caused.
 
-``backend`` parametrises a test over asgi-asyncio, asgi-uvloop and wsgi, ``loop`` over the two loops; pass
-``**backend.options`` to ``serve`` or ``shared``.
+``backend`` parametrises a test over asgi-asyncio, asgi-uvloop, wsgi and wsgi-threads, ``loop`` over the two loops;
+pass ``**backend.options`` to ``serve`` or ``shared``.
 
 A test that measures memory bears ``@pytest.mark.memory``: it is skipped under the sanitizers, which keep
 what was freed.
@@ -81,16 +82,18 @@ class Backend:
     name: str
     interface: str  # "asgi" | "wsgi"
     loop: str | None
+    threads: int | None = None
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"interface": self.interface, "loop": self.loop}
+        return {"interface": self.interface, "loop": self.loop, "threads": self.threads}
 
 
 BACKENDS = [
     Backend("asgi-asyncio", "asgi", "asyncio"),
     Backend("asgi-uvloop", "asgi", "uvloop"),
     Backend("wsgi", "wsgi", None),
+    Backend("wsgi-threads", "wsgi", None, threads=4),
 ]
 
 

@@ -160,9 +160,9 @@ static PyObject *make_record(const char *p, const char *end) {
 }
 
 /* A list with an item for each line. */
-static PyObject *make_list(const struct as_access_log *log) {
+static PyObject *make_list(const struct as_access_log *log, as_slice lines) {
     PyObject *list = PyList_New(0);
-    const char *p = log->lines.data, *end = p + log->lines.len;
+    const char *p = lines.p, *end = p + lines.n;
     while (list != NULL && p < end) {
         const char *feed = memchr(p, '\n', (size_t)(end - p));
         PyObject *item =
@@ -176,15 +176,29 @@ static PyObject *make_list(const struct as_access_log *log) {
     return list;
 }
 
-static void call(struct as_access_log *log) {
-    PyObject *list = make_list(log);
-    as_buf_fini(&log->lines, NULL);
+void as_access_log_give(as_server *server, as_slice lines) {
+    struct as_access_log *log = server->access_log;
+    PyObject *list = make_list(log, lines);
     PyObject *result = list != NULL ? PyObject_CallOneArg(log->callable, list) : NULL;
     if (result == NULL) {
         PyErr_WriteUnraisable(log->callable);
     }
     Py_XDECREF(result);
     Py_XDECREF(list);
+}
+
+bool as_access_log_take(as_server *server, as_slice *lines) {
+    struct as_access_log *log = server->access_log;
+    if (log == NULL || log->lines.len == 0) {
+        return false;
+    }
+    if (log->writer != NULL) {
+        as_log_writer_put(log->writer, &log->lines);
+        return false;
+    }
+    *lines = (as_slice){log->lines.data, log->lines.len};
+    log->lines.len = 0;
+    return true;
 }
 
 void as_access_log_flush(as_server *server) {
@@ -194,9 +208,12 @@ void as_access_log_flush(as_server *server) {
     }
     if (log->writer != NULL) {
         as_log_writer_put(log->writer, &log->lines);
-    } else {
-        call(log);
+        return;
     }
+    as_buf lines = log->lines;
+    log->lines = (as_buf){0};
+    as_access_log_give(server, (as_slice){lines.data, lines.len});
+    as_buf_fini(&lines, NULL);
 }
 
 /* --- lost lines ----------------------------------------------------------------------------- */
@@ -206,10 +223,15 @@ static void tell_lost(as_server *server, uint64_t lines, int error) {
                    (unsigned long long)lines, error != 0 ? strerror(error) : "nobody read them");
 }
 
+bool as_access_log_has_trouble(const as_server *server) {
+    const struct as_access_log *log = server->access_log;
+    return log != NULL && log->writer != NULL && as_log_writer_has_trouble(log->writer);
+}
+
 void as_access_log_report(as_server *server) {
     struct as_access_log *log = server->access_log;
     as_log_trouble trouble;
-    if (log == NULL || log->writer == NULL || !as_log_writer_has_trouble(log->writer)) {
+    if (!as_access_log_has_trouble(server)) {
         return;
     }
     uint64_t now = as_microseconds();

@@ -18,6 +18,13 @@ int as_access_log_reopen(struct as_access_log *log, int fd);
 
 /* Flushes, frees, and tells of lost lines. Runs Python. */
 void as_access_log_close(as_server *server);
+/* Instead of as_access_log_flush on a thread without Python. True: the lines are for a callable,
+ * and valid until the next one is added; somebody must give them. */
+bool as_access_log_take(as_server *server, as_slice *lines);
+/* Gives them to the callable. Runs Python. */
+void as_access_log_give(as_server *server, as_slice lines);
+/* as_access_log_report may have something to tell. Costs a load. */
+bool as_access_log_has_trouble(const as_server *server);
 /* Logs a message when lines were lost; costs a load when none were. Runs Python. */
 void as_access_log_report(as_server *server);
 

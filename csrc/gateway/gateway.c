@@ -1,6 +1,7 @@
 #include "gateway/gateway.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 
 #include "gateway/access_format.h"
 #include "http/response.h"
@@ -122,7 +123,7 @@ void as_log_exception(as_server *server, const as_exchange *ex, const char *what
 }
 
 /* Scanners must not fill a log. */
-static bool may_log_refusal(as_server *server) {
+bool as_may_log_refusal(as_server *server) {
     uint64_t now = as_microseconds();
     uint64_t regained = (now - server->refusals.since) * REFUSALS_PER_SECOND / 1000000;
     if (regained > 0) {
@@ -141,9 +142,8 @@ static bool may_log_refusal(as_server *server) {
 }
 
 void as_log_hidden_refusals(as_server *server) {
-    uint32_t hidden = server->refusals.hidden;
+    uint32_t hidden = atomic_exchange(&server->refusals.hidden, 0);
     if (hidden > 0) {
-        server->refusals.hidden = 0;
         as_log_message(server, "warning",
                        "%u more refused requests and cut connections were not logged",
                        (unsigned)hidden);
@@ -152,10 +152,13 @@ void as_log_hidden_refusals(as_server *server) {
 
 void as_log_refused(void *ctx, const as_conn_info *info, as_err why, as_slice detail,
                     uint64_t offset) {
-    as_server *server = ctx;
-    if (!may_log_refusal(server)) {
-        return;
+    if (as_may_log_refusal(ctx)) {
+        as_log_refusal(ctx, info, why, detail, offset);
     }
+}
+
+void as_log_refusal(as_server *server, const as_conn_info *info, as_err why, as_slice detail,
+                    uint64_t offset) {
     PyObject *text = as_latin1(detail);
     PyObject *ascii = text != NULL ? PyObject_ASCII(text) : NULL;
     if (ascii == NULL) {

@@ -61,7 +61,7 @@ typedef struct as_server {
     struct {
         uint64_t since; /* as_microseconds() of the last change of `used` */
         uint32_t used;  /* lines that were written and not regained since */
-        uint32_t hidden;
+        _Atomic uint32_t hidden;
     } refusals;    /* gateway.c: lines about refused requests */
     void *gateway; /* of asgi.c or wsgi.c: its per-server state */
     const struct as_gateway *vtable;
@@ -75,7 +75,9 @@ typedef struct as_server {
     bool polling;                  /* as_loop_poll is on the stack */
     bool wake_scheduled, timer_scheduled, stopping;
     PyObject *wake_callable, *timer_callable; /* bound methods, cached */
-    PyThreadState *thread_state;              /* WSGI: while run() waits without the GIL */
+    PyThreadState *thread_state;              /* WSGI inline: while run() waits without the GIL */
+    unsigned nthreads;                        /* WSGI: that run the application; 0: inline */
+    struct as_threads *threads;               /* threads.h; NULL: inline */
     PyObject *weakrefs;
 } as_server;
 
@@ -87,8 +89,9 @@ typedef struct as_gateway {
     int (*traverse)(as_server *server, visitproc visit, void *arg);
 } as_gateway;
 
-extern const as_gateway as_asgi_gateway; /* asgi.c */
-extern const as_gateway as_wsgi_gateway; /* wsgi.c */
+extern const as_gateway as_asgi_gateway;         /* asgi.c */
+extern const as_gateway as_wsgi_gateway;         /* wsgi_inline.c */
+extern const as_gateway as_wsgi_threads_gateway; /* wsgi_threads.c */
 
 /* Types of each file; -1 with an exception. Called once from the module's exec slot. */
 int as_asgi_add_types(PyObject *module, as_module_state *state);
@@ -104,6 +107,10 @@ void as_log_message(as_server *server, const char *level, const char *format, ..
 /* The handler on_refused: one warning for a refused request, with who, what was wrong and where. In
  * the long run at most ten a second; the rest is counted. */
 void as_log_refused(void *ctx, const as_conn_info *info, as_err why, as_slice detail,
+                    uint64_t offset);
+/* Its two halves: on the loop's thread, whether this one may be; and the line, in Python. */
+bool as_may_log_refusal(as_server *server);
+void as_log_refusal(as_server *server, const as_conn_info *info, as_err why, as_slice detail,
                     uint64_t offset);
 /* Tells how many were not logged, if any. */
 void as_log_hidden_refusals(as_server *server);

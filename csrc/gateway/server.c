@@ -2,7 +2,8 @@
  *
  * Under ASGI an asyncio loop watches the core's descriptor and calls poll(); what must happen soon
  * comes by call_soon, what is due later by call_later, armed only while something can time out.
- * Under WSGI run() waits on the descriptor itself, without the GIL. */
+ * Under WSGI run() waits on the descriptor itself, without the GIL; with threads the loop has one
+ * of its own (threads.h), and every call on it goes there. */
 #include "gateway/server.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include "gateway/access_format.h"
 #include "gateway/access_log.h"
 #include "gateway/proxy.h"
+#include "gateway/threads.h"
 #include "http/response.h"
 #include "net/loop.h"
 
@@ -59,8 +61,7 @@ static void hook_timer(void *ctx) {
     }
 }
 
-/* Calls and forgets a callback that is called once; NULL: there is none. */
-static void call_once(PyObject **field) {
+void as__server_call_once(PyObject **field) {
     PyObject *callback = *field;
     *field = NULL;
     if (callback != NULL) {
@@ -78,11 +79,11 @@ static void hook_drained(void *ctx) {
     if (self->py_loop == NULL) {
         as_loop_stop(self->loop);
     }
-    call_once(&self->on_drained);
+    as__server_call_once(&self->on_drained);
 }
 
 static void hook_marked(void *ctx) {
-    call_once(&((as_server *)ctx)->on_marked);
+    as__server_call_once(&((as_server *)ctx)->on_marked);
 }
 
 static void hook_notice(void *ctx, const char *text) {
@@ -91,6 +92,37 @@ static void hook_notice(void *ctx, const char *text) {
 
 static void hook_alarm(void *ctx) {
     as_log_hidden_refusals(ctx);
+}
+
+/* The same on the loop's own thread. */
+
+static void tell_drained(void *ctx) {
+    as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_DRAINED, "");
+}
+
+static void tell_marked(void *ctx) {
+    as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_MARKED, "");
+}
+
+static void tell_notice(void *ctx, const char *text) {
+    as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_NOTICE, text);
+}
+
+static void tell_hidden(void *ctx) {
+    as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_HIDDEN, "");
+}
+
+/* Where the loop is at home: on its own thread while that runs, else here. */
+static void on_loop(as_server *self, void (*fn)(void *arg), void *arg) {
+    bool done = false;
+    if (self->threads != NULL) {
+        Py_BEGIN_ALLOW_THREADS;
+        done = as_bridge_call(self->threads->bridge, fn, arg);
+        Py_END_ALLOW_THREADS;
+    }
+    if (!done) {
+        fn(arg);
+    }
 }
 
 /* ---- polling ---- */
@@ -189,7 +221,7 @@ static int make_loop(as_server *self, PyObject *headers, const char *health_path
     size_t n = 0;
     int result = -1;
     if (tuple != NULL && read_headers(tuple, &slices, &n) == 0) {
-        bool asgi = self->py_loop != NULL;
+        bool asgi = self->py_loop != NULL, threads = self->threads != NULL;
         unsigned needs = as_access_log_needs(self->access_log);
         as_loop_config config = {
             .limits = self->limits,
@@ -200,10 +232,10 @@ static int make_loop(as_server *self, PyObject *headers, const char *health_path
             .health_path = {health_path, health_path != NULL ? strlen(health_path) : 0},
             .wake = asgi ? hook_wake : NULL,
             .timer = asgi ? hook_timer : NULL,
-            .drained = hook_drained,
-            .marked = hook_marked,
-            .notice = hook_notice,
-            .alarm = hook_alarm,
+            .drained = threads ? tell_drained : hook_drained,
+            .marked = threads ? tell_marked : hook_marked,
+            .notice = threads ? tell_notice : hook_notice,
+            .alarm = threads ? tell_hidden : hook_alarm,
             .timed = (needs & AS_ACCESS_DURATION) != 0,
             .copy_heads = (needs & AS_ACCESS_RESPONSE_HEAD) != 0,
         };
@@ -221,13 +253,13 @@ static int make_loop(as_server *self, PyObject *headers, const char *health_path
 }
 
 static int choose_interface(as_server *self, const char *interface, PyObject *loop) {
-    if (strcmp(interface, "asgi") == 0 && loop != Py_None) {
+    if (strcmp(interface, "asgi") == 0 && loop != Py_None && self->nthreads == 0) {
         self->vtable = &as_asgi_gateway;
         self->py_loop = Py_NewRef(loop);
         return 0;
     }
     if (strcmp(interface, "wsgi") == 0 && loop == Py_None) {
-        self->vtable = &as_wsgi_gateway;
+        self->vtable = self->nthreads > 0 ? &as_wsgi_threads_gateway : &as_wsgi_gateway;
         return 0;
     }
     PyErr_SetString(PyExc_ValueError,
@@ -273,17 +305,18 @@ static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
                                "multiprocess",
                                "health_path",
                                "proxy",
+                               "threads",
                                NULL};
     as_server *self = (as_server *)op;
     PyObject *app, *loop = Py_None, *limits = NULL, *headers = NULL, *root_path = NULL,
                    *lifespan_state = NULL, *access_log = Py_None, *access_log_format = Py_None,
                    *on_error = NULL, *proxy = NULL;
     const char *interface = NULL, *health_path = NULL;
-    int colors = 0, multiprocess = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sOOOUOOOpOpzO:Server", keywords, &app,
+    int colors = 0, multiprocess = 0, threads = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$sOOOUOOOpOpzOi:Server", keywords, &app,
                                      &interface, &loop, &limits, &headers, &root_path,
                                      &lifespan_state, &access_log, &access_log_format, &colors,
-                                     &on_error, &multiprocess, &health_path, &proxy)) {
+                                     &on_error, &multiprocess, &health_path, &proxy, &threads)) {
         return -1;
     }
     if (self->app != NULL || interface == NULL) {
@@ -297,6 +330,7 @@ static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
     self->root_path = root_path != NULL ? Py_NewRef(root_path) : PyUnicode_FromString("");
     self->on_error = on_error != NULL && on_error != Py_None ? Py_NewRef(on_error) : NULL;
     self->multiprocess = multiprocess != 0;
+    self->nthreads = threads > 0 ? (unsigned)threads : 0;
     if (lifespan_state != NULL && lifespan_state != Py_None) {
         if (!PyDict_Check(lifespan_state)) {
             PyErr_SetString(PyExc_TypeError, "state must be a dict");
@@ -368,8 +402,7 @@ static uint64_t now_ms(void) {
     return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-/* False: it raised. */
-static bool tick(as_server *self) {
+bool as__server_tick(as_server *self) {
     if (self->tick == NULL || now_ms() < self->tick_due) {
         return true;
     }
@@ -385,7 +418,7 @@ static bool before_wait(void *ctx) {
     self->polling = false;
     as_access_log_flush(self);
     as_access_log_report(self);
-    if (!tick(self)) {
+    if (!as__server_tick(self)) {
         return false;
     }
     if (self->fatal != NULL || PyErr_Occurred() || PyErr_CheckSignals() < 0) {
@@ -401,6 +434,31 @@ static bool after_wait(void *ctx) {
     self->thread_state = NULL;
     self->polling = true;
     return PyErr_CheckSignals() == 0;
+}
+
+static PyObject *run_inline(as_server *self) {
+    self->polling = true;
+    as_loop_run(self->loop, before_wait, after_wait,
+                self->tick != NULL ? (int)self->tick_every : -1);
+    self->polling = false;
+    as_access_log_flush(self);
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *run_threads(as_server *self) {
+    self->polling = true; /* by another thread */
+    PyObject *result = as_threads_run(self->threads);
+    self->polling = false;
+    return result;
+}
+
+static PyObject *server_work(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_server *self = (as_server *)op;
+    if (self->threads == NULL || !self->polling) {
+        PyErr_SetString(PyExc_RuntimeError, "_work() is for the threads that run() makes");
+        return NULL;
+    }
+    return as_threads_work(self->threads);
 }
 
 static PyObject *server_run(PyObject *op, PyObject *args, PyObject *kwargs) {
@@ -426,25 +484,46 @@ static PyObject *server_run(PyObject *op, PyObject *args, PyObject *kwargs) {
         self->tick_every = (uint64_t)(interval * 1000);
         self->tick_due = 0;
     }
-    self->polling = true;
-    as_loop_run(self->loop, before_wait, after_wait,
-                self->tick != NULL ? (int)self->tick_every : -1);
-    self->polling = false;
+    PyObject *result = self->threads != NULL ? run_threads(self) : run_inline(self);
     Py_CLEAR(self->tick);
-    as_access_log_flush(self);
-    if (PyErr_Occurred()) {
-        return NULL;
+    if (result != NULL && self->fatal != NULL) {
+        Py_DECREF(result);
+        return raise_fatal(self);
     }
-    return self->fatal != NULL ? raise_fatal(self) : Py_NewRef(Py_None);
+    return result;
+}
+
+static void stop_loop(void *loop) {
+    as_loop_stop(loop);
+    as_loop_wakeup(loop);
+}
+
+/* What runs in threads is not waited for any more. */
+static void cut_threads(as_server *self) {
+    if (self->threads != NULL) {
+        self->threads->cut = true;
+        as_threads_poke(self->threads);
+    }
 }
 
 static PyObject *server_stop(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     as_server *self = (as_server *)op;
     if (self->loop != NULL) {
-        as_loop_stop(self->loop);
-        as_loop_wakeup(self->loop);
+        on_loop(self, stop_loop, self->loop);
+        cut_threads(self);
     }
     Py_RETURN_NONE;
+}
+
+typedef struct drain_args {
+    as_loop *loop;
+    uint32_t idle; /* milliseconds */
+} drain_args;
+
+static void drain_loop(void *arg) {
+    drain_args *args = arg;
+    as_loop_drain(args->loop, args->idle);
+    as_loop_wakeup(args->loop);
 }
 
 static PyObject *server_drain(PyObject *op, PyObject *args, PyObject *kwargs) {
@@ -462,17 +541,31 @@ static PyObject *server_drain(PyObject *op, PyObject *args, PyObject *kwargs) {
     }
     Py_XSETREF(self->on_drained, callback != Py_None ? Py_NewRef(callback) : NULL);
     self->stopping = true;
-    as_loop_drain(self->loop, (uint32_t)(idle * 1000));
-    as_loop_wakeup(self->loop);
+    drain_args call = {self->loop, (uint32_t)(idle * 1000)};
+    on_loop(self, drain_loop, &call);
     Py_RETURN_NONE;
+}
+
+static void disconnect_loop(void *loop) {
+    as_loop_disconnect(loop);
 }
 
 static PyObject *server_disconnect(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     as_server *self = (as_server *)op;
     if (self->loop != NULL) {
-        as_loop_disconnect(self->loop);
+        on_loop(self, disconnect_loop, self->loop);
     }
     Py_RETURN_NONE;
+}
+
+typedef struct healthy_args {
+    as_loop *loop;
+    bool healthy;
+} healthy_args;
+
+static void set_healthy(void *arg) {
+    const healthy_args *args = arg;
+    as_loop_set_healthy(args->loop, args->healthy);
 }
 
 static PyObject *server_set_healthy(PyObject *op, PyObject *healthy) {
@@ -481,8 +574,19 @@ static PyObject *server_set_healthy(PyObject *op, PyObject *healthy) {
     if (value < 0 || check_open(self) < 0) {
         return NULL;
     }
-    as_loop_set_healthy(self->loop, value != 0);
+    healthy_args call = {self->loop, value != 0};
+    on_loop(self, set_healthy, &call);
     Py_RETURN_NONE;
+}
+
+typedef struct mark_args {
+    as_loop *loop;
+    uint64_t requests;
+} mark_args;
+
+static void mark(void *arg) {
+    const mark_args *args = arg;
+    as_loop_mark(args->loop, args->requests);
 }
 
 static PyObject *server_call_at(PyObject *op, PyObject *args) {
@@ -493,14 +597,29 @@ static PyObject *server_call_at(PyObject *op, PyObject *args) {
         return NULL;
     }
     Py_XSETREF(self->on_marked, Py_NewRef(callback));
-    as_loop_mark(self->loop, requests);
+    mark_args call = {self->loop, requests};
+    on_loop(self, mark, &call);
     Py_RETURN_NONE;
+}
+
+typedef struct abort_args {
+    as_loop *loop;
+    unsigned exchanges;
+} abort_args;
+
+static void abort_all(void *arg) {
+    abort_args *args = arg;
+    args->exchanges = as_loop_abort_all(args->loop);
 }
 
 static PyObject *server_abort(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     as_server *self = (as_server *)op;
-    unsigned n = self->loop != NULL ? as_loop_abort_all(self->loop) : 0;
-    return PyLong_FromUnsignedLong(n);
+    abort_args call = {self->loop, 0};
+    if (self->loop != NULL) {
+        on_loop(self, abort_all, &call);
+        cut_threads(self);
+    }
+    return PyLong_FromUnsignedLong(call.exchanges);
 }
 
 /* Takes the descriptor out of the asyncio loop, if that still runs. */
@@ -554,11 +673,22 @@ static PyObject *server_close(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 
 /* ---- figures ---- */
 
+typedef struct stats_args {
+    as_loop *loop;
+    as_loop_stats *stats;
+} stats_args;
+
+static void read_stats(void *arg) {
+    const stats_args *args = arg;
+    as_loop_get_stats(args->loop, args->stats);
+}
+
 static void get_stats(PyObject *op, as_loop_stats *stats) {
     as_server *self = (as_server *)op;
+    stats_args call = {self->loop, stats};
     memset(stats, 0, sizeof(*stats));
     if (self->loop != NULL) {
-        as_loop_get_stats(self->loop, stats);
+        on_loop(self, read_stats, &call);
     }
 }
 
@@ -583,7 +713,11 @@ static PyObject *server_get_accepting(PyObject *op, void *Py_UNUSED(closure)) {
 
 static PyObject *server_get_wakeup_fd(PyObject *op, void *Py_UNUSED(closure)) {
     as_server *self = (as_server *)op;
-    return check_open(self) == 0 ? PyLong_FromLong(as_loop_wakeup_fd(self->loop)) : NULL;
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    return PyLong_FromLong(self->threads != NULL ? self->threads->fds[1]
+                                                 : as_loop_wakeup_fd(self->loop));
 }
 
 /* ---- the type ---- */
@@ -631,6 +765,7 @@ static void server_dealloc(PyObject *op) {
         PyObject_ClearWeakRefs(op);
     }
     server_clear(op);
+    as_threads_free(self->threads);
     as_proxy_free(self->proxy);
     Py_CLEAR(self->root_path);
     type->tp_free(op);
@@ -647,6 +782,7 @@ static PyMethodDef server_methods[] = {
     {"run", (PyCFunction)(void (*)(void))server_run, METH_VARARGS | METH_KEYWORDS,
      "WSGI: serve until stop() or until draining is complete; call `tick` every `interval` "
      "seconds."},
+    {"_work", server_work, METH_NOARGS, NULL},
     {"stop", server_stop, METH_NOARGS, "WSGI: make run() return."},
     {"drain", (PyCFunction)(void (*)(void))server_drain, METH_VARARGS | METH_KEYWORDS,
      "Stop accepting, end what runs, then call the callback. Idle connections close when no "

@@ -1,15 +1,10 @@
-/* The WSGI gateway: one application, called inline on the loop's thread (PEP 3333).
+/* One WSGI request, from the call of the application to the end of what it returned (PEP 3333).
  *
- * A request's body is gathered in full before the application is called: waiting for a slow client
- * inside of wsgi.input would hold the only thread. For the same reason "100 Continue" is sent as
- * soon as a body is announced, which PEP 3333 ("HTTP 1.1 Expect/Continue", 1) allows.
- *
- * What the application returns is advanced only while the socket takes data; above the high-water
- * mark it is parked until on_drain. Each item is given to the kernel before the next one is asked
- * for. */
+ * What the application returns is advanced only while the client takes data; above the high-water
+ * mark it is parked. Each item is given to the kernel, or to the loop's thread, before the next one
+ * is asked for. */
 #include "gateway/wsgi.h"
 
-#include <errno.h>
 #include <time.h>
 
 #define SLICE ((uint64_t)1000) /* microseconds for an iterable before others get their turn */
@@ -53,7 +48,7 @@ static void request_free(as_wsgi_request *req) {
     PyMem_Free(req);
 }
 
-static as_wsgi_request *request_new(as_wsgi *wsgi, as_exchange *ex) {
+as_wsgi_request *as__wsgi_begin(as_wsgi *wsgi, as_exchange *ex) {
     as_module_state *state = wsgi->server->state;
     as_wsgi_request *req = wsgi->free;
     if (req != NULL) {
@@ -126,13 +121,13 @@ static void close_result(as_wsgi_request *req) {
 }
 
 /* Lets go of everything. The response is complete, or is cut off by the release. */
-static void finish(as_wsgi_request *req) {
+void as__wsgi_finish(as_wsgi_request *req) {
     as_exchange *ex = req->ex;
     req->state = AS_WSGI_RUNNING; /* what follows may run Python, which may cut the connection */
     Py_CLEAR(req->iterator);
     close_result(req);
     Py_CLEAR(req->input);
-    if (ex->status != 0) {
+    if (ex->status != 0 && !req->wsgi->threaded) {
         as_access_log_add(req->wsgi->server, ex);
     }
     request_retire(req);
@@ -141,7 +136,7 @@ static void finish(as_wsgi_request *req) {
 }
 
 /* An exception is set: 500 when nothing has left yet, else a broken response. */
-static void fail(as_wsgi_request *req) {
+void as__wsgi_fail(as_wsgi_request *req) {
     as_server *server = req->wsgi->server;
     if (PyErr_ExceptionMatches(server->state->client_disconnected)) {
         PyErr_Clear(); /* write() told the application that the client left: nobody failed */
@@ -149,14 +144,14 @@ static void fail(as_wsgi_request *req) {
         as_log_exception(server, req->ex, "Exception in WSGI application");
     }
     as_respond_error(req->ex, 500);
-    finish(req);
+    as__wsgi_finish(req);
 }
 
 /* The same for a fault that raised nothing. */
 static void fail_with(as_wsgi_request *req, const char *what) {
     as_log_exception(req->wsgi->server, req->ex, what);
     as_respond_error(req->ex, 500);
-    finish(req);
+    as__wsgi_finish(req);
 }
 
 /* What the exchange said to body bytes of the iterable. */
@@ -164,7 +159,7 @@ static void fail_with_err(as_wsgi_request *req, as_err err) {
     switch (err) {
     case AS_E_CLOSED:
     case AS_E_RESET:
-        finish(req); /* the client left */
+        as__wsgi_finish(req); /* the client left */
         break;
     case AS_E_RESPONSE_STATE:
         fail_with(req, req->started
@@ -176,7 +171,7 @@ static void fail_with_err(as_wsgi_request *req, as_err err) {
         break;
     default:
         as_raise(req->wsgi->server->state, err, "WSGI response");
-        fail(req);
+        as__wsgi_fail(req);
     }
 }
 
@@ -208,7 +203,7 @@ static void complete(as_wsgi_request *req) {
             as_exchange_flush(ex); /* close() may take its time; a failure is seen by the loop */
         }
     }
-    finish(req);
+    as__wsgi_finish(req);
 }
 
 /* PEP 3333: no more than Content-Length is sent. The client has a whole response then, but as
@@ -230,7 +225,7 @@ static void complete_cut(as_wsgi_request *req, PyObject *bytes) {
         fail_with_err(req, err);
         return;
     }
-    finish(req);
+    as__wsgi_finish(req);
 }
 
 /* One item of the iterable; false: the request has ended. */
@@ -239,7 +234,7 @@ static bool send_item(as_wsgi_request *req, PyObject *item) {
     if (!PyBytes_Check(item)) {
         PyErr_Format(PyExc_TypeError, "WSGI response must be an iterable of bytes, got %.100s",
                      Py_TYPE(item)->tp_name);
-        fail(req);
+        as__wsgi_fail(req);
         return false;
     }
     size_t n = (size_t)PyBytes_GET_SIZE(item);
@@ -274,7 +269,7 @@ static uint64_t now_us(void) {
 
 /* Advances the iterable until it ends, or the client does not take more for now, or others have
  * waited long enough for the thread. */
-static void advance(as_wsgi_request *req) {
+void as__wsgi_advance(as_wsgi_request *req) {
     as_exchange *ex = req->ex;
     uint64_t high = req->wsgi->server->limits.limit_write_buffer;
     uint64_t end = now_us() + SLICE;
@@ -291,7 +286,7 @@ static void advance(as_wsgi_request *req) {
         PyObject *item = PyIter_Next(req->iterator);
         if (item == NULL) {
             if (PyErr_Occurred()) {
-                fail(req);
+                as__wsgi_fail(req);
             } else {
                 complete(req);
             }
@@ -303,7 +298,7 @@ static void advance(as_wsgi_request *req) {
             return;
         }
     }
-    finish(req); /* cut while Python ran */
+    as__wsgi_finish(req); /* cut while Python ran */
 }
 
 /* The rest of a file by sendfile; false: nothing was done, the wrapper must be iterated. */
@@ -328,7 +323,7 @@ static bool send_file(as_wsgi_request *req) {
     if (err) {
         fail_with_err(req, err);
     } else {
-        finish(req);
+        as__wsgi_finish(req);
     }
     return true;
 }
@@ -344,7 +339,7 @@ static bool send_single(as_wsgi_request *req, PyObject *const *items, Py_ssize_t
     if (err) {
         fail_with_err(req, err);
     } else {
-        finish(req);
+        as__wsgi_finish(req);
     }
     return true;
 }
@@ -387,21 +382,25 @@ static void respond(as_wsgi_request *req) {
     }
     req->iterator = PyObject_GetIter(result);
     if (req->iterator == NULL) {
-        fail(req);
+        as__wsgi_fail(req);
         return;
     }
-    advance(req);
+    as__wsgi_advance(req);
 }
 
 /* ---- the call ---- */
 
-static void call_application(as_wsgi_request *req) {
+void as__wsgi_call(as_wsgi_request *req) {
     as_wsgi *wsgi = req->wsgi;
     req->state = AS_WSGI_RUNNING;
     PyObject *environ = as__environ_new(wsgi->environs, req->ex, req->input);
     Py_CLEAR(req->input);
+    if (wsgi->threaded) {
+        as_conn_info *info = req->ex->info; /* the request's own copy */
+        as__environ_forget_connection(info->via != NULL ? info->via : info);
+    }
     if (environ == NULL) {
-        fail(req);
+        as__wsgi_fail(req);
         return;
     }
     PyObject *args[] = {NULL, environ, req->start};
@@ -409,141 +408,32 @@ static void call_application(as_wsgi_request *req) {
         PyObject_Vectorcall(wsgi->server->app, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_DECREF(environ);
     if (req->result == NULL) {
-        fail(req);
+        as__wsgi_fail(req);
     } else if (req->ex->aborted) {
-        finish(req);
+        as__wsgi_finish(req);
     } else {
         respond(req);
     }
 }
 
-/* The body cannot be kept. */
-static void refuse_body(as_wsgi_request *req, as_err err) {
-    as_server *server = req->wsgi->server;
-    if (err == AS_E_IO) {
-        as_log_message(server, "error", "Cannot keep a request body in a temporary file: %s",
-                       strerror(errno));
-        as_respond_error(req->ex, 507); /* RFC 4918, 11.5: Insufficient Storage */
-    } else {
-        as_log_message(server, "error", "Cannot keep a request body: %s", as_err_text(err));
-        as_respond_error(req->ex, as_err_status(err));
-    }
-    finish(req);
-}
+/* ---- per thread ---- */
 
-/* All of the body is here. */
-static void body_complete(as_wsgi_request *req) {
-    as_err err = as__input_seal(req->input);
-    if (err) {
-        refuse_body(req, err);
-    } else {
-        call_application(req);
-    }
-}
-
-static bool start_body(as_wsgi_request *req, as_slice body) {
-    as_server *server = req->wsgi->server;
-    const as_head *head = req->ex->head;
-    uint64_t expected = head->body == AS_BODY_LENGTH ? head->content_length : body.n;
-    req->input = as__input_new(server->state, expected, server->limits.limit_body_memory);
-    if (req->input == NULL) {
-        fail(req);
-        return false;
-    }
-    as_err err = as__input_append(req->input, body);
-    if (err) {
-        refuse_body(req, err);
-        return false;
-    }
-    return true;
-}
-
-/* ---- handlers: ctx is the server ---- */
-
-static void on_request(void *ctx, as_exchange *ex, as_slice body) {
-    as_server *server = ctx;
-    as_wsgi *wsgi = server->gateway;
-    if (server->fatal != NULL) {
-        as_respond_error(ex,
-                         503); /* KeyboardInterrupt or SystemExit: the server is on its way out */
-        as_exchange_release(ex);
-        return;
-    }
-    wsgi->thread = PyThread_get_thread_ident();
-    as_wsgi_request *req = request_new(wsgi, ex);
-    if (req == NULL) {
-        as_log_exception(server, ex, "Cannot handle a request");
-        as_respond_error(ex, 503);
-        as_exchange_release(ex);
-        return;
-    }
-    bool is_complete = ex->req == AS_REQ_DONE;
-    if (is_complete && body.n == 0) {
-        call_application(req);
-    } else if (start_body(req, body)) {
-        if (is_complete) {
-            body_complete(req);
-        } else {
-            as_exchange_want_body(ex);
-        }
-    }
-}
-
-static void on_body(void *ctx, as_exchange *ex, as_slice data) {
-    (void)ctx;
-    as_wsgi_request *req = ex->gateway;
-    if (req == NULL || req->state != AS_WSGI_BODY) {
-        return;
-    }
-    as_err err = as__input_append(req->input, data);
-    if (err) {
-        refuse_body(req, err);
-    }
-}
-
-static void on_end(void *ctx, as_exchange *ex) {
-    (void)ctx;
-    as_wsgi_request *req = ex->gateway;
-    if (req != NULL && req->state == AS_WSGI_BODY) {
-        body_complete(req);
-    }
-}
-
-/* A client that closed its side of a whole request may still wait for the answer. */
-static void on_eof(void *ctx, as_exchange *ex) {
-    (void)ctx;
-    (void)ex;
-}
-
-static void on_abort(void *ctx, as_exchange *ex, as_err why) {
-    (void)ctx;
-    (void)why;
-    as_wsgi_request *req = ex->gateway;
-    if (req != NULL && req->state != AS_WSGI_RUNNING) {
-        finish(req);
-    }
-}
-
-static void on_drain(void *ctx, as_exchange *ex) {
-    (void)ctx;
-    as_wsgi_request *req = ex->gateway;
-    if (req != NULL && req->state == AS_WSGI_PARKED) {
-        advance(req);
-    }
-}
-
-static void on_close(void *ctx, as_conn_info *info) {
-    (void)ctx;
-    as__environ_forget_connection(info);
-}
-
-/* ---- the gateway ---- */
-
-static void wsgi_fini(as_server *server) {
-    as_wsgi *wsgi = server->gateway;
+as_wsgi *as__wsgi_new(as_server *server) {
+    as_wsgi *wsgi = PyMem_Calloc(1, sizeof *wsgi);
     if (wsgi == NULL) {
-        return;
+        PyErr_NoMemory();
+        return NULL;
     }
+    wsgi->server = server;
+    wsgi->environs = as__environ_maker_new(server);
+    if (wsgi->environs == NULL || as__file_types_init(&wsgi->file_types) < 0) {
+        as__wsgi_free(wsgi);
+        return NULL;
+    }
+    return wsgi;
+}
+
+void as__wsgi_free(as_wsgi *wsgi) {
     while (wsgi->free != NULL) {
         as_wsgi_request *req = wsgi->free;
         unlink_request(req);
@@ -552,30 +442,9 @@ static void wsgi_fini(as_server *server) {
     as__environ_maker_free(wsgi->environs);
     as__file_types_fini(&wsgi->file_types);
     PyMem_Free(wsgi);
-    server->gateway = NULL;
 }
 
-static int wsgi_init(as_server *server) {
-    as_wsgi *wsgi = PyMem_Calloc(1, sizeof *wsgi);
-    if (wsgi == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    server->gateway = wsgi;
-    wsgi->server = server;
-    wsgi->environs = as__environ_maker_new(server);
-    if (wsgi->environs == NULL || as__file_types_init(&wsgi->file_types) < 0) {
-        wsgi_fini(server);
-        return -1;
-    }
-    return 0;
-}
-
-static int wsgi_traverse(as_server *server, visitproc visit, void *arg) {
-    as_wsgi *wsgi = server->gateway;
-    if (wsgi == NULL) {
-        return 0;
-    }
+int as__wsgi_traverse(as_wsgi *wsgi, visitproc visit, void *arg) {
     for (as_wsgi_request *req = wsgi->live; req != NULL; req = req->next) {
         Py_VISIT(req->result);
         Py_VISIT(req->iterator);
@@ -583,23 +452,7 @@ static int wsgi_traverse(as_server *server, visitproc visit, void *arg) {
     return wsgi->environs ? as__environ_maker_traverse(wsgi->environs, visit, arg) : 0;
 }
 
-static const as_handlers wsgi_handlers = {
-    .on_request = on_request,
-    .on_body = on_body,
-    .on_end = on_end,
-    .on_eof = on_eof,
-    .on_abort = on_abort,
-    .on_drain = on_drain,
-    .on_close = on_close,
-    .on_refused = as_log_refused,
-};
-
-const as_gateway as_wsgi_gateway = {
-    .handlers = &wsgi_handlers,
-    .init = wsgi_init,
-    .fini = wsgi_fini,
-    .traverse = wsgi_traverse,
-};
+/* ---- the module ---- */
 
 int as_wsgi_add_types(PyObject *module, as_module_state *state) {
     state->input_type = as__input_make_type(module);

@@ -1,6 +1,8 @@
 /* What the files of the WSGI gateway share: the request, and the calls between them.
  *
- *   wsgi.c          handlers, the call of the application, iteration over what it returned
+ *   wsgi.c          the call of the application, iteration over what it returned
+ *   wsgi_inline.c   handlers: the application is called on the loop's thread
+ *   wsgi_threads.c  handlers: it is called on threads of its own, through a bridge (net/bridge.h)
  *   wsgi_start.c    start_response() and write()
  *   wsgi_environ.c  the environ
  *   wsgi_input.c    wsgi.input
@@ -43,14 +45,17 @@ typedef struct as_wsgi_request {
     bool is_file;   /* a file wrapper: it ends with Content-Length */
 } as_wsgi_request;
 
-/* Per server: server->gateway. */
+/* What one thread that calls the application has: inline server->gateway, else one for each thread
+ * of the pool. */
 struct as_wsgi {
     as_server *server;
     as_environ_maker *environs;
     as_file_types file_types;
     as_wsgi_request *live, *free;
     unsigned nfree;
-    unsigned long thread; /* that runs the loop; 0: not known yet */
+    unsigned long thread;         /* that calls the application; 0: not known yet */
+    bool threaded;                /* it is not the loop's: its exchanges are remote */
+    struct as_wsgi *next, **link; /* threaded: the others */
 };
 
 /* wsgi_start.c */
@@ -62,7 +67,23 @@ PyObject *as__wsgi_write_new(as_module_state *state);
 void as__wsgi_callable_bind(PyObject *callable, as_wsgi_request *req);
 
 /* wsgi.c */
+as_wsgi *as__wsgi_new(as_server *server); /* NULL with an exception */
+void as__wsgi_free(as_wsgi *wsgi);
+int as__wsgi_traverse(as_wsgi *wsgi, visitproc visit, void *arg);
+/* A request in BODY; NULL with an exception. */
+as_wsgi_request *as__wsgi_begin(as_wsgi *wsgi, as_exchange *ex);
+/* Calls the application with req->input. When it returns, the request is over, or parked and to be
+ * advanced when the client has taken something. All of these run Python. */
+void as__wsgi_call(as_wsgi_request *req);
+void as__wsgi_advance(as_wsgi_request *req);
+/* Ends it: with what was sent, or with the present exception. */
+void as__wsgi_finish(as_wsgi_request *req);
+void as__wsgi_fail(as_wsgi_request *req);
 /* Gives body bytes to the exchange as they are. AS_E_RESPONSE_STATE before start_response. */
 as_err as__wsgi_send(as_wsgi_request *req, PyObject *bytes, bool more);
+
+/* wsgi_threads.c: waits, without the GIL, until the client has taken enough. AS_E_CLOSED: it left.
+ */
+as_err as__wsgi_wait(as_wsgi_request *req);
 
 #endif

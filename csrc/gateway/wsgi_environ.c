@@ -172,7 +172,7 @@ static int fill_template(as_environ_maker *m, as_server *server) {
         put(t, k->wsgi_url_scheme, PyUnicode_InternFromString("http")) < 0 ||
         put(t, k->wsgi_input, as__input_new(m->state, 0, 0)) < 0 ||
         put(t, k->wsgi_errors, open_errors()) < 0 ||
-        put(t, k->wsgi_multithread, Py_NewRef(Py_False)) < 0 ||
+        put(t, k->wsgi_multithread, PyBool_FromLong(server->nthreads > 1)) < 0 ||
         put(t, k->wsgi_multiprocess, PyBool_FromLong(server->multiprocess)) < 0 ||
         put(t, k->wsgi_run_once, Py_NewRef(Py_False)) < 0 ||
         put(t, k->wsgi_file_wrapper, Py_NewRef((PyObject *)m->state->file_wrapper_type)) < 0 ||

@@ -2,9 +2,6 @@
 #include "gateway/wsgi_input.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #define FIRST_ROOM ((uint64_t)4 * 1024) /* bytes of memory that a body of unknown length starts with */
@@ -25,63 +22,16 @@ typedef struct input {
 
 /* ---- writing ---- */
 
-static int open_unlinked_in(const char *dir) {
-    int fd = open(dir, O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
-    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT)) {
-        return fd;
-    }
-    /* A file system without O_TMPFILE (or no such folder, which mkostemp finds out again). */
-    char path[4096];
-    int n = snprintf(path, sizeof path, "%s/asgiserver-XXXXXX", dir);
-    if (n < 0 || (size_t)n >= sizeof path) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    fd = mkostemp(path, O_CLOEXEC);
-    if (fd >= 0) {
-        unlink(path);
-    }
-    return fd;
-}
-
-static int open_temporary_file(void) {
-    const char *dirs[] = {getenv("TMPDIR"), "/tmp", "/var/tmp"};
-    for (size_t i = 0; i < sizeof dirs / sizeof *dirs; i++) {
-        if (dirs[i] == NULL || *dirs[i] == '\0') {
-            continue;
-        }
-        int fd = open_unlinked_in(dirs[i]);
-        if (fd >= 0) {
-            return fd;
-        }
-    }
-    return -1;
-}
-
-static as_err write_all(int fd, const char *p, size_t n) {
-    while (n > 0) {
-        ssize_t k = write(fd, p, n);
-        if (k < 0) {
-            if (errno == EINTR) {
-                continue;
-            }
-            return AS_E_IO;
-        }
-        p += k;
-        n -= (size_t)k;
-    }
-    return AS_OK;
-}
-
 static as_err move_to_file(input *self) {
-    self->fd = open_temporary_file();
+    self->fd = as_open_temporary_file();
     if (self->fd < 0) {
         return AS_E_IO;
     }
     if (self->bytes == NULL) {
         return AS_OK;
     }
-    as_err err = write_all(self->fd, PyBytes_AS_STRING(self->bytes), (size_t)self->size);
+    as_err err =
+        as_write_all(self->fd, (as_slice){PyBytes_AS_STRING(self->bytes), (size_t)self->size});
     Py_CLEAR(self->bytes);
     return err;
 }
@@ -119,7 +69,7 @@ as_err as__input_append(PyObject *object, as_slice data) {
     }
     as_err err;
     if (self->fd >= 0) {
-        err = write_all(self->fd, data.p, data.n);
+        err = as_write_all(self->fd, data);
     } else {
         err = grow_memory(self, data.n);
         if (!err && data.n > 0) {
@@ -149,7 +99,7 @@ uint64_t as__input_size(PyObject *object) {
     return ((input *)object)->size;
 }
 
-PyObject *as__input_new(as_module_state *state, uint64_t expected, uint64_t memory_max) {
+static input *input_new(as_module_state *state, uint64_t memory_max) {
     input *self = PyObject_New(input, state->input_type);
     if (self == NULL) {
         return NULL;
@@ -161,14 +111,36 @@ PyObject *as__input_new(as_module_state *state, uint64_t expected, uint64_t memo
     self->window = NULL;
     self->window_off = 0;
     self->window_len = 0;
-    if (expected > 0 && expected <= memory_max) {
+    return self;
+}
+
+PyObject *as__input_new(as_module_state *state, uint64_t expected, uint64_t memory_max) {
+    input *self = input_new(state, memory_max);
+    if (self != NULL && expected > 0 && expected <= memory_max) {
         uint64_t room = expected > HINT_MAX ? HINT_MAX : expected;
         self->bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
+        if (self->bytes == NULL) {
+            Py_CLEAR(self);
+        }
+    }
+    return (PyObject *)self;
+}
+
+PyObject *as__input_from_spool(as_module_state *state, as_spool *spool) {
+    input *self = input_new(state, spool->memory_max);
+    if (self == NULL) {
+        return NULL;
+    }
+    if (spool->fd < 0 && spool->size > 0) {
+        self->bytes = PyBytes_FromStringAndSize(spool->memory.data, (Py_ssize_t)spool->size);
         if (self->bytes == NULL) {
             Py_DECREF(self);
             return NULL;
         }
     }
+    self->size = spool->size;
+    self->fd = spool->fd;
+    spool->fd = -1;
     return (PyObject *)self;
 }
 

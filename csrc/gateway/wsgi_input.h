@@ -7,6 +7,7 @@
 #ifndef AS_GATEWAY_WSGI_INPUT_H
 #define AS_GATEWAY_WSGI_INPUT_H
 
+#include "base/spool.h"
 #include "gateway/gateway.h"
 
 /* Makes the type; NULL with an exception. */
@@ -16,6 +17,10 @@ PyTypeObject *as__input_make_type(PyObject *module);
  * hint that keeps a body from being moved about; `memory_max`: bytes beyond which the body goes to
  * a file. */
 PyObject *as__input_new(as_module_state *state, uint64_t expected, uint64_t memory_max);
+
+/* A sealed input over what a spool has gathered, whose file it takes over. New reference, NULL with
+ * an exception. */
+PyObject *as__input_from_spool(as_module_state *state, as_spool *spool);
 
 /* Adds body bytes. AS_E_NOMEM, or AS_E_IO with errno set when the file cannot be made or written
  * (a full disk); no Python exception is set. */

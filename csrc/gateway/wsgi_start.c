@@ -22,7 +22,7 @@ static as_wsgi_request *request_of(PyObject *object, const char *name) {
         return NULL;
     }
     if (PyThread_get_thread_ident() != req->wsgi->thread) {
-        /* The exchange belongs to the loop's thread, which may be waiting for the network. */
+        /* The exchange is that thread's alone. */
         PyErr_Format(PyExc_RuntimeError, "%s() called on another thread than the application",
                      name);
         return NULL;
@@ -263,9 +263,9 @@ static PyObject *start_call(PyObject *object, PyObject *const *args, size_t narg
 
 /* ---- write ---- */
 
-/* "It must guarantee that the bytes were sent, or are buffered for transmission": what the socket
- * does not take is queued in memory without a bound, because waiting would hold the only thread. An
- * application with much to send yields it instead. */
+/* "It must guarantee that the bytes were sent, or are buffered for transmission". Inline, what the
+ * socket does not take is queued in memory without a bound, because waiting would hold the only
+ * thread: an application with much to send yields it instead. A thread of its own can wait. */
 static PyObject *write_call(PyObject *object, PyObject *const *args, size_t nargsf,
                             PyObject *kwnames) {
     as_wsgi_request *req = request_of(object, "write");
@@ -282,6 +282,9 @@ static PyObject *write_call(PyObject *object, PyObject *const *args, size_t narg
     as_err err = as__wsgi_send(req, args[0], true);
     if (!err) {
         err = as_exchange_flush(req->ex);
+    }
+    if (!err && req->wsgi->threaded) {
+        err = as__wsgi_wait(req);
     }
     if (err) {
         as_raise(req->wsgi->server->state, err, "write()");

@@ -45,7 +45,8 @@ typedef enum as_res_state { AS_RES_START, AS_RES_HEAD, AS_RES_BODY, AS_RES_DONE 
 /* Upwards: what a gateway implements. `ctx` is the one given to the loop. */
 typedef struct as_handlers {
     /* A request. `ex->head` is valid until this returns and, if the exchange is still in use then,
-     * for its whole life (the protocol keeps it with as_head_keep, and moves the pointer).
+     * for its whole life (the protocol keeps it with as_head_keep, and moves the pointer; a gateway
+     * that needs the copy earlier may do the same).
      * `body`: the body bytes that are here already, valid during the call; ex->req tells whether
      * they are all of it. */
     void (*on_request)(void *ctx, as_exchange *ex, as_slice body);

@@ -154,8 +154,8 @@ static as_slice take_gathered(as_h1 *h1) {
 
 /* The head moves to memory of its own when the exchange outlives this read. */
 static void keep_head(as_h1 *h1, as_exchange *ex) {
-    if (ex->released) {
-        return;
+    if (ex->released || ex->head->refs > 0) {
+        return; /* nobody needs it, or the gateway did so already */
     }
     as_head *kept = as_head_keep(ex->head);
     ex->head = kept;

@@ -22,7 +22,9 @@ kept = []
 
 
 def say(*words):
-    print("app:", *words, flush=True)
+    """In one write: the server's own lines may come from another thread."""
+    sys.stdout.write(f"app: {' '.join(map(str, words))}\n")
+    sys.stdout.flush()
 
 
 def argument(environ):

@@ -23,9 +23,16 @@ APP = "wsgi_spec:app"
 BLOCK = 65536
 
 
+@pytest.fixture(params=[None, 4], ids=["inline", "threads"])
+def threads(request: pytest.FixtureRequest) -> int | None:
+    """Every rule holds in each mode."""
+    found: int | None = request.param
+    return found
+
+
 @pytest.fixture
-def server(shared: Callable[..., Server]) -> Server:
-    return shared(APP, interface="wsgi")
+def server(shared: Callable[..., Server], threads: int | None) -> Server:
+    return shared(APP, interface="wsgi", threads=threads)
 
 
 def target(name: str, argument: Any = None) -> str:

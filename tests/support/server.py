@@ -41,6 +41,7 @@ class Server:
         *args: str,
         interface: str | None = None,
         loop: str | None = None,
+        threads: int | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         bind: str = "127.0.0.1",
@@ -73,6 +74,8 @@ class Server:
             command += ["--interface", interface]
         if loop is not None:
             command += ["--loop", loop]
+        if threads is not None:
+            command += ["--threads", str(threads)]
         command += ["--app-dir", str(APPS), *args]
         if app is not None:
             command.append(app)
