@@ -29,17 +29,18 @@ FRAMEWORKS = {
     "sanic": ("fw_sanic:app", "asgi"),
 }
 RUNS = [
-    (name, loop)
+    (name, mode)
     for name, (_, interface) in FRAMEWORKS.items()
-    for loop in (("asyncio", "uvloop") if interface == "asgi" else (None,))
+    for mode in (("asyncio", "uvloop") if interface == "asgi" else (None, "threads"))
 ]
 
 
 @pytest.fixture(params=RUNS, ids=lambda run: "-".join(filter(None, run)))
 def framework(request: pytest.FixtureRequest, shared: Factory) -> Server:
     """The application under --interface auto: the server finds out by itself what it is."""
-    name, loop = request.param
-    return shared(FRAMEWORKS[name][0], loop=loop)
+    name, mode = request.param
+    options = {"threads": 4} if mode == "threads" else {"loop": mode}
+    return shared(FRAMEWORKS[name][0], **options)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def environ_of(server: Server, request: str) -> dict[str, Any]:
         return found
 
 
-def test_environ(server: Server) -> None:
+def test_environ(server: Server, threads: int | None) -> None:
     with server.raw() as client:
         client.get(
             "/environ/a%20b%C3%A9%2F%zz?q=%20&r", "User-Agent: x", "Accept: */*", "X-Other-Name: v"
@@ -84,7 +84,7 @@ def test_environ(server: Server) -> None:
         port = str(client.socket.getsockname()[1])
     assert seen["type"] == "dict"
     assert seen["version"] == [1, 0]
-    assert seen["flags"] == [False, False, False, True]
+    assert seen["flags"] == [threads is not None, False, False, True]
     assert seen["strings"] == {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",
@@ -331,9 +331,11 @@ def test_input_is_like_bytesio(server: Server, calls: list[list[Any]], data: byt
 
 
 @pytest.mark.parametrize("calls", CALLS, ids=str)
-def test_input_from_a_file(shared: Callable[..., Server], calls: list[list[Any]]) -> None:
+def test_input_from_a_file(
+    shared: Callable[..., Server], threads: int | None, calls: list[list[Any]]
+) -> None:
     """The same when the body was spilled; lines cross the borders of blocks."""
-    server = shared(APP, "--limit-body-memory", "16", interface="wsgi")
+    server = shared(APP, "--limit-body-memory", "16", interface="wsgi", threads=threads)
     data = TEXT + b"\n" + b"y" * 70_000 + b"\nz" + b"w" * 200_000 + b"\nend"
     with server.raw() as client:
         client.post(target("body", calls), data)
@@ -374,13 +376,16 @@ def test_a_temporary_file_is_closed(server: Server) -> None:
     assert server.open_files() <= before + 2
 
 
-def test_no_room_for_a_body(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_no_room_for_a_body(
+    serve: Callable[..., Server], threads: int | None, tmp_path: Path
+) -> None:
     """A file that may not grow is like a full disk."""
     import resource
 
     server = serve(
         APP,
         interface="wsgi",
+        threads=threads,
         rlimits={resource.RLIMIT_FSIZE: 1_000_000},
         env={"TMPDIR": str(tmp_path)},
     )
@@ -571,12 +576,14 @@ def test_write_with_a_length(server: Server) -> None:
     assert (response.body, response.framing) == (b"only", "length")
 
 
-def test_write_does_not_wait(server: Server) -> None:
-    """Beyond what the socket takes it is queued: nobody else waits."""
+def test_write_holds_nobody(server: Server, threads: int | None) -> None:
+    """Inline, what the socket does not take is queued; a thread waits until it is taken."""
     with server.raw() as client:
         client.get(target("write-much", 100))
-        server.wait_log("app: all written")
+        if threads is None:
+            server.wait_log("app: all written")
         assert fetch(server, "environ").status == 200
+        assert "all written" not in server.log() or threads is None
         assert client.recv_response().body == b"x" * (100 * BLOCK) + b"end"
 
 
@@ -859,6 +866,7 @@ def test_close_is_called_once(server: Server) -> None:
         for _ in range(5):
             client.get(target("respond", ([], [b"x"], "closing")))
             client.recv_response()
+    server.wait_log(r"(?s)(app: closed.*){5}")
     fetch(server, "environ")
     assert server.log().count("app: closed") == 5
 
@@ -879,8 +887,8 @@ def test_close_after_a_reset(server: Server) -> None:
     assert server.log().count("app: closed") == 1
 
 
-def test_close_at_shutdown(serve: Callable[..., Server]) -> None:
-    server = serve(APP, "--timeout-graceful-shutdown", "1", interface="wsgi")
+def test_close_at_shutdown(serve: Callable[..., Server], threads: int | None) -> None:
+    server = serve(APP, "--timeout-graceful-shutdown", "1", interface="wsgi", threads=threads)
     with server.raw() as client:
         client.get("/endless")
         client.recv_exactly(BLOCK)
@@ -889,8 +897,10 @@ def test_close_at_shutdown(serve: Callable[..., Server]) -> None:
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_an_application_that_exits(serve: Callable[..., Server], status: int) -> None:
-    server = serve(APP, interface="wsgi")
+def test_an_application_that_exits(
+    serve: Callable[..., Server], threads: int | None, status: int
+) -> None:
+    server = serve(APP, interface="wsgi", threads=threads)
     server.expect_tracebacks()
     with server.raw() as client:
         client.get(target("exits", status))
@@ -1080,9 +1090,11 @@ LEAK = 500
     ],
     ids=str,
 )
-def test_nothing_leaks(shared: Callable[..., Server], name: str, argument: Any) -> None:
+def test_nothing_leaks(
+    shared: Callable[..., Server], threads: int | None, name: str, argument: Any
+) -> None:
     """Many requests of one kind leave as many blocks in use as few."""
-    server = shared(APP, "--no-access-log", interface="wsgi")
+    server = shared(APP, "--no-access-log", interface="wsgi", threads=threads)
     server.expect_tracebacks()
     counts = []
     for times in (800, 1000):
@@ -1091,8 +1103,8 @@ def test_nothing_leaks(shared: Callable[..., Server], name: str, argument: Any) 
     assert counts[1] - counts[0] < LEAK, counts
 
 
-def test_connections_do_not_leak(shared: Callable[..., Server]) -> None:
-    server = shared(APP, "--no-access-log", interface="wsgi")
+def test_connections_do_not_leak(shared: Callable[..., Server], threads: int | None) -> None:
+    server = shared(APP, "--no-access-log", interface="wsgi", threads=threads)
     counts = []
     for times in (100, 1000):
         for _ in range(times):
