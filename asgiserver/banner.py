@@ -47,14 +47,16 @@ def lines(
     interface: str,
     loop: str | None,
     sockets: Sequence[socket.socket],
+    threads: int = 0,
     workers: int | None = None,
     signals: bool = True,
 ) -> list[str]:
-    """The banner. ``interface`` as it is shown; ``loop`` None where there is none; ``workers`` in
-    the first of them; ``signals`` says whether they end the server.
+    """The banner. ``interface`` as it is shown; ``loop`` None where there is none; ``threads``
+    that run the application; ``workers`` in the first of them; ``signals`` says whether they end the server.
     """
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    served = f"Serving {app} ({interface}{f' on {loop}' if loop else ''})"
+    how = f" on {loop}" if loop else f" with threads: {threads}" if threads else ""
+    served = f"Serving {app} ({interface}{how})"
     process = os.getpid() if workers is None else os.getppid()
     where = f"process {process}" + (f" with workers: {workers}" if workers is not None else "")
     found = [f"asgiserver {version} on {python}, {where}", served]

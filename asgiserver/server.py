@@ -476,6 +476,7 @@ class Server:
             interface=TITLES[application.interface],
             loop=loop,
             sockets=self.sockets,
+            threads=self.config.threads,
             workers=self._announced,
             signals=bool(self._stop.taken),
         ):

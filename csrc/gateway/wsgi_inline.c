@@ -129,11 +129,6 @@ static void on_close(void *ctx, as_conn_info *info) {
     as__environ_forget_connection(info);
 }
 
-static void on_refused(void *ctx, const as_conn_info *info, as_err why, as_slice detail,
-                       uint64_t offset) {
-    as_log_refused(ctx, info, why, detail, offset);
-}
-
 /* ---- the gateway ---- */
 
 static void wsgi_fini(as_server *server) {
@@ -158,7 +153,7 @@ static const as_handlers wsgi_handlers = {
     .on_abort = on_abort,
     .on_drain = on_drain,
     .on_close = on_close,
-    .on_refused = on_refused,
+    .on_refused = as_log_refused,
 };
 
 const as_gateway as_wsgi_gateway = {

@@ -31,6 +31,7 @@ EFFECTS = {
     "backlog": "e2e/test_options.py::test_backlog",
     "reuse_port": "e2e/test_options.py::test_reuse_port",
     "workers": "e2e/test_workers.py::test_several_serve",
+    "threads": "e2e/test_threads.py::test_they_are_threads_like_others",
     "preload": "e2e/test_options.py::test_preload",
     "reload": "e2e/test_options.py::test_reload",
     "reload_dir": "e2e/test_options.py::test_reload_dir",
@@ -86,7 +87,7 @@ EFFECTS = {
 }
 
 # Options whose tests are still to come.
-PENDING = {"threads", "pid", "user", "group", "umask"}
+PENDING = {"pid", "user", "group", "umask"}
 
 
 @functools.cache
