@@ -353,7 +353,11 @@ class Server:
     ) -> None:
         self._service = service
         with self._stop.on_signals():
-            self._block(self._prepare(bind, process))
+            application = self._prepare(bind, process)
+            if self._stop.number:  # swallowed by the application's code
+                self._end()
+            else:
+                self._block(application)
             if not self._started and self._stop.number:
                 raise Interrupted(self._stop.number)
 

@@ -144,9 +144,11 @@ class StopRequest:
             # The interrupted code may be inside a lock of logging or of a stream: write past them.
             os.write(2, b"Stopped at once, as asked for the third time.\n")
             os._exit(128 + number)
-        if self._interrupts():
-            raise Interrupted(number)
+        interrupts = self._interrupts()
         self._raise(Level.CUT if wanted == _CUT else Level.DRAIN, frame)
+        if interrupts:
+            # Within a weak reference's callback or a __del__ it comes to nothing: the level stays.
+            raise Interrupted(number)
 
 
 def _is_own_handler(handler: object) -> bool:

@@ -377,6 +377,32 @@ def test_a_signal_during_the_startup(serve: Factory, loop: str, number: int) -> 
     assert log == "starting\n"
 
 
+WEAK = """
+import os, signal, weakref
+
+class Something:
+    pass
+
+def gone(_reference):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+something = Something()
+reference = weakref.ref(something, gone)
+del something  # what is raised here is printed, and that is all
+
+def app(environ, start_response):
+    raise AssertionError
+"""
+
+
+def test_a_signal_whose_exception_comes_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / "weak.py").write_text(WEAK)
+    done = command("--uds", str(tmp_path / "s"), "--app-dir", str(tmp_path), "weak:app")
+    assert done.returncode == 143
+    assert "Exception ignored" in done.stdout
+    assert "Serving" not in done.stdout
+
+
 def test_a_signal_during_the_import(serve: Factory, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(
         "import time\nprint('importing', flush=True)\ntime.sleep(600)\n"

@@ -206,6 +206,8 @@ def test_no_request_is_lost(proxy: Proxy, network: Network, serve: Any, tmp_path
                 "--workers", "2",  # whatever the machine has
                 bind=SERVERS[name], port_option=True, env={"SERVER_NAME": name},
             )  # fmt: skip
+        for number in (1, 2):
+            server.wait_log(f"Worker {number} is ready")
         return server
 
     figures: list[str] = []

@@ -23,6 +23,14 @@ def mode(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return options
 
 
+def start(serve: Any, app: str, mode: tuple[str, ...], *args: str, **options: Any) -> Server:
+    """With all of its workers."""
+    server: Server = serve(app, *mode, *args, **options)
+    for number in (1, 2) if mode else ():
+        server.wait_log(f"Worker {number} is ready")
+    return server
+
+
 def refuses(server: Server) -> bool:
     try:
         with server.raw():
@@ -34,7 +42,7 @@ def refuses(server: Server) -> bool:
 @pytest.mark.parametrize(("app", "path"), APPS.values(), ids=APPS.keys())
 def test_refused_while_draining(serve: Any, mode: tuple[str, ...], app: str, path: str) -> None:
     """A connection that is made too late is refused, not kept waiting until the process ends."""
-    server: Server = serve(app, *mode)
+    server = start(serve, app, mode)
     server.expect_tracebacks()  # of the request that is cut in the end
     with server.raw() as client:
         client.get(path)
@@ -50,7 +58,7 @@ def test_last_request_on_an_idle_connection(
 ) -> None:
     """With a delay there is a load balancer, which may be sending one while the delay ends."""
     app = APPS[backend.interface][0]
-    server: Server = serve(app, *mode, "--shutdown-delay", "2", **backend.options)
+    server = start(serve, app, mode, "--shutdown-delay", "2", **backend.options)
     with server.raw() as idle:
         idle.get()
         assert not idle.recv_response().closes

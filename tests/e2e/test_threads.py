@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from urllib.parse import quote
 
 import pytest
 from support.client import SLOWNESS, RawClient, Response, connect
+from support.processes import wait_until
 from support.server import Server
 
 Factory = Callable[..., Server]
@@ -339,7 +341,8 @@ def test_access_log_through_logging(serve: Factory, tmp_path: Path) -> None:
             ask(client, "hello")
         for _ in range(100):
             client.recv_response()
-    server.wait_log(r'(?s)(seen by logging: .*"GET /hello HTTP/1.1" 200.*?){100}')
+    line = re.compile(r'^seen by logging: \S+ - "GET /hello HTTP/1.1" 200$', re.MULTILINE)
+    wait_until(lambda: len(line.findall(server.log())) == 100, what="for a line each")
 
 
 def test_refused_requests_are_logged(serve: Factory) -> None:

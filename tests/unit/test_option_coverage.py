@@ -78,6 +78,10 @@ EFFECTS = {
     "access_log_format": "e2e/test_access_log.py::test_presets",
     "use_colors": "e2e/test_options.py::test_use_colors",
     "quiet": "e2e/test_cli.py::test_quiet",
+    "pid": "e2e/test_process.py::test_pid_file",
+    "user": "e2e/test_process.py::test_user_and_group",
+    "group": "e2e/test_process.py::test_user_and_group",
+    "umask": "e2e/test_process.py::test_user_and_group",
     # Not rows of the table.
     "config": "e2e/test_configuration.py::test_a_file_configures",
     "check_config": "e2e/test_configuration.py::test_check_config",
@@ -85,9 +89,6 @@ EFFECTS = {
     "version": "e2e/test_cli.py::test_version",
     "help": "e2e/test_cli.py::test_help_is_grouped_and_fits_a_terminal",
 }
-
-# Options whose tests are still to come.
-PENDING = {"pid", "user", "group", "umask"}
 
 
 @functools.cache
@@ -106,8 +107,7 @@ def functions(path: Path) -> dict[str, str]:
 def test_every_option_is_in_the_table() -> None:
     words = {option.name for option in options.OPTIONS}
     words |= {str(parameter.name) for parameter in command.params} | {"help"}
-    assert EFFECTS.keys() | PENDING == words - {"app"}
-    assert not EFFECTS.keys() & PENDING
+    assert EFFECTS.keys() == words - {"app"}
 
 
 @pytest.mark.parametrize("name", EFFECTS)
