@@ -50,13 +50,6 @@ def hold(server: Server, client: RawClient, pipe: Path) -> None:
     server.wait_log("app: holds")
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15 * SLOWNESS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 # --- what threads are for --------------------------------------------------------------------------
 
 
