@@ -424,7 +424,7 @@ def test_times_in_the_access_log(start, either):
     )
     get(server, "/sleep/0.2")
     found = server.wait_log(r"took (\d+) us (\d+) ms ([\d.]+) s (\d) by <(\d+)>")
-    assert 200_000 <= int(found[1]) < 5_000_000
+    assert 190_000 <= int(found[1]) < 5_000_000  # a sleep may end a little early
     assert int(found[1]) // 1000 == int(found[2])
     assert float(found[3]) * 1_000_000 == pytest.approx(int(found[1]))
     assert found[5] == get(server, "/pid")

@@ -62,10 +62,10 @@ def run(pytester: pytest.Pytester) -> Run:
 class Run:
     def __init__(self, pytester: pytest.Pytester) -> None:
         self._pytester = pytester
-        pytester.makepyfile(apps=APPS)
+        pytester.makepyfile(served_apps=APPS)
 
     def __call__(self, code: str, *args: str) -> pytest.RunResult:
-        head = "import pytest\nfrom apps import asgi, get, wait_log, wsgi\n"
+        head = "import pytest\nfrom served_apps import asgi, get, wait_log, wsgi\n"
         self._pytester.makepyfile(head + code)
         return self._pytester.runpytest_inprocess("-p", "no:cacheprovider", *args)
 
@@ -202,7 +202,7 @@ def test_it(serve_app):
         serve_app(failing)
     with pytest.raises(StartError, match="There is no module"):
         serve_app("no_such_module_here:app")
-    assert get(serve_app("apps:asgi", server_header=False).url) == "asgi"
+    assert get(serve_app("served_apps:asgi", server_header=False).url) == "asgi"
 """
     )
     result.assert_outcomes(passed=1)

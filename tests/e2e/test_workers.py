@@ -387,7 +387,7 @@ def test_streams_do_not_hold_the_end(serve, loop, workers, path):
         began = time.monotonic()
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
-        assert time.monotonic() - began < 3 * SLOWNESS
+        assert time.monotonic() - began < 10 * SLOWNESS  # the grace time is 30
     assert "saw the disconnect" in server.log()
     assert server.log().count("shut down") == int(workers)
 
