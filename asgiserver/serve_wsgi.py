@@ -24,8 +24,9 @@ class _Cut(SystemExit):
 class _Stopper:
     """Carries the stop request to the core.
 
-    The core runs on one thread, with the application inline: that thread also runs the signal
-    handlers, between two steps of the application or in the middle of one.
+    Without threads the core runs on one, with the application inline: that thread also runs the
+    signal handlers, between two steps of the application or in the middle of one. With threads it
+    runs nothing else, and the application cannot be interrupted.
     """
 
     def __init__(

@@ -433,12 +433,17 @@ bool as_remote_is_ready(const as_remote *r) {
     return r->gone || pending(&r->ex) <= r->bridge->high;
 }
 
+/* The same of what was published, for the loop's thread as well. */
+static bool is_taken(const as_remote *r) {
+    return r->gone || (!r->clogged && r->unsent <= r->bridge->high);
+}
+
 void as_remote_wait(as_remote *r) {
     if (has_to_publish(r)) {
         publish(r, false);
     }
     lock(r->bridge);
-    while (!as_remote_is_ready(r) && !r->bridge->closed) {
+    while (!is_taken(r) && !r->bridge->closed) {
         (void)pthread_cond_wait(&r->hand->wake, &r->bridge->lock);
     }
     unlock(r->bridge);
@@ -538,7 +543,7 @@ static void tell_hand(as_remote *r, uint64_t n) {
     r->unsent -= n;
     r->clogged = clogged;
     r->gone = r->gone || r->failed;
-    if (as_remote_is_ready(r)) {
+    if (is_taken(r)) {
         wake_writer(r);
     }
     unlock(r->bridge);
