@@ -37,13 +37,9 @@ class InLoop:
         ready, ended = asyncio.wrap_future(thread.ready), asyncio.wrap_future(thread.ended)
         return cls(ready, ended, thread)
 
-    async def wait_ready(self, stop: StopRequest) -> None:
-        """Raises what prevented the start. Cancelled, it ends the server."""
-        try:
-            await asyncio.wait([self._ready, self._ended], return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            await self._cut(stop, None)
-            raise
+    async def wait_ready(self) -> None:
+        """Raises what prevented the start."""
+        await asyncio.wait([self._ready, self._ended], return_when=asyncio.FIRST_COMPLETED)
         if self._ended.done():
             self._finish()
 
@@ -61,8 +57,13 @@ class InLoop:
         stop.ask(Level.DRAIN)
         try:
             await asyncio.wait([self._ended], timeout=patience)
-        except asyncio.CancelledError:
-            await self._cut(stop, overtime)
+        except asyncio.CancelledError:  # which is what is raised, and not what ended the server
+            stop.ask(Level.CUT)
+            try:
+                await self._settle(overtime)
+            finally:
+                with contextlib.suppress(BaseException):
+                    self._finish()
             raise
         if not self._ended.done():
             stop.ask(Level.CUT)
@@ -74,15 +75,6 @@ class InLoop:
         if self._thread is not None:
             self._thread.join()
         self._ended.result()
-
-    async def _cut(self, stop: StopRequest, overtime: float | None) -> None:
-        """Because of a cancellation, which is what will be raised, and not what ended the server."""
-        stop.ask(Level.CUT)
-        try:
-            await self._settle(overtime)
-        finally:
-            with contextlib.suppress(BaseException):
-                self._finish()
 
     async def _settle(self, seconds: float | None) -> None:
         """Until it has ended, also when this is cancelled meanwhile: what was cut ends soon, and

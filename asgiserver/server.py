@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, overload
@@ -271,7 +271,11 @@ class Server:
     # --- step by step, in a loop ---
 
     async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
-        """Returns when clients can connect. ``sockets`` is as for ``run``. Raises StartError."""
+        """Returns when clients can connect. ``sockets`` is as for ``run``. Raises StartError.
+        Cancelled, it ends what has begun.
+        """
+        import asyncio  # noqa: PLC0415
+
         from .in_loop import InLoop  # noqa: PLC0415
 
         bind, self._service = self._embedded(sockets)
@@ -280,7 +284,12 @@ class Server:
             self._loop = InLoop.thread(self._in_thread(application))
         else:
             self._loop = InLoop.task(lambda started: self._serve_asgi(application, started))
-        await self._loop.wait_ready(self._stop)
+        try:
+            await self._loop.wait_ready()
+        except asyncio.CancelledError:  # Clients may have come nevertheless: in order.
+            with suppress(Exception):
+                await self.shutdown()
+            raise
 
     async def wait_closed(self) -> None:
         """Returns when the server has been stopped, by whatever means."""
@@ -313,7 +322,13 @@ class Server:
 
     def __enter__(self) -> Self:
         bind, self._service = self._embedded(None)
-        self._in_thread(self._prepare(bind)).wait_ready()
+        thread = self._in_thread(self._prepare(bind))
+        try:
+            thread.wait_ready()
+        except KeyboardInterrupt:
+            with suppress(Exception):
+                self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

@@ -55,7 +55,6 @@ def footprint() -> dict[str, Any]:
     return {
         "descriptors": sorted(os.listdir("/proc/self/fd")),
         "threads": sorted(thread.name for thread in threading.enumerate()),
-        "threads of the kernel": len(os.listdir("/proc/self/task")),
         "signals": [signal.getsignal(number) for number in signal.valid_signals() - ALARM],
         "wakeup descriptor": wakeup_fd(),
         "loggers": [
@@ -66,19 +65,25 @@ def footprint() -> dict[str, Any]:
     }
 
 
+def kernel_threads() -> int:
+    """With those that Python does not know."""
+    return len(os.listdir("/proc/self/task"))
+
+
 @pytest.fixture(autouse=True)
 def fresh(warm: None) -> Iterator[None]:
     """The process looks afterwards as it did before."""
     events.clear()
     go_on.clear()
     path = list(sys.path)
-    before = footprint()
+    before, threads = footprint(), kernel_threads()
     yield
     sys.path[:] = path
     end = time.monotonic() + SECONDS
-    while footprint() != before and time.monotonic() < end:
+    while kernel_threads() > threads and time.monotonic() < end:
         time.sleep(0.001)  # The kernel's thread ends a little after Python's.
     assert footprint() == before
+    assert kernel_threads() <= threads
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -749,10 +754,11 @@ def test_ctrl_c_under_asyncio_run(path: str, signals: int) -> None:
         output, _ = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
-        process.wait()
+        with process:
+            pass
     output = "".join(lines) + output
     assert process.returncode == 0, output
-    assert output.endswith("interrupted\n")
+    assert "interrupted\n" in output
     assert "Traceback" not in output
     if path == "/drained":
         assert "shut down\n" in output
