@@ -585,7 +585,8 @@ def run_config(config: Config, reread: Callable[[], Config] | None = None) -> in
     ``reread`` makes a new configuration when the server is told to reload, and raises StartError
     for a bad one; None: the configuration stays.
     """
-    try:
+
+    def serve() -> int:
         check_files(config)
         with Process(config) as process:
             if is_supervised(config):
@@ -593,9 +594,19 @@ def run_config(config: Config, reread: Callable[[], Config] | None = None) -> in
 
                 return Supervisor(config, process, reread or (lambda: config)).run()
             Server(config).run_alone(process)
+        return 0
+
+    return exit_status(serve)
+
+
+def exit_status(serve: Callable[[], int]) -> int:
+    """What a process ends with: ``serve``'s result, or what stands for why it did not start, which
+    is logged.
+    """
+    try:
+        return serve()
     except StartError as problem:
         logs.report(problem)
         return problem.exit_code
     except Interrupted as interrupted:
         return interrupted.exit_code
-    return 0

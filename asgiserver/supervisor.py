@@ -20,6 +20,7 @@ from typing import Any
 from . import logs, notify, preload, watch, worker
 from .config import Config
 from .errors import LIFESPAN_FAILED, USAGE, StartError
+from .options import BY_NAME
 from .preload import Nursery
 from .process import Process
 from .roster import Generation, Slot, Worker, describe_end
@@ -35,6 +36,8 @@ _LATE = 1.0  # seconds
 _AT_ONCE = 2  # times that it was told to stop
 _PATIENCE = 2.0  # seconds for the last process to end
 _ABORT_TIME = 2.0  # seconds for a hung worker to write its traceback
+# Settings that are taken once, when this process starts.
+_OF_THIS_PROCESS = ("pid", "user", "group", "umask", "reload")
 _FOREVER = float("inf")
 
 
@@ -405,6 +408,7 @@ class Supervisor:
         except (StartError, ValueError, TypeError) as problem:
             self._give_up_reload(str(problem))
             return
+        self._say_what_stays(config)
         self._next = Generation(config, listeners)
         self._rolling = deque(self._slots)
         if config.preload:
@@ -414,6 +418,11 @@ class Supervisor:
                 self._give_up_reload(str(problem))
         else:
             self._roll()
+
+    def _say_what_stays(self, config: Config) -> None:
+        for name in _OF_THIS_PROCESS:
+            if getattr(config, name) != getattr(self._config, name):
+                logs.error.warning("--%s takes effect at the next start", BY_NAME[name].word)
 
     def _abandon_reload(self) -> None:
         self._rolling.clear()

@@ -20,12 +20,10 @@ from typing import Any
 
 from . import cpus, logs
 from .config import Config
-from .errors import StartError
 from .process import Process
-from .server import Application, Server
+from .server import Application, Server, exit_status
 from .service import Service
 from .sockets import Listeners
-from .stop import Interrupted
 
 READY = b"R"
 ALIVE = b"."
@@ -77,17 +75,15 @@ def run(job: Job) -> int:
         signal.signal(number, _ignore)  # the supervisor's; CTRL+C reaches all in the terminal
     signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
     report = _Report(job)
-    try:
+
+    def serve() -> int:
         job.process.drop_privileges()
         _end_with_parent(job.supervisor)
         job.listeners.take_share(job.slot, count(config.workers))
         Server(config).work(job.listeners, report.service(), job.application, job.announce)
-    except StartError as problem:
-        logs.report(problem)
-        return problem.exit_code
-    except Interrupted as interrupted:
-        return interrupted.exit_code
-    return 0
+        return 0
+
+    return exit_status(serve)
 
 
 def _end_with_parent(parent: int | None) -> None:

@@ -49,7 +49,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from support.client import SLOWNESS
-from support.server import Server
+from support.server import Server, end_all, report_log
 
 Factory = Callable[..., Server]
 
@@ -109,11 +109,6 @@ def loop(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def report_log(request: pytest.FixtureRequest, server: Server) -> None:
-    """Puts the server's log beside a failure."""
-    request.node.add_report_section("teardown", f"log of {server.app} ({server.pid})", server.log())
-
-
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Iterator[Factory]:
     started: list[Server] = []
@@ -126,19 +121,7 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Factory]:
         return server
 
     yield start
-    problems = []
-    for server in started:
-        try:
-            if server.process.returncode is None:
-                server.stop()
-            else:
-                server.check_log()
-        except AssertionError as error:
-            problems.append(str(error))
-        finally:
-            server.kill()
-            report_log(request, server)
-    assert not problems, "\n".join(problems)
+    end_all(request.node, started)
 
 
 @pytest.fixture(scope="session")
@@ -175,7 +158,7 @@ def shared(request: pytest.FixtureRequest, shared_servers: dict[Any, Server]) ->
 
     yield find
     for server in used:
-        report_log(request, server)
+        report_log(request.node, server)
         assert server.alive(), (
             f"the server died with status {server.process.returncode}:\n{server.log()}"
         )

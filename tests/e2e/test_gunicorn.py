@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from support.client import SLOWNESS, connect
 from support.gunicorn import Gunicorn, Load
-from support.server import APPS
+from support.server import APPS, end_all
 
 pytest.importorskip("gunicorn")
 
@@ -70,19 +70,7 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
         return server
 
     yield begin
-    problems = []
-    for server in started:
-        try:
-            if server.process.returncode is None:
-                server.stop()
-            else:
-                server.check_log()
-        except AssertionError as error:
-            problems.append(str(error))
-        finally:
-            server.kill()
-            request.node.add_report_section("teardown", "log of gunicorn", server.log())
-    assert not problems, "\n".join(problems)
+    end_all(request.node, started)
 
 
 def get(server: Gunicorn, path: str, *fields: str, status: int = 200) -> str:

@@ -172,8 +172,9 @@ def test_new_settings(serve, tmp_path):
         with server.raw() as client:
             client.get()
             assert client.recv_response().get("x-new") == b"1"
-        config.write_text("workers = 1\n")
+        config.write_text("workers = 1\numask = '077'\n")
         hup(server)
+        server.wait_log("--umask takes effect at the next start")
         wait_until(lambda: len(workers(server)) == 1)
         load.wait(20)
     assert load.failures == []

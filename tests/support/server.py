@@ -251,6 +251,29 @@ class Server:
             self.process.stdout.close()
 
 
+def end_all(node: Any, servers: Sequence[Server]) -> None:
+    """What a fixture does in the end: each one ends in order, with a log without surprises, which
+    stands beside a failure."""
+    problems = []
+    for server in servers:
+        try:
+            if server.process.returncode is None:
+                server.stop()
+            else:
+                server.check_log()
+        except AssertionError as error:
+            problems.append(str(error))
+        finally:
+            server.kill()
+            report_log(node, server)
+    assert not problems, "\n".join(problems)
+
+
+def report_log(node: Any, server: Server) -> None:
+    """Puts the server's log beside a failure."""
+    node.add_report_section("teardown", f"log of {server.app} ({server.pid})", server.log())
+
+
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The test's own environment without what would configure a server."""
     kept = {
