@@ -1,5 +1,6 @@
 """The applications that the benchmarks serve: the least that answers, under each interface."""
 
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -28,3 +29,11 @@ async def asgi(
 def wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", FIELDS)
     return [BODY]
+
+
+def busy(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Two milliseconds of a processor's time."""
+    end = time.thread_time() + 0.002
+    while time.thread_time() < end:
+        pass
+    return wsgi(environ, start_response)

@@ -1,13 +1,20 @@
-"""What workers cost: supervisor's memory and wake-ups, start and end. ``python bench/workers.py``"""
+"""What workers cost and bring: start and end, the supervisor's memory and wake-ups, and how much more
+two workers serve than one. ``python bench/workers.py``; needs wrk and two cores.
+
+For the last figure each request keeps a processor busy for two milliseconds, so that wrk and the kernel's
+part of a request hardly count on a machine with no cores to spare for them.
+"""
 
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-COMMAND = [sys.executable, "-m", "asgiserver", "bench.hello:asgi", "--port", "0"]
+COMMAND = [sys.executable, "-m", "asgiserver", "--port", "0", "--no-access-log"]
+ROUNDS = 5
 
 
 def status(pid: int, field: str) -> int:
@@ -16,9 +23,9 @@ def status(pid: int, field: str) -> int:
     return int(found[1])
 
 
-def start(*words: str) -> tuple[subprocess.Popen[str], float]:
+def start(*words: str, app: str = "bench.hello:asgi") -> tuple[subprocess.Popen[str], float]:
     began = time.perf_counter()
-    process = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*COMMAND, *words, app], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if "CTRL+C" in line:
@@ -31,6 +38,33 @@ def stop(process: subprocess.Popen[str]) -> float:
     process.send_signal(signal.SIGTERM)
     process.wait()
     return time.perf_counter() - began
+
+
+def rate(workers: int) -> float:
+    """Requests a second."""
+    command = [*COMMAND, "--workers", str(workers), "bench.hello:busy"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        port, ready = "", 1 if workers == 1 else 0
+        for line in process.stderr:
+            if found := re.search(r"Listening at http://[^:]+:(\d+)", line):
+                port = found[1]
+            ready += "is ready" in line
+            if port and ready == workers:
+                break
+        done = subprocess.run(
+            ["wrk", "-t1", "-c32", "-d3s", f"http://127.0.0.1:{port}/"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert "Non-2xx" not in done.stdout, done.stdout
+    assert "Socket errors" not in done.stdout, done.stdout
+    found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    assert found is not None
+    return float(found[1])
 
 
 def main() -> None:
@@ -55,6 +89,12 @@ def main() -> None:
     woken = status(process.pid, "voluntary_ctxt_switches") - before
     print(f"supervisor: {status(process.pid, 'VmRSS')} kB, {woken} wake-ups in 10 s")
     stop(process)
+    ratios = []
+    for _ in range(ROUNDS):
+        one, two = rate(1), rate(2)
+        ratios.append(two / one)
+        print(f"1 worker: {one:.0f} requests/s, 2 workers: {two:.0f}, ratio {two / one:.2f}")
+    print(f"ratio: median {statistics.median(ratios):.2f}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import os
 import pwd
@@ -340,8 +341,8 @@ def test_socket_activation(tmp_path, workers, other):
         unix.bind(f"{tmp_path}/s")
         for sock in (tcp, unix):
             sock.listen()
-        high = [os.dup(sock.fileno()) + 0 for sock in (tcp, unix)]
-        numbers = [os.dup2(number, 40 + place) for place, number in enumerate(high)]
+        # Above those that the child moves them to.
+        numbers = [fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD, 64) for sock in (tcp, unix)]
         words = ["--port", "0"] if other else []
         process = subprocess.Popen(
             [sys.executable, "-c", ACTIVATE, ",".join(map(str, numbers)), str(other), ASGI,
@@ -349,7 +350,7 @@ def test_socket_activation(tmp_path, workers, other):
             pass_fds=numbers, env=child_environment({}), stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
-        for number in (*high, *numbers):
+        for number in numbers:
             os.close(number)
         with process:
             assert process.stdout is not None
