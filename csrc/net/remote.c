@@ -192,7 +192,7 @@ static as_err add_loan(as_remote *r, record rec, as_bytes data) {
         return AS_E_NOMEM;
     }
     *loan = (as_loan){.bytes = data, .refs = 1, .bridge = r->bridge};
-    as_err err = add(r, rec, (as_slice){(const char *)&loan, sizeof(void *)}, (as_slice){"", 0});
+    as_err err = add(r, rec, (as_slice){(const char *)&loan, sizeof(as_loan *)}, (as_slice){"", 0});
     if (err != AS_OK) {
         free(loan);
         return err;
@@ -216,7 +216,7 @@ static void drop_records(const as_buf *buf) {
         memcpy(&rec, buf->data + at, sizeof(rec));
         if (rec.kind == RECORD_LOAN) {
             as_loan *loan;
-            memcpy(&loan, data, sizeof(void *));
+            memcpy(&loan, data, sizeof(as_loan *));
             return_loan(loan);
         } else if (rec.kind == RECORD_FILE) {
             file_range range;
@@ -457,7 +457,7 @@ static void hold_loan(void *owner) {
 
 static as_err replay_loan(as_remote *r, const record *rec, const char *data) {
     as_loan *loan;
-    memcpy(&loan, data, sizeof(void *));
+    memcpy(&loan, data, sizeof(as_loan *));
     as_bytes bytes = {loan->bytes.p, loan->bytes.n, loan, hold_loan, return_loan};
     as_err err = as_exchange_body(r->real, bytes, rec->more);
     return_loan(loan);
