@@ -429,3 +429,55 @@ def test_threads_are_for_wsgi() -> None:
 
     with pytest.raises(ValueError, match="interface"):
         _core.Server(print, interface="asgi", loop=object(), threads=1)  # type: ignore[arg-type]
+
+
+def test_callbacks_come_on_the_thread_of_run(listener: Any) -> None:
+    """The network's thread only tells of what happened."""
+    from asgiserver import _core
+
+    seen: list[tuple[str, bool]] = []
+
+    def note(what: str) -> None:
+        seen.append((what, threading.current_thread() is runner))
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        note("app")
+        start_response("200 OK", [])
+        return []
+
+    core = _core.Server(
+        app,
+        interface="wsgi",
+        threads=2,
+        access_log=lambda records: note(f"log {len(records)}"),
+        on_error=lambda level, message, exception: note(level),
+    )
+    core.listen(listener.fileno())
+    core.call_at(1, lambda: note("marked"))
+    runner = threading.Thread(target=core.run, args=(lambda: note("tick"), 0.05))
+    runner.start()
+    with connect(listener.getsockname()) as client:
+        client.get("/")
+        assert client.recv_response().status == 200
+        client.send("GET / HTTP/1.1\r\n\r\n")
+        assert client.recv_response().status == 400
+    wanted = {("app", False)} | {(what, True) for what in ("tick", "log 1", "marked", "warning")}
+    wait_until(lambda: wanted <= set(seen))
+    wait_until(lambda: seen.count(("tick", True)) > 3)
+    core.drain(lambda: note("drained"))
+    runner.join(15 * SLOWNESS)
+    core.close()
+    assert set(seen) == wanted | {("drained", True)}
+
+
+def test_what_a_tick_raises_ends_run(listener: Any) -> None:
+    from asgiserver import _core
+
+    def tick() -> None:
+        raise RuntimeError("enough")
+
+    core = _core.Server(print, interface="wsgi", threads=2)
+    core.listen(listener.fileno())
+    with pytest.raises(RuntimeError, match="enough"):
+        core.run(tick, 1.0)
+    core.close()
