@@ -37,7 +37,7 @@ typedef struct server {
     loan loan;
     atomic_uint answered, released, left; /* left: hands that saw their client leave */
     atomic_bool held, let_go;
-    unsigned refused;
+    pthread_barrier_t meeting; /* of all hands */
 } server;
 
 static void nap(void) {
@@ -137,6 +137,10 @@ static void answer(server *s, as_remote *remote) {
         WAIT_FOR(atomic_load(&s->let_go));
         begin(ex, 200);
         (void)give(ex, "late", 4, false);
+    } else if (name == 'm') { /* meet */
+        (void)pthread_barrier_wait(&s->meeting);
+        begin(ex, 200);
+        (void)give(ex, "met", 3, false);
     } else { /* the body */
         assert(remote->body.fd < 0);
         begin(ex, 200);
@@ -254,6 +258,7 @@ static server *start(unsigned nhands) {
     as_bridge_open(s->bridge, s->loop);
     assert(pthread_create(&s->loop_thread, NULL, run_loop, s) == 0);
     s->nhands = nhands;
+    assert(pthread_barrier_init(&s->meeting, NULL, nhands) == 0);
     for (unsigned i = 0; i < nhands; i++) {
         assert(pthread_create(&s->hands[i], NULL, run_hand, s) == 0);
     }
@@ -289,6 +294,7 @@ static void stop(server *s, bool early) {
     as_bridge_collect(s->bridge);
     assert(atomic_load(&s->loan.held) == 0);
     as_bridge_free(s->bridge);
+    (void)pthread_barrier_destroy(&s->meeting);
     (void)close(s->fd);
     free(s->large);
     free(s);
@@ -398,6 +404,31 @@ static void test_loans_come_back(void) {
     stop(s, false);
 }
 
+static void ask_to_meet(void *fds) {
+    for (int i = 0; i < 4; i++) {
+        ask(((int *)fds)[i], "GET", "/meet");
+    }
+}
+
+/* Requests that come in one turn of the loop wake as many hands as there are, one after another. */
+static void test_a_burst(void) {
+    server *s = start(4);
+    int fds[4];
+    for (int i = 0; i < 4; i++) {
+        fds[i] = dial(s);
+    }
+    for (int round = 0; round < 20; round++) {
+        assert(as_bridge_call(s->bridge, ask_to_meet, fds)); /* the loop finds all four at once */
+        for (int i = 0; i < 4; i++) {
+            (void)read_until(fds[i], "met");
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        (void)close(fds[i]);
+    }
+    stop(s, false);
+}
+
 static void test_a_client_leaves(void) {
     server *s = start(1);
     int fd = dial(s);
@@ -472,6 +503,7 @@ int main(void) {
     test_pipelined();
     test_kinds();
     test_loans_come_back();
+    test_a_burst();
     test_a_client_leaves();
     test_stopping(false);
     test_stopping(true);
