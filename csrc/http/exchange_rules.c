@@ -2,27 +2,6 @@
 
 #include "http/response.h"
 
-/* --- the head --------------------------------------------------------------------------------- */
-
-as_err as_exchange_check_head(const as_exchange *ex, unsigned status, as_slice reason) {
-    as_err err = as_exchange_check_state(ex, AS_RES_START);
-    if (err != AS_OK) {
-        return err;
-    }
-    if (status < 200 || status > 999) {
-        return AS_E_RESPONSE_STATUS;
-    }
-    return as_is_field_value(reason) ? AS_OK : AS_E_RESPONSE_VALUE;
-}
-
-void as_exchange_head_begun(as_exchange *ex, unsigned status) {
-    ex->res = AS_RES_HEAD;
-    ex->status = (uint16_t)status;
-    ex->seen = 0;
-    ex->body_left = UINT64_MAX;
-    ex->no_body = ex->head->is_head || status == 204 || status == 304;
-}
-
 void as_exchange_head_undone(as_exchange *ex) {
     ex->res = AS_RES_START;
     ex->status = 0;
@@ -89,35 +68,4 @@ as_err as_exchange_take_field(as_exchange *ex, as_slice name, as_slice value, bo
         err = as_check_field(name, value);
     }
     return err == AS_OK ? understand(ex, name, value, write) : err;
-}
-
-/* --- the body --------------------------------------------------------------------------------- */
-
-as_err as_exchange_check_body(const as_exchange *ex, uint64_t n, bool more) {
-    as_err err = as_exchange_check(ex);
-    if (err != AS_OK) {
-        return err;
-    }
-    if (ex->res == AS_RES_START || (ex->seen & AS_SEEN_LAST_CHUNK) != 0) {
-        return AS_E_RESPONSE_STATE;
-    }
-    if (!ex->no_body && (ex->seen & AS_SEEN_LENGTH) != 0) {
-        if (n > ex->body_left) {
-            return AS_E_RESPONSE_LONG;
-        }
-        if (!more && n < ex->body_left) {
-            return AS_E_RESPONSE_SHORT;
-        }
-    }
-    return AS_OK;
-}
-
-void as_exchange_body_given(as_exchange *ex, uint64_t n, bool more) {
-    ex->sent += ex->no_body ? 0 : n;
-    if ((ex->seen & AS_SEEN_LENGTH) != 0) {
-        ex->body_left -= n < ex->body_left ? n : ex->body_left;
-    }
-    if (!more) {
-        ex->res = AS_RES_DONE;
-    }
 }
