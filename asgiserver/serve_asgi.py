@@ -235,7 +235,7 @@ def _signals_wake(stop: StopRequest) -> Iterator[None]:
     watched = []
     for number in stop.taken:
         try:
-            loop.add_signal_handler(number, lambda: None)
+            loop.add_signal_handler(number, stop.overlooked, number)
         except (NotImplementedError, RuntimeError, ValueError):
             continue  # A loop without signals.
         watched.append(number)

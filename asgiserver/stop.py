@@ -54,6 +54,7 @@ class StopRequest:
         self._listener: Listener | None = None
         self._interrupting = True  # as long as nobody listens
         self._cut_asked = False
+        self._seen: set[int] = set()  # signals whose handler has been called
         # A signal's handler can be interrupted by the next signal's at any point: they are counted
         # in one step of the interpreter, or two that come together might pass for one.
         self._signals = itertools.count(1)
@@ -116,6 +117,12 @@ class StopRequest:
         for number in self.taken:
             signal.signal(number, self._on_signal)
 
+    def overlooked(self, number: int) -> None:
+        """From an event loop that has been woken by a signal: another handler may have been in the
+        place of ours just then."""
+        if number not in self._seen:
+            self._on_signal(number, None)
+
     def interrupt(self, thread: int) -> None:
         """From another thread: asks for the cut inside of ``thread``, where the handlers run."""
         self._cut_asked = True
@@ -125,6 +132,7 @@ class StopRequest:
         return self._interrupting and self._listener is None and self.level == Level.RUN
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._seen.add(number)
         if self._cut_asked:  # not somebody's signal, but ours
             self._cut_asked = False
             self._head_start = _CUT

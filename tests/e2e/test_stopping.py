@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.client import SLOWNESS
 from support.processes import wait_until
 from support.server import Server
 
@@ -68,3 +72,38 @@ def test_last_request_on_an_idle_connection(
         response = idle.recv_response()
         assert (response.status, response.closes) == (200, True)
     assert server.wait() == 0
+
+
+EARLY = """
+import asyncio, os, signal
+from asgiserver import Config, Server
+from asgiserver.stop import StopRequest
+
+install = StopRequest.install
+
+def late(self):
+    if asyncio._get_running_loop() is not None and self.level == 0:
+        os.kill(os.getpid(), signal.SIGTERM)  # while the handler is the event loop's own
+        for _ in range(1000):
+            pass
+    install(self)
+
+async def app(scope, receive, send):
+    raise AssertionError
+
+StopRequest.install = late
+Server(Config(app, uds={path!r}, loop={loop!r}, lifespan="off")).run()
+"""
+
+
+def test_a_signal_while_the_handlers_change(loop: str, tmp_path: Path) -> None:
+    code = EARLY.format(path=str(tmp_path / "s"), loop=loop)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=20 * SLOWNESS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("Stopped\n")
