@@ -25,12 +25,17 @@
 #define LINGER_BYTES ((uint32_t)64 * 1024 * 1024)
 #define LINGER_TIMES 15u /* timeout_linger in all */
 
+/* Milliseconds from its beginning in which a connection's first request is waited for while
+ * draining: the client has connected, and may be sending it. */
+#define NEWCOMER_TIME 1000u
+
 /* What a connection can run out of time for. */
 typedef enum wait_kind {
     WAIT_NONE, /* nothing is expected of the client */
     WAIT_HEAD,
     WAIT_BODY,
     WAIT_KEEP_ALIVE,
+    WAIT_LAST, /* draining: a request that may be under way */
     WAIT_WRITE,
     WAIT_LINGER
 } wait_kind;
@@ -46,6 +51,7 @@ struct as_conn {
     as_loop *loop;
     as_link all, todo;
     as_timeout timeout;
+    uint64_t opened;      /* milliseconds */
     uint64_t linger_end;  /* milliseconds */
     uint32_t linger_left; /* bytes */
     uint32_t unsent;      /* bytes that the kernel had not got rid of when WAIT_WRITE began */
@@ -336,6 +342,9 @@ static wait_kind waits_for(const as_conn *conn) {
     }
     switch (as_h1_get_phase(&conn->h1)) {
     case AS_H1_IDLE:
+        if (conn->loop->env.draining) {
+            return WAIT_LAST;
+        }
         return conn->h1.served ? WAIT_KEEP_ALIVE : WAIT_HEAD;
     case AS_H1_HEAD:
         return WAIT_HEAD;
@@ -346,22 +355,33 @@ static wait_kind waits_for(const as_conn *conn) {
     }
 }
 
-/* While draining, a connection that has said nothing since the last answer has little time left. */
-static uint32_t time_until_request(const as_conn *conn, uint32_t time) {
-    const as_loop *loop = conn->loop;
-    bool hurry = loop->env.draining && as_h1_get_phase(&conn->h1) == AS_H1_IDLE;
-    return hurry && (time == 0 || time > loop->drain_idle) ? loop->drain_idle : time;
+/* Milliseconds that an idle connection has for a request while draining. */
+static uint32_t last_wait(const as_conn *conn) {
+    as_loop *loop = conn->loop;
+    uint64_t newcomer_until = conn->h1.served ? 0 : conn->opened + NEWCOMER_TIME;
+    uint64_t now = as__loop_now(loop);
+    uint32_t left = newcomer_until > now ? (uint32_t)(newcomer_until - now) : 0;
+    return left > loop->drain_idle ? left : loop->drain_idle;
+}
+
+/* A time of 0 is without end; but what is `left` is not, even if it ran out just now. */
+static uint32_t shorter(uint32_t left, uint32_t time) {
+    left = left > 0 ? left : 1;
+    return time == 0 || time > left ? left : time;
 }
 
 static uint32_t time_for(const as_conn *conn, wait_kind kind) {
     const as_limits *limits = &conn->loop->limits;
     switch (kind) {
     case WAIT_HEAD:
-        return time_until_request(conn, limits->timeout_request_head);
+        return limits->timeout_request_head;
     case WAIT_BODY:
         return limits->timeout_request_body;
     case WAIT_KEEP_ALIVE:
-        return time_until_request(conn, limits->timeout_keep_alive);
+        return limits->timeout_keep_alive;
+    case WAIT_LAST:
+        return shorter(last_wait(conn),
+                       conn->h1.served ? limits->timeout_keep_alive : limits->timeout_request_head);
     case WAIT_WRITE:
         return limits->timeout_write;
     case WAIT_LINGER:
@@ -376,6 +396,7 @@ static uint8_t restarted_by(wait_kind kind) {
     switch (kind) {
     case WAIT_HEAD:
     case WAIT_KEEP_ALIVE:
+    case WAIT_LAST:
         return GOT_REQUEST;
     case WAIT_BODY:
     case WAIT_LINGER:
@@ -493,8 +514,8 @@ static void flush_and_resume(as_conn *conn) {
 
 /* The server stops: an idle connection closes, unless a request may be under way. */
 static void close_if_drained(as_conn *conn) {
-    if (conn->loop->env.draining && conn->loop->drain_idle == 0 &&
-        as_h1_get_phase(&conn->h1) == AS_H1_IDLE) {
+    if (conn->loop->env.draining && as_h1_get_phase(&conn->h1) == AS_H1_IDLE &&
+        last_wait(conn) == 0) {
         as_h1_drain(&conn->h1);
     }
 }
@@ -709,6 +730,7 @@ as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
     as__link_init(&conn->todo);
     as__timeout_init(&conn->timeout);
     as_tcp_transport_init(&conn->transport, fd);
+    conn->opened = as__loop_now(loop);
     describe(conn, listener, peer);
     as_h1_init(&conn->h1, &loop->env, &conn->info);
     as__list_push(&loop->conns, &conn->all);

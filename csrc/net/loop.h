@@ -79,7 +79,8 @@ void as_loop_set_alarm(as_loop *loop, uint32_t ms);
 
 /* Stops accepting once all who wait in the queue are accepted, closes busy connections behind their
  * answer, and idle ones when no request came for `idle` milliseconds: 0 closes them now, more loses
- * no request that is under way when somebody else goes on accepting. */
+ * no request that is under way when somebody else goes on accepting. A connection that was just
+ * made has a second for its first request in any case. */
 void as_loop_drain(as_loop *loop, uint32_t idle);
 /* Tells the gateway of every request that still runs (on_eof): streams and long polls end. */
 void as_loop_disconnect(as_loop *loop);

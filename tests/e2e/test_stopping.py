@@ -74,6 +74,18 @@ def test_last_request_on_an_idle_connection(
     assert server.wait() == 0
 
 
+def test_first_request_of_a_connection(serve: Any, backend: Any, mode: tuple[str, ...]) -> None:
+    """Who has connected is served, though his request comes when the server stops already."""
+    server = start(serve, APPS[backend.interface][0], mode, **backend.options)
+    with server.raw() as client:
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: refuses(server), what="for a refusal")
+        client.get()
+        response = client.recv_response()
+        assert (response.status, response.closes) == (200, True)
+    assert server.wait() == 0
+
+
 EARLY = """
 import asyncio, os, signal
 from asgiserver import Config, Server

@@ -907,6 +907,38 @@ static void test_drain_serves_the_queue(void) {
     stop(&s);
 }
 
+/* Their first request may be under way: they have a little time, and no more. */
+static void test_drain_waits_for_newcomers(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    client accepted = connect_to(&s), silent = connect_to(&s), slow = connect_to(&s);
+    UNTIL(&s, stats(&s).connections == 3);
+    client queued = connect_to(&s);
+    as_loop_drain(s.loop, 0);
+    for (int i = 0; i < 5; i++) {
+        as_loop_poll(s.loop);
+    }
+    assert(!ended(&accepted) && !ended(&queued));
+    say(&accepted, GET);
+    say(&queued, GET);
+    say(&slow, "GET / HTTP/1.1\r\n");
+    UNTIL(&s, ended(&accepted) && ended(&queued));
+    assert(accepted.eof && count_of(&accepted, "hello") == 1);
+    assert(queued.eof && count_of(&queued, "hello") == 1);
+    int64_t from = now_ms();
+    UNTIL(&s, ended(&silent));
+    assert(silent.eof && now_ms() - from < s.config.limits.timeout_request_head / 2);
+    say(&slow, "Host: x\r\n\r\n"); /* what has begun has the usual time */
+    UNTIL(&s, ended(&slow) && s.drained == 1);
+    assert(slow.eof && count_of(&slow, "hello") == 1);
+    hang_up(&slow);
+    hang_up(&accepted);
+    hang_up(&queued);
+    hang_up(&silent);
+    stop(&s);
+}
+
 static void test_disconnect(void) {
     server s;
     prepare(&s);
@@ -1245,6 +1277,7 @@ int main(void) {
     RUN(test_drain_of_nothing_and_from_a_handler);
     RUN(test_drain_leaves_idle_clients_time);
     RUN(test_drain_serves_the_queue);
+    RUN(test_drain_waits_for_newcomers);
     RUN(test_disconnect);
     RUN(test_mark);
     RUN(test_health);
