@@ -96,6 +96,7 @@ def test_new_code(serve, code, preload):
             load.wait(50)
     assert load.failures == []
     assert set(load.bodies()) == {"one", "two", "three"}
+    old_ones_end(server, preload)
     assert server.get() == "three"
 
 
@@ -108,6 +109,7 @@ def test_new_code_on_a_unix_socket(serve, tmp_path):
         hup(server)
         load.wait(50)
     assert load.failures == []
+    old_ones_end(server)
     assert server.get() == "two"
 
 
@@ -125,11 +127,17 @@ def test_code_that_cannot_be_imported(serve, code, preload):
         hup(server)
         load.wait(50)
     assert load.failures == []
+    old_ones_end(server, preload)
     assert server.get() == "three"
 
 
 def workers(server: Server) -> list[int]:
     return sorted(pid for pid in children(server.pid) if lives(pid))
+
+
+def old_ones_end(server: Server, preload: tuple[str, ...] = ()) -> None:
+    """Until then, one may accept a client: it is told to retire, and has not heard of it."""
+    wait_until(lambda: len(workers(server)) == 2 + bool(preload))
 
 
 def test_the_second_worker_cannot_start(serve, tmp_path, preload):
@@ -154,6 +162,7 @@ def test_the_second_worker_cannot_start(serve, tmp_path, preload):
         server.wait_log(r"Nothing is reloaded(.|\n)*Worker 1 is ready")
         load.wait(50)
     assert load.failures == []
+    old_ones_end(server, preload)
     for _ in range(20):
         with server.raw() as client:
             client.get()
@@ -229,7 +238,7 @@ def test_another_address(serve, tmp_path, preload):
         return False
 
     wait_until(refused, what="for the old address to be refused")
-    wait_until(lambda: len(workers(server)) == 2 + bool(preload))
+    old_ones_end(server, preload)
 
 
 def test_one_after_the_other(serve, tmp_path):
@@ -243,7 +252,7 @@ def test_one_after_the_other(serve, tmp_path):
             load.wait(5)
         server.wait_log("Reloaded")
         wait_until(lambda: server.get() == "v4")
-        wait_until(lambda: len(workers(server)) == 2)
+        old_ones_end(server)
     assert load.failures == []
     assert {server.get() for _ in range(20)} == {"v4"}
 
@@ -285,6 +294,7 @@ def test_the_supervisor_does_not_wait_for_an_import(serve, tmp_path):
     server.wait_log("Reloaded")
     assert server.log().count("is ready") >= 2
     assert "no sign of life" not in server.log()
+    old_ones_end(server, ("--preload",))
     assert server.get() == "two"
 
 
