@@ -540,21 +540,14 @@ def refused(server: Server) -> bool:
         return client.recv_response().status == 503
 
 
-@pytest.mark.memory
 @pytest.mark.parametrize("app", [ASGI, WSGI])
 def test_tcp_probes(serve, app):
+    """No line tells of them; test_leaks.py sees that they leave nothing behind."""
     server = serve(app)
-
-    def probe(times: int) -> None:
-        for _ in range(times):
-            server.raw().close()
-        server.get()
-
-    probe(300)
     server.mark()
-    before = server.rss()
-    probe(1500)
-    assert server.rss() - before < 300_000
+    for _ in range(100):
+        server.raw().close()
+    server.get()
     assert [line for line in server.log().splitlines() if '"GET / HTTP/1.1" 200' not in line] == []
 
 
