@@ -206,13 +206,18 @@ static const struct {
     {BYTES("\xef\xbf\xbe"), true}, /* 5.3: noncharacters are characters (Unicode, 23.7) */
     {BYTES("\xef\xb7\x90"), true},
     {BYTES(""), true},
+    /* and a block of ASCII within a character */
+    {BYTES("\xc3"
+           "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+           "\xa4"),
+     false},
 };
 
 /* In two parts, at every place, behind ASCII of every length that the blocks see differently. */
 static void test_parts(as_slice text, bool expected) {
-    char bytes[128];
+    char bytes[192];
     for (size_t before = 0; before < 70; before++) {
-        size_t n = before + text.n + (before % 3) * 20;
+        size_t n = before + text.n + (before % 2) * 40;
         memset(bytes, 'a', sizeof(bytes));
         memcpy(bytes + before, text.p, text.n);
         char *exact = malloc(n + 1); /* so that a sanitizer sees a read behind it */

@@ -133,6 +133,7 @@ static const struct {
     {WITH_KEY("dGhlIHNhbXBsZSBub25jZQA="), AS_E_WS_HANDSHAKE, NULL},
     {WITH_KEY("dGhlIHNhbXBsZSBub25jZQAA"), AS_E_WS_HANDSHAKE, NULL},
     {WITH_KEY("dGhlIHNhbXBsZSBub25jZR=="), AS_E_WS_HANDSHAKE, NULL}, /* not canonical */
+    {WITH_KEY("dGhlIHNhbXBsZSBub25jZI=="), AS_E_WS_HANDSHAKE, NULL},
     {WITH_KEY("dGhlIHNhbXBsZSBub25jZf=="), AS_E_WS_HANDSHAKE, NULL},
     {WITH_KEY("dGhlIHNhbXBsZSBub2-jZQ=="), AS_E_WS_HANDSHAKE, NULL},
     {WITH_KEY("dGhlIHNhbXBs=SBub25jZQ=="), AS_E_WS_HANDSHAKE, NULL},
@@ -260,6 +261,7 @@ static const struct {
     {" " PMD C_NO "=true", ""},
     {" " PMD S_BITS, ""},
     {" " PMD S_BITS "=7", ""},
+    {" " PMD S_BITS "=7" C_NO C_BITS, ""},
     {" " PMD S_BITS "=16", ""},
     {" " PMD S_BITS "=0", ""},
     {" " PMD S_BITS "=08", ""},
