@@ -51,6 +51,7 @@
     X(WS_PROTOCOL, 0, "invalid WebSocket frame")                                                       \
     X(WS_UTF8, 0, "WebSocket text is not UTF-8")                                                       \
     X(WS_LARGE, 0, "WebSocket message too large")                                                      \
+    X(WS_FIELD, 500, "this field of the handshake is the server's to send")                            \
     /* time and load */                                                                                \
     X(TIMEOUT_HEAD, 408, "request head not complete in time")                                          \
     X(TIMEOUT_BODY, 408, "request body stalled")                                                       \
