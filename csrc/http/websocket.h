@@ -1,13 +1,14 @@
 /* WebSocket without I/O (RFC 6455, RFC 7692): frames become messages, and messages frames.
  *
  * as_ws is one connection's state, on the server's side: what comes is masked, what leaves is not.
- * It is fed by its owner (csrc/gateway) with the bytes that the tunnel brings, and pulled for what is
- * in them, one event at a time:
+ * It is fed by its owner (csrc/gateway) with the bytes that the tunnel brings, and pulled for what
+ * is in them, one event at a time:
  *
  *     while ((err = as_ws_next(ws, &in, &event)) == AS_OK && event.kind != AS_WS_NOTHING) …
  *
- * An error is final; as_ws_close_code gives the code to close with. Idle, it holds no buffers beside
- * the inflating and deflating contexts that were negotiated with takeover and have been used. */
+ * An error is final; as_ws_close_code gives the code to close with. Idle, it holds no buffers
+ * beside the inflating and deflating contexts that were negotiated with takeover and have been
+ * used. */
 #ifndef AS_HTTP_WEBSOCKET_H
 #define AS_HTTP_WEBSOCKET_H
 
@@ -33,11 +34,11 @@ enum { AS_WS_FRAME_HEADER_MAX = 10, AS_WS_CONTROL_MAX = 125 }; /* bytes */
 typedef struct as_ws_deflate_params {
     bool on;
     bool server_no_takeover, client_no_takeover;
-    uint8_t server_bits, client_bits; /* 9 to 15 */
+    uint8_t server_bits, client_bits; /* 9 to 15, 8 to 15; of a window of 2^bits bytes */
 } as_ws_deflate_params;
 
-/* What all WebSockets of one loop share: scratch memory, and the contexts of those that negotiated no
- * takeover. Owner: the gateway; outlives them. */
+/* What all WebSockets of one loop share: scratch memory, and the contexts of those that negotiated
+ * no takeover. Owner: the gateway; outlives them. */
 typedef struct as_ws_env as_ws_env;
 as_ws_env *as_ws_env_new(as_buf_pool *pool); /* pool may be NULL; NULL: no memory */
 void as_ws_env_free(as_ws_env *env);
@@ -63,8 +64,8 @@ typedef struct as_ws_event {
     unsigned code; /* of a close: as received, 1005 where there was none */
 } as_ws_event;
 
-/* The next event out of `*in`, whose bytes are changed in place (unmasked) and which is moved behind
- * what was taken: all of it when the event is AS_WS_NOTHING. Negative: AS_E_WS_PROTOCOL,
+/* The next event out of `*in`, whose bytes are changed in place (unmasked) and which is moved
+ * behind what was taken: all of it when the event is AS_WS_NOTHING. Negative: AS_E_WS_PROTOCOL,
  * AS_E_WS_UTF8, AS_E_WS_LARGE, AS_E_NOMEM. */
 typedef struct as_ws_input {
     char *p;

@@ -1,5 +1,5 @@
-/* The opening handshake of WebSocket (RFC 6455, section 4): what a request asks for, and whether it may.
- * Pure functions of a request head. */
+/* The opening handshake of WebSocket (RFC 6455, section 4): what a request asks for, and whether it
+ * may. Pure functions of a request head. */
 #ifndef AS_HTTP_WS_HANDSHAKE_H
 #define AS_HTTP_WS_HANDSHAKE_H
 
@@ -21,7 +21,8 @@ typedef struct as_ws_handshake {
 as_err as_ws_handshake_read(const as_head *head, bool deflate_wanted, as_ws_handshake *out);
 
 enum { AS_WS_EXTENSION_MAX = 160 };
-/* The value of Sec-WebSocket-Extensions for what was agreed on; returns its bytes, 0: no such field. */
+/* The value of Sec-WebSocket-Extensions for what was agreed on; returns its bytes, 0: no such
+ * field. */
 size_t as_ws_extensions_write(const as_ws_deflate_params *deflate, char out[AS_WS_EXTENSION_MAX]);
 
 /* Iterates over the subprotocols that a head offers, over all its Sec-WebSocket-Protocol lines:
