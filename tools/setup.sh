@@ -2,7 +2,8 @@
 # Makes what a make target needs and does only what is missing, so that every target begins with it:
 # Debian's packages, the virtual environment, the Python packages, the editable install.
 #
-#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`
+#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; test and fuzz need
+#                               packages of Debian's too
 #
 # PYTHON      the interpreter (python3); another one than last time replaces the environment
 # VENV        the environment (.venv); its build is build/venv
@@ -38,12 +39,23 @@ missing_packages() {
     echo '#include <stdio.h>' | cc -E -x c -o /dev/null - 2>/dev/null || echo libc6-dev
     command -v pkg-config >/dev/null || echo pkg-config
     pkg-config --exists 'libuv >= 1.44' 2>/dev/null || echo libuv1-dev
+    pkg-config --exists zlib 2>/dev/null || echo zlib1g-dev
+    pkg-config --exists 'libcrypto >= 1.1.1' 2>/dev/null || echo libssl-dev
     if command -v "$PYTHON" >/dev/null; then
         missing_for_python
     elif [ "$PYTHON" = python3 ]; then
         echo python3 python3-venv python3-dev
     fi
     case " $* " in *" test "*) missing_for_test ;; esac
+    case " $* " in *" fuzz "*) missing_for_fuzz ;; esac
+}
+
+missing_for_fuzz() {
+    if ! command -v clang >/dev/null; then
+        echo clang libclang-rt-14-dev
+    elif ! ls "$(clang -print-resource-dir)"/lib/*/libclang_rt.fuzzer* >/dev/null 2>&1; then
+        echo "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
+    fi
 }
 
 # For the tests of deploy/, which only root can run: of network namespaces.
@@ -173,6 +185,7 @@ install_packages "$@"
 make_environment
 if [ -z "$SHARE" ]; then
     for group in build "$@"; do
+        [ -e "requirements/$group.txt" ] || continue
         files="requirements/constraints.txt requirements/$group.txt"
         unless_done "$group" "$files" "" install_group "$group"
     done
