@@ -5,6 +5,7 @@ VENV ?= .venv
 APP ?= examples.welcome:app
 ARGS ?=
 JOBS ?= $(shell nproc)
+CASES ?= *
 WERROR ?= false
 
 BIN := $(VENV)/bin
@@ -20,10 +21,10 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test ctest lint fmt asan cov sdist clean
+.PHONY: help build run test ctest autobahn lint fmt asan cov sdist clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12         the interpreter; another version replaces $(VENV)'
 	@echo '  APP=package.module:app    what `make run` serves ($(APP))'
@@ -49,6 +50,10 @@ test: ## all tests: the C tests, then pytest
 
 ctest: build ## the C tests alone
 	@$(BIN)/meson test -C $(BUILD) --no-rebuild --print-errorlogs
+
+autobahn: ## Autobahn|Testsuite against WebSocket over both loops; CASES="1.* 12.1.1" selects
+	@tools/setup.sh
+	@$(BIN)/python tools/autobahn.py --cases "$(CASES)"
 
 lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
 	@tools/setup.sh test lint
