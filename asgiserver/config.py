@@ -89,6 +89,14 @@ class Config:
     headers: Sequence[tuple[str, str]] = _default("headers")
     health_path: str | None = _default("health_path")
 
+    ws: str = _default("ws")
+    ws_max_size: int = _default("ws_max_size")
+    ws_max_queue: int = _default("ws_max_queue")
+    ws_ping_interval: float = _default("ws_ping_interval")
+    ws_ping_timeout: float = _default("ws_ping_timeout")
+    ws_close_timeout: float = _default("ws_close_timeout")
+    ws_per_message_deflate: bool = _default("ws_per_message_deflate")
+
     proxy_headers: bool = _default("proxy_headers")
     forwarded_allow_ips: str = _default("forwarded_allow_ips")
     proxy_protocol: str = _default("proxy_protocol")

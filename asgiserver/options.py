@@ -22,6 +22,7 @@ LISTENING = "Listening"
 PROCESSES = "Processes"
 PROXY = "Behind a proxy"
 HTTP = "HTTP"
+WEBSOCKET = "WebSocket"
 LIMITS = "Limits"
 TIMEOUTS = "Timeouts"
 LOGGING = "Logging"
@@ -30,6 +31,7 @@ GROUPS = {
     LISTENING: "",
     PROCESSES: "",
     HTTP: "",
+    WEBSOCKET: "ASGI; times in seconds, fractions allowed",
     PROXY: "",
     LIMITS: "sizes in bytes; 0: no limit where it says so",
     TIMEOUTS: "in seconds, fractions allowed; 0: none",
@@ -110,11 +112,11 @@ class Option:
         return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _seconds(name: str, default: float, text: str) -> Option:
+def _seconds(name: str, default: float, text: str, group: str = TIMEOUTS) -> Option:
     """A timeout that the core watches."""
     # Not less than the core's unit, or it would be 0 there, and that means "none".
     return Option(
-        name, "float", default, TIMEOUTS, text,
+        name, "float", default, group, text,
         minimum=0.001, maximum=DAY, zero=True, c_type="uint32_t",
     )  # fmt: skip
 
@@ -253,6 +255,36 @@ OPTIONS: tuple[Option, ...] = (
         "The server itself answers GET and HEAD for this path: 200, and 503 as soon as it is told "
         "to stop. Not logged.", "PATH",
     ),
+    # --- WebSocket ---
+    Option(
+        "ws", "str", "on", WEBSOCKET,
+        "WebSocket. off: who asks for it is served as by any other request.",
+        choices=("on", "off"), c_type="bool",
+    ),
+    Option(
+        "ws_max_size", "int", 16 << 20, WEBSOCKET,
+        "Largest message in bytes, once it is inflated; above: closed with 1009. 0: no limit.",
+        "BYTES", minimum=0, maximum=INT64_MAX, c_type="uint64_t",
+    ),
+    Option(
+        "ws_max_queue", "int", 32, WEBSOCKET,
+        "Messages that may wait for the application before reading pauses.",
+        minimum=1, maximum=1 << 20, c_type="uint32_t",
+    ),
+    _seconds("ws_ping_interval", 20.0, "Between two pings. 0: none are sent.", WEBSOCKET),
+    _seconds(
+        "ws_ping_timeout", 20.0,
+        "For the client to answer a ping; then: closed with 1011. 0: no matter how long.", WEBSOCKET,
+    ),
+    _seconds(
+        "ws_close_timeout", 10.0,
+        "For the client to answer a close; then the connection is closed. 0: no matter how long.",
+        WEBSOCKET,
+    ),
+    Option(
+        "ws_per_message_deflate", "bool", True, WEBSOCKET,
+        "Compress messages where the client can (permessage-deflate).", c_type="bool",
+    ),
     # --- behind a proxy ---
     Option(
         "proxy_headers", "bool", True, PROXY,
@@ -291,7 +323,8 @@ OPTIONS: tuple[Option, ...] = (
         minimum=0, maximum=INT64_MAX,
     ),
     _size(
-        "limit_concurrency", 0, "Requests worked on at once; above: 503. 0: no limit.",
+        "limit_concurrency", 0,
+        "Requests worked on at once, open WebSockets among them; above: 503. 0: no limit.",
         minimum=0, maximum=UINT32_MAX,
     ),
     _size(
@@ -467,7 +500,9 @@ def _check_range(option: Option, value: Any) -> None:
 
 
 def core_value(option: Option, value: Any) -> int:
-    """``value`` in the C core's unit: milliseconds for times."""
+    """``value`` in the C core's unit: milliseconds for times, a bool for a switch."""
+    if option.kind == "str":
+        return int(value == "on")
     if option.kind == "float":
         return math.ceil(round(float(value) * 1000, 3))
     return int(value)

@@ -44,6 +44,14 @@
     X(PROXY_LARGE, 0, "header of the PROXY protocol too large")                                        \
     X(PROXY_CHECKSUM, 0, "wrong checksum in a header of the PROXY protocol")                           \
     X(PROXY_TRUNCATED, 0, "connection ended, or was silent, inside a header of the PROXY protocol")    \
+    /* WebSocket: the handshake, then frames */                                                        \
+    X(WS_METHOD, 405, "a WebSocket handshake is a GET")                                                \
+    X(WS_VERSION, 426, "version of WebSocket not supported")                                           \
+    X(WS_HANDSHAKE, 400, "invalid WebSocket handshake")                                                \
+    X(WS_PROTOCOL, 0, "invalid WebSocket frame")                                                       \
+    X(WS_UTF8, 0, "WebSocket text is not UTF-8")                                                       \
+    X(WS_LARGE, 0, "WebSocket message too large")                                                      \
+    X(WS_FIELD, 500, "this field of the handshake is the server's to send")                            \
     /* time and load */                                                                                \
     X(TIMEOUT_HEAD, 408, "request head not complete in time")                                          \
     X(TIMEOUT_BODY, 408, "request body stalled")                                                       \

@@ -3,11 +3,14 @@
 
 #include <structmember.h>
 
+#include "http/ws_handshake.h"
+
 /* ---- the server's part ---- */
 
 typedef struct asgi {
     struct as_scope_cache *scopes;
     struct as_tasks *tasks;
+    struct as_websockets *websockets;
     PyObject *body_message; /* {"type": "http.request", "body": b"", "more_body": False} */
     PyObject *disconnect;   /* {"type": "http.disconnect"} */
 } asgi;
@@ -17,12 +20,18 @@ struct as_tasks *as_asgi_tasks(as_server *server) {
     return self != NULL ? self->tasks : NULL;
 }
 
+struct as_websockets *as_asgi_websockets(as_server *server) {
+    asgi *self = server->gateway;
+    return self != NULL ? self->websockets : NULL;
+}
+
 static void asgi_fini(as_server *server) {
     asgi *self = server->gateway;
     server->gateway = NULL;
     if (self != NULL) {
         as_scope_cache_free(self->scopes);
         as_tasks_free(self->tasks);
+        as_websockets_free(self->websockets);
         Py_XDECREF(self->body_message);
         Py_XDECREF(self->disconnect);
         PyMem_Free(self);
@@ -38,6 +47,7 @@ static int asgi_init(as_server *server) {
     server->gateway = self;
     if ((self->scopes = as_scope_cache_new(server)) == NULL ||
         (self->tasks = as_tasks_new(server)) == NULL ||
+        (self->websockets = as_websockets_new(server)) == NULL ||
         (self->body_message = Py_BuildValue("{s:s, s:O, s:O}", "type", "http.request", "body",
                                             server->state->empty_bytes, "more_body", Py_False)) ==
             NULL ||
@@ -98,7 +108,7 @@ static PyObject *body_message(as_request *req) {
     return message;
 }
 
-PyObject *as_request_next_message(as_request *req) {
+static PyObject *next_message(as_request *req) {
     asgi *self = req->server->gateway;
     if (self == NULL || req->gone || req->ex == NULL || req->send_state == AS_SEND_DONE) {
         return self != NULL ? PyDict_Copy(self->disconnect)
@@ -154,6 +164,9 @@ void as_request_abandon(as_request *req) {
     Py_CLEAR(req->driver);
     if (req->ex != NULL) {
         as_exchange_release(detach(req));
+        if (req->kind->forget != NULL) {
+            req->kind->forget(req);
+        }
         Py_DECREF(req); /* the exchange's */
     }
     Py_DECREF(req);
@@ -191,6 +204,14 @@ static bool client_has_left(as_request *req) {
     return left;
 }
 
+void as_request_respond_error(as_request *req) {
+    as_exchange *ex = req->ex;
+    as_respond_error(ex, 500);
+    if (ex->res == AS_RES_DONE) {
+        as_access_log_add(req->server, ex);
+    }
+}
+
 /* The application raised. A client that left, told by send(), is no failure. */
 static void application_raised(as_request *req) {
     as_exchange *ex = req->ex;
@@ -201,19 +222,15 @@ static void application_raised(as_request *req) {
         as_log_exception(req->server, ex, "Exception in ASGI application");
     }
     if (req->ex != NULL && !req->gone && req->send_state != AS_SEND_DONE) {
-        as_respond_error(ex, 500);
-        if (ex->res == AS_RES_DONE) {
-            as_access_log_add(req->server, ex);
-        }
+        req->kind->failed(req);
     }
 }
 
 /* The application returned without having completed its response. */
-static void application_stopped_short(as_request *req) {
+static void stopped_short(as_request *req) {
     if (req->send_state == AS_SEND_START) {
         as_log_exception(req->server, req->ex, "ASGI application returned without a response");
-        as_respond_error(req->ex, 500);
-        as_access_log_add(req->server, req->ex);
+        as_request_respond_error(req);
     } else {
         as_log_exception(req->server, req->ex,
                          "ASGI application returned without completing its response");
@@ -230,16 +247,27 @@ void as_request_finished(as_request *req) {
     } else if (PyErr_Occurred()) {
         application_raised(req);
     } else if (!req->gone && req->send_state != AS_SEND_DONE) {
-        application_stopped_short(req);
+        req->kind->stopped_short(req);
     }
     req->send_state = AS_SEND_DONE;
     as_awaitables_wake(req->receivers);
     as_awaitables_wake(req->senders);
-    as_request_abandon(req);
+    as_request_flush(req);
+    req->kind->let_go(req);
     Py_DECREF(req);
 }
 
 /* ---- the request object ---- */
+
+static const as_request_kind http_kind;
+
+void as_request_init(as_request *req, as_server *server, const as_request_kind *kind,
+                     as_exchange *ex) {
+    req->server = (as_server *)Py_NewRef(server);
+    req->kind = kind;
+    req->ex = ex;
+    PyObject_GC_Track(req);
+}
 
 static as_request *request_new(as_server *server, as_exchange *ex, as_slice body) {
     as_request *req = PyObject_GC_New(as_request, server->state->request_type);
@@ -247,10 +275,8 @@ static as_request *request_new(as_server *server, as_exchange *ex, as_slice body
         return NULL;
     }
     memset((char *)req + sizeof(PyObject), 0, sizeof(*req) - sizeof(PyObject));
-    req->server = (as_server *)Py_NewRef(server);
-    req->ex = ex;
+    as_request_init(req, server, &http_kind, ex);
     req->body_done = ex->req == AS_REQ_DONE;
-    PyObject_GC_Track(req);
     if (body.n > 0 && (req->chunk = as_pybytes(body)) == NULL) {
         Py_DECREF(req);
         return NULL;
@@ -258,7 +284,7 @@ static as_request *request_new(as_server *server, as_exchange *ex, as_slice body
     return req;
 }
 
-static int request_traverse(PyObject *op, visitproc visit, void *arg) {
+int as_request_traverse(PyObject *op, visitproc visit, void *arg) {
     as_request *req = (as_request *)op;
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(req->server);
@@ -267,7 +293,7 @@ static int request_traverse(PyObject *op, visitproc visit, void *arg) {
     return 0;
 }
 
-static int request_clear(PyObject *op) {
+int as_request_clear(PyObject *op) {
     as_request *req = (as_request *)op;
     Py_CLEAR(req->driver);
     Py_CLEAR(req->headers);
@@ -275,13 +301,16 @@ static int request_clear(PyObject *op) {
     return 0;
 }
 
-static void request_dealloc(PyObject *op) {
-    as_request *req = (as_request *)op;
-    PyTypeObject *type = Py_TYPE(op);
-    PyObject_GC_UnTrack(op);
-    request_clear(op);
+void as_request_fini(as_request *req) {
+    as_request_clear((PyObject *)req);
     as_buf_fini(&req->queued, NULL);
     Py_CLEAR(req->server);
+}
+
+static void request_dealloc(PyObject *op) {
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    as_request_fini((as_request *)op);
     PyObject_GC_Del(op);
     Py_DECREF(type);
 }
@@ -296,16 +325,16 @@ static PyObject *request_overdue(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     return as_task_cancel(req) == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
-static PyMethodDef request_methods[] = {
+PyMethodDef as_request_methods[] = {
     {"_overdue", request_overdue, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot request_slots[] = {
-    {Py_tp_methods, request_methods},
+    {Py_tp_methods, as_request_methods},
     {Py_tp_dealloc, request_dealloc},
-    {Py_tp_traverse, request_traverse},
-    {Py_tp_clear, request_clear},
+    {Py_tp_traverse, as_request_traverse},
+    {Py_tp_clear, as_request_clear},
     {0, NULL},
 };
 
@@ -419,7 +448,8 @@ int as_asgi_add_types(PyObject *module, as_module_state *state) {
             NULL) {
         return -1;
     }
-    if (as_headers_add_type(module, state) < 0 || as_awaitable_add_type(module, state) < 0) {
+    if (as_headers_add_type(module, state) < 0 || as_awaitable_add_type(module, state) < 0 ||
+        as_websocket_add_type(module, state) < 0) {
         return -1;
     }
     return as_task_add_type(module, state);
@@ -427,28 +457,27 @@ int as_asgi_add_types(PyObject *module, as_module_state *state) {
 
 /* ---- from the exchange ---- */
 
-/* Scope, receive and send into args[1…3]; args[0] stays free for vectorcall. */
-static int make_arguments(as_request *req, PyObject **args) {
+/* Scope (taken over), receive and send into args[1…3]; args[0] stays free for vectorcall. */
+static int make_arguments(as_request *req, PyObject *scope, PyObject **args) {
     as_module_state *state = req->server->state;
-    args[1] = as_scope_new(((asgi *)req->server->gateway)->scopes, req);
+    args[1] = scope;
     args[2] = args[1] != NULL ? callable_new(state->receive_type, call_receive, req) : NULL;
     args[3] = args[2] != NULL ? callable_new(state->send_type, call_send, req) : NULL;
     return args[3] != NULL ? 0 : -1;
 }
 
-static void on_request(void *ctx, as_exchange *ex, as_slice body) {
-    as_server *server = ctx;
-    as_head *head = ex->head;
-    as_request *req = request_new(server, ex, body);
-    if (req == NULL) {
-        as_log_exception(server, ex, "cannot serve");
-        as_respond_error(ex, 503);
-        as_exchange_release(ex);
-        return;
-    }
-    ex->gateway = Py_NewRef(req);
+static void cannot_serve(as_server *server, as_exchange *ex) {
+    as_log_exception(server, ex, "cannot serve");
+    as_respond_error(ex, 503);
+    as_exchange_release(ex);
+}
+
+/* Calls the application for `req`, which is taken over. */
+static void start(as_server *server, as_request *req, PyObject *scope) {
+    as_head *head = req->ex->head;
+    req->ex->gateway = Py_NewRef(req);
     PyObject *args[4] = {NULL, NULL, NULL, NULL};
-    if (make_arguments(req, args) == 0) {
+    if (make_arguments(req, scope, args) == 0) {
         as_tasks_run(((asgi *)server->gateway)->tasks, req, args + 1);
     } else {
         as_request_finished(req);
@@ -463,10 +492,32 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     Py_DECREF(req);
 }
 
-static void on_body(void *ctx, as_exchange *ex, as_slice data) {
+static void on_upgrade(as_server *server, as_exchange *ex) {
+    as_request *req = as_websocket_new(server, ex);
+    if (req != NULL) {
+        start(server, req, as_scope_new_websocket(((asgi *)server->gateway)->scopes, req));
+    } else if (PyErr_Occurred()) {
+        cannot_serve(server, ex);
+    }
+}
+
+static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     as_server *server = ctx;
-    as_request *req = ex->gateway;
-    if (req == NULL || req->send_state == AS_SEND_DONE || data.n == 0) {
+    if (ex->head->upgrade && server->limits.ws && as_ws_is_asked_for(ex->head)) {
+        on_upgrade(server, ex);
+        return;
+    }
+    as_request *req = request_new(server, ex, body);
+    if (req == NULL) {
+        cannot_serve(server, ex);
+        return;
+    }
+    start(server, req, as_scope_new(((asgi *)server->gateway)->scopes, req));
+}
+
+static void take_body_bytes(as_request *req, as_slice data) {
+    as_exchange *ex = req->ex;
+    if (req->send_state == AS_SEND_DONE || data.n == 0) {
         return;
     }
     if (req->chunk == NULL && req->queued.len == 0) {
@@ -481,7 +532,7 @@ static void on_body(void *ctx, as_exchange *ex, as_slice data) {
     }
     size_t waiting =
         req->queued.len + (req->chunk != NULL ? (size_t)PyBytes_GET_SIZE(req->chunk) : 0);
-    if (!req->gone && waiting >= server->limits.limit_body_buffer) {
+    if (!req->gone && waiting >= req->server->limits.limit_body_buffer) {
         as_exchange_pause(ex);
     }
     as_awaitables_wake(req->receivers);
@@ -495,8 +546,7 @@ static void on_end(void *Py_UNUSED(ctx), as_exchange *ex) {
     }
 }
 
-/* receive() says so from now on; timeout_cancel later, where it is set, the application ends. */
-static void client_leaves(as_request *req) {
+void as_request_client_leaves(as_request *req) {
     as_server *server = req->server;
     as_awaitables_wake(req->receivers);
     if (server->limits.timeout_cancel == 0 || req->leaving) {
@@ -515,27 +565,75 @@ static void client_leaves(as_request *req) {
     Py_XDECREF(overdue);
 }
 
+static void half_closed(as_request *req) {
+    req->eof = true;
+    as_request_client_leaves(req);
+}
+
+static void aborted(as_request *req) {
+    req->gone = true;
+    as_request_client_leaves(req);
+    as_awaitables_wake(req->senders);
+}
+
+static void drained(as_request *req) {
+    as_awaitables_wake(req->senders);
+}
+
+static const as_request_kind http_kind = {
+    .messages = as_http_messages,
+    .expected = as_http_expected,
+    .done = "the response is already complete",
+    .next_message = next_message,
+    .failed = as_request_respond_error,
+    .stopped_short = stopped_short,
+    .let_go = as_request_abandon,
+    .on_body = take_body_bytes,
+    .on_eof = half_closed,
+    .on_shutdown = half_closed,
+    .on_abort = aborted,
+    .on_drain = drained,
+};
+
+static void on_body(void *Py_UNUSED(ctx), as_exchange *ex, as_slice data) {
+    as_request *req = ex->gateway;
+    if (req != NULL) {
+        req->kind->on_body(req, data);
+    }
+}
+
 static void on_eof(void *Py_UNUSED(ctx), as_exchange *ex) {
     as_request *req = ex->gateway;
     if (req != NULL) {
-        req->eof = true;
-        client_leaves(req);
+        req->kind->on_eof(req);
+    }
+}
+
+static void on_shutdown(void *Py_UNUSED(ctx), as_exchange *ex) {
+    as_request *req = ex->gateway;
+    if (req != NULL) {
+        req->kind->on_shutdown(req);
     }
 }
 
 static void on_abort(void *Py_UNUSED(ctx), as_exchange *ex, as_err Py_UNUSED(why)) {
     as_request *req = ex->gateway;
     if (req != NULL) {
-        req->gone = true;
-        client_leaves(req);
-        as_awaitables_wake(req->senders);
+        req->kind->on_abort(req);
     }
 }
 
 static void on_drain(void *Py_UNUSED(ctx), as_exchange *ex) {
     as_request *req = ex->gateway;
     if (req != NULL) {
-        as_awaitables_wake(req->senders);
+        req->kind->on_drain(req);
+    }
+}
+
+static void on_alarm(void *Py_UNUSED(ctx), as_exchange *ex) {
+    as_request *req = ex->gateway;
+    if (req != NULL) {
+        req->kind->on_alarm(req);
     }
 }
 
@@ -552,6 +650,8 @@ static const as_handlers asgi_handlers = {
     .on_drain = on_drain,
     .on_close = on_close,
     .on_refused = as_log_refused,
+    .on_shutdown = on_shutdown,
+    .on_alarm = on_alarm,
 };
 
 const as_gateway as_asgi_gateway = {

@@ -1,9 +1,11 @@
-/* The scope of a request (ASGI HTTP 2.5): a copy of a template, then the fields that change.
+/* The scope of a request (ASGI HTTP and WebSocket 2.5): a copy of a template, then the fields that
+ * change.
  *
  * What repeats is kept: the strings of a connection with the connection, targets in a small table.
  */
 #include "gateway/asgi.h"
 #include "http/target.h"
+#include "http/ws_handshake.h"
 
 #define TARGETS 64          /* rows, a power of two */
 #define TARGET_MAX 128      /* bytes; longer targets are not kept */
@@ -28,10 +30,11 @@ typedef struct cached_target {
 
 typedef struct as_scope_cache {
     as_server *server; /* borrowed: the server owns this */
-    PyObject *template;
+    PyObject *template, *ws_template;
+    PyObject *denial;                 /* the dict of a WebSocket's extensions, but for its value */
     PyObject *extensions[EXTENSIONS]; /* str */
     PyObject *asgi;                   /* the versions */
-    PyObject *version_1_0, *https;
+    PyObject *version_1_0, *https, *wss;
     PyObject *method[64]; /* str by llhttp's number */
     PyObject *root_bytes; /* root_path as bytes */
     cached_target targets[TARGETS];
@@ -71,6 +74,20 @@ static PyObject *make_template(as_server *server) {
     return dict;
 }
 
+/* Fewer keys than HTTP's has: no method. */
+static PyObject *make_ws_template(const as_server *server) {
+    PyObject *dict = Py_BuildValue(
+        "{s:s, s:O, s:s, s:O, s:O, s:s, s:O, s:O, s:O, s:O, s:O, s:O, s:O}", "type", "websocket",
+        "asgi", Py_None, "http_version", "1.1", "server", Py_None, "client", Py_None, "scheme",
+        "ws", "root_path", server->root_path, "path", Py_None, "raw_path", Py_None, "query_string",
+        Py_None, "headers", Py_None, "subprotocols", Py_None, "extensions", Py_None);
+    if (dict != NULL && server->lifespan_state != NULL &&
+        PyDict_SetItem(dict, server->state->str.state, Py_None) < 0) {
+        Py_CLEAR(dict);
+    }
+    return dict;
+}
+
 struct as_scope_cache *as_scope_cache_new(as_server *server) {
     as_scope_cache *cache = PyMem_Calloc(1, sizeof(*cache));
     if (cache == NULL) {
@@ -79,6 +96,9 @@ struct as_scope_cache *as_scope_cache_new(as_server *server) {
     }
     cache->server = server;
     if ((cache->template = make_template(server)) == NULL ||
+        (cache->ws_template = make_ws_template(server)) == NULL ||
+        (cache->denial = PyUnicode_InternFromString("websocket.http.response")) == NULL ||
+        (cache->wss = PyUnicode_InternFromString("wss")) == NULL ||
         (cache->asgi = Py_BuildValue("{s:s, s:s}", "version", "3.0", "spec_version", "2.5")) ==
             NULL ||
         (cache->version_1_0 = PyUnicode_InternFromString("1.0")) == NULL ||
@@ -108,6 +128,9 @@ void as_scope_cache_free(struct as_scope_cache *cache) {
         return;
     }
     Py_CLEAR(cache->template);
+    Py_CLEAR(cache->ws_template);
+    Py_CLEAR(cache->denial);
+    Py_CLEAR(cache->wss);
     Py_CLEAR(cache->asgi);
     for (size_t i = 0; i < EXTENSIONS; i++) {
         Py_CLEAR(cache->extensions[i]);
@@ -127,6 +150,7 @@ void as_scope_cache_free(struct as_scope_cache *cache) {
 int as_scope_cache_traverse(struct as_scope_cache *cache, visitproc visit, void *arg) {
     if (cache != NULL) {
         Py_VISIT(cache->template);
+        Py_VISIT(cache->ws_template);
         Py_VISIT(cache->asgi);
     }
     return 0;
@@ -320,24 +344,15 @@ static int set_endpoints(as_module_state *state, PyObject *scope, const as_excha
     return failed ? -1 : 0;
 }
 
-static int set_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
+/* What HTTP and WebSocket have in common. `secure`: the scheme over TLS. */
+static int set_common(as_scope_cache *cache, PyObject *scope, as_request *req, PyObject *secure) {
     as_module_state *state = cache->server->state;
-    const as_head *head = req->ex->head;
-    PyObject *owned = NULL;
-    PyObject *method = find_method(cache, head, &owned);
-    int failed =
-        method == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
-        set_endpoints(state, scope, req->ex) < 0 ||
-        PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
-        set_target(cache, scope, head) < 0 ||
-        set_own(scope, state->str.asgi, PyDict_Copy(cache->asgi)) < 0 ||
-        set_own(scope, state->str.extensions, make_extensions(cache, head->minor == 1)) < 0;
-    Py_XDECREF(owned);
-    if (!failed && head->minor == 0) {
-        failed = PyDict_SetItem(scope, state->str.http_version, cache->version_1_0) < 0;
-    }
+    int failed = set_endpoints(state, scope, req->ex) < 0 ||
+                 PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
+                 set_target(cache, scope, req->ex->head) < 0 ||
+                 set_own(scope, state->str.asgi, PyDict_Copy(cache->asgi)) < 0;
     if (!failed && req->ex->info->is_tls) {
-        failed = PyDict_SetItem(scope, state->str.scheme, cache->https) < 0;
+        failed = PyDict_SetItem(scope, state->str.scheme, secure) < 0;
     }
     if (!failed && cache->server->lifespan_state != NULL) {
         failed = set_own(scope, state->str.state, PyDict_Copy(cache->server->lifespan_state)) < 0;
@@ -345,14 +360,67 @@ static int set_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
     return failed ? -1 : 0;
 }
 
-PyObject *as_scope_new(struct as_scope_cache *cache, as_request *req) {
+static int set_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
+    as_module_state *state = cache->server->state;
+    const as_head *head = req->ex->head;
+    PyObject *owned = NULL;
+    PyObject *method = find_method(cache, head, &owned);
+    int failed =
+        method == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
+        set_common(cache, scope, req, cache->https) < 0 ||
+        set_own(scope, state->str.extensions, make_extensions(cache, head->minor == 1)) < 0;
+    Py_XDECREF(owned);
+    if (!failed && head->minor == 0) {
+        failed = PyDict_SetItem(scope, state->str.http_version, cache->version_1_0) < 0;
+    }
+    return failed ? -1 : 0;
+}
+
+/* The list of what the client offers. */
+static PyObject *make_subprotocols(const as_head *head) {
+    PyObject *list = PyList_New(0);
+    uint64_t at = 0;
+    as_slice name;
+    while (list != NULL && as_ws_next_protocol(head, &at, &name)) {
+        PyObject *text = as_latin1(name);
+        if (text == NULL || PyList_Append(list, text) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(text);
+    }
+    return list;
+}
+
+static int set_ws_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
+    as_module_state *state = cache->server->state;
+    PyObject *empty = PyDict_New(), *extensions = PyDict_New();
+    int failed = empty == NULL || extensions == NULL ||
+                 PyDict_SetItem(extensions, cache->denial, empty) < 0 ||
+                 PyDict_SetItem(scope, state->str.extensions, extensions) < 0 ||
+                 set_common(cache, scope, req, cache->wss) < 0 ||
+                 set_own(scope, state->str.subprotocols, make_subprotocols(req->ex->head)) < 0;
+    Py_XDECREF(empty);
+    Py_XDECREF(extensions);
+    return failed ? -1 : 0;
+}
+
+static PyObject *scope_new(as_scope_cache *cache, as_request *req, PyObject *template,
+                           int (*set)(as_scope_cache *cache, PyObject *scope, as_request *req)) {
     req->headers = as_headers_new(cache->server->state, req->ex->head);
     if (req->headers == NULL) {
         return NULL;
     }
-    PyObject *scope = PyDict_Copy(cache->template);
-    if (scope != NULL && set_fields(cache, scope, req) < 0) {
+    PyObject *scope = PyDict_Copy(template);
+    if (scope != NULL && set(cache, scope, req) < 0) {
         Py_CLEAR(scope);
     }
     return scope;
+}
+
+PyObject *as_scope_new(struct as_scope_cache *cache, as_request *req) {
+    return scope_new(cache, req, cache->template, set_fields);
+}
+
+PyObject *as_scope_new_websocket(struct as_scope_cache *cache, as_request *req) {
+    return scope_new(cache, req, cache->ws_template, set_ws_fields);
 }

@@ -31,13 +31,11 @@ static int get_bool(PyObject *message, PyObject *key) {
 
 /* ---- fields ---- */
 
-typedef as_err (*field_writer)(as_exchange *ex, as_slice name, as_slice value);
-
 static as_slice bytes_slice(PyObject *bytes) {
     return (as_slice){PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes)};
 }
 
-static int write_pair(as_request *req, PyObject *name, PyObject *value, field_writer write,
+static int write_pair(as_request *req, PyObject *name, PyObject *value, as_field_writer write,
                       const char *type) {
     if (!PyBytes_Check(name) || !PyBytes_Check(value)) {
         PyErr_Format(
@@ -63,7 +61,7 @@ static int write_pair(as_request *req, PyObject *name, PyObject *value, field_wr
     return -1;
 }
 
-static int write_header(as_request *req, PyObject *item, field_writer write, const char *type) {
+static int write_header(as_request *req, PyObject *item, as_field_writer write, const char *type) {
     PyObject *pair = PyTuple_CheckExact(item) || PyList_CheckExact(item) ? Py_NewRef(item)
                                                                          : PySequence_Tuple(item);
     if (pair == NULL || PySequence_Fast_GET_SIZE(pair) != 2) {
@@ -85,7 +83,7 @@ static int write_header(as_request *req, PyObject *item, field_writer write, con
 }
 
 /* All pairs of message["headers"]; iterating may run any Python. */
-static int write_headers(as_request *req, PyObject *message, field_writer write, const char *type) {
+int as_send_headers(as_request *req, PyObject *message, as_field_writer write, const char *type) {
     PyObject *headers = get(message, req->server->state->str.headers);
     if (headers == NULL) {
         return PyErr_Occurred() ? -1 : 0;
@@ -119,19 +117,18 @@ static int write_headers(as_request *req, PyObject *message, field_writer write,
 /* ---- http.response.start ---- */
 
 /* message["status"], or -1 with an exception. */
-static long get_status(as_request *req, PyObject *message) {
+static long get_status(as_request *req, PyObject *message, const char *type) {
     PyObject *status = get(message, req->server->state->str.status);
     if (status == NULL) {
         if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_KeyError,
-                            "ASGI message 'http.response.start' needs the key 'status'");
+            PyErr_Format(PyExc_KeyError, "ASGI message '%s' needs the key 'status'", type);
         }
         return -1;
     }
     /* http.HTTPStatus is an int, too. */
     if (!PyLong_Check(status)) {
         PyErr_Format(PyExc_TypeError,
-                     "ASGI message 'http.response.start': key 'status' must be an int, not %.100s",
+                     "ASGI message '%s': key 'status' must be an int, not %.100s", type,
                      Py_TYPE(status)->tp_name);
         return -1;
     }
@@ -140,16 +137,14 @@ static long get_status(as_request *req, PyObject *message) {
     if (overflow != 0 || value < 200 || value > 999) {
         PyErr_Format(
             PyExc_ValueError,
-            "ASGI message 'http.response.start': key 'status' must be from 200 to 999, got %R",
-            status);
+            "ASGI message '%s': key 'status' must be from 200 to 999, got %R", type, status);
         return -1;
     }
     return value;
 }
 
-static int send_start(as_request *req, PyObject *message) {
-    static const char type[] = "http.response.start";
-    long status = get_status(req, message);
+int as_send_start(as_request *req, PyObject *message, const char *type) {
+    long status = get_status(req, message, type);
     int trailers = status >= 0 ? get_bool(message, req->server->state->str.trailers) : -1;
     if (trailers < 0) {
         return -1;
@@ -163,7 +158,7 @@ static int send_start(as_request *req, PyObject *message) {
         as_raise(req->server->state, err, type);
         return -1;
     }
-    if (write_headers(req, message, req->ex->ops->head_field, type) < 0) {
+    if (as_send_headers(req, message, req->ex->ops->head_field, type) < 0) {
         if (req->ex != NULL && req->ex->res == AS_RES_HEAD) {
             as_exchange_head_abandon(req->ex);
         }
@@ -187,8 +182,7 @@ static int raise_body_error(as_request *req, as_err err, const char *type) {
     return -1;
 }
 
-static int write_body(as_request *req, as_bytes data, bool more) {
-    static const char type[] = "http.response.body";
+static int write_body(as_request *req, as_bytes data, bool more, const char *type) {
     if (req->ex == NULL || req->gone) {
         as_raise(req->server->state, AS_E_CLOSED, type);
         return -1;
@@ -208,14 +202,14 @@ static int write_body(as_request *req, as_bytes data, bool more) {
 }
 
 /* bytes, or whatever shows its bytes: Starlette sends memoryviews. */
-static int send_body_object(as_request *req, PyObject *body, bool more) {
+static int send_body_object(as_request *req, PyObject *body, bool more, const char *type) {
     if (PyBytes_Check(body)) {
-        return write_body(req, as_bytes_from_object(body), more);
+        return write_body(req, as_bytes_from_object(body), more, type);
     }
     Py_buffer view;
     if (!PyObject_CheckBuffer(body)) {
         PyErr_Format(PyExc_TypeError,
-                     "ASGI message 'http.response.body': key 'body' must be bytes, not %.100s",
+                     "ASGI message '%s': key 'body' must be bytes, not %.100s", type,
                      Py_TYPE(body)->tp_name);
         return -1;
     }
@@ -223,12 +217,12 @@ static int send_body_object(as_request *req, PyObject *body, bool more) {
         return -1;
     }
     as_bytes data = {view.buf, (size_t)view.len, NULL, NULL, NULL};
-    int result = write_body(req, data, more);
+    int result = write_body(req, data, more, type);
     PyBuffer_Release(&view);
     return result;
 }
 
-static int send_body(as_request *req, PyObject *message) {
+int as_send_body(as_request *req, PyObject *message, const char *type) {
     as_module_state *state = req->server->state;
     int more = get_bool(message, state->str.more_body);
     PyObject *body = more >= 0 ? get(message, state->str.body) : NULL;
@@ -239,7 +233,7 @@ static int send_body(as_request *req, PyObject *message) {
         body = state->empty_bytes;
     }
     Py_INCREF(body);
-    int result = send_body_object(req, body, more != 0);
+    int result = send_body_object(req, body, more != 0, type);
     Py_DECREF(body);
     return result;
 }
@@ -279,8 +273,7 @@ static int open_file(PyObject *path, uint64_t *size) {
     return fd;
 }
 
-static int send_path(as_request *req, PyObject *message) {
-    static const char type[] = "http.response.pathsend";
+static int send_path(as_request *req, PyObject *message, const char *type) {
     PyObject *path = get(message, req->server->state->str.path);
     if (path == NULL) {
         if (!PyErr_Occurred()) {
@@ -313,8 +306,7 @@ static int send_path(as_request *req, PyObject *message) {
     return 0;
 }
 
-static int send_trailers(as_request *req, PyObject *message) {
-    static const char type[] = "http.response.trailers";
+static int send_trailers(as_request *req, PyObject *message, const char *type) {
     int more = get_bool(message, req->server->state->str.more_trailers);
     if (more < 0) {
         return -1;
@@ -323,7 +315,7 @@ static int send_trailers(as_request *req, PyObject *message) {
         as_raise(req->server->state, AS_E_CLOSED, type);
         return -1;
     }
-    if (write_headers(req, message, req->ex->ops->trailer, type) < 0) {
+    if (as_send_headers(req, message, req->ex->ops->trailer, type) < 0) {
         return -1;
     }
     if (more) {
@@ -361,8 +353,7 @@ static PyObject *get_links(as_request *req, PyObject *message) {
     return tuple;
 }
 
-static int send_early_hint(as_request *req, PyObject *message) {
-    static const char type[] = "http.response.early_hint";
+static int send_early_hint(as_request *req, PyObject *message, const char *type) {
     PyObject *links = get_links(req, message);
     if (links == NULL) {
         return -1;
@@ -389,21 +380,18 @@ static int send_early_hint(as_request *req, PyObject *message) {
 
 /* ---- dispatch ---- */
 
-typedef struct message_row {
-    const char *type;
-    int (*send)(as_request *req, PyObject *message);
-    uint8_t state; /* in which it is allowed */
-} message_row;
+#define IN(state) (1u << (state))
 
-static const message_row messages[] = {
-    {"http.response.start", send_start, AS_SEND_START},
-    {"http.response.body", send_body, AS_SEND_BODY},
-    {"http.response.pathsend", send_path, AS_SEND_BODY},
-    {"http.response.trailers", send_trailers, AS_SEND_TRAILERS},
-    {"http.response.early_hint", send_early_hint, AS_SEND_START},
+const as_message_row as_http_messages[] = {
+    {"http.response.start", as_send_start, IN(AS_SEND_START)},
+    {"http.response.body", as_send_body, IN(AS_SEND_BODY)},
+    {"http.response.pathsend", send_path, IN(AS_SEND_BODY)},
+    {"http.response.trailers", send_trailers, IN(AS_SEND_TRAILERS)},
+    {"http.response.early_hint", send_early_hint, IN(AS_SEND_START)},
+    {NULL, NULL, 0},
 };
 
-static const char *const expected[] = {
+const char *const as_http_expected[] = {
     [AS_SEND_START] = "'http.response.start'",
     [AS_SEND_BODY] = "'http.response.body'",
     [AS_SEND_TRAILERS] = "'http.response.trailers'",
@@ -411,11 +399,10 @@ static const char *const expected[] = {
 
 static int refuse(as_request *req, PyObject *type) {
     if (req->send_state == AS_SEND_DONE) {
-        PyErr_Format(PyExc_RuntimeError,
-                     "unexpected ASGI message %R: the response is already complete", type);
+        PyErr_Format(PyExc_RuntimeError, "unexpected ASGI message %R: %s", type, req->kind->done);
     } else {
         PyErr_Format(PyExc_RuntimeError, "unexpected ASGI message %R: expected %s", type,
-                     expected[req->send_state]);
+                     req->kind->expected[req->send_state]);
     }
     return -1;
 }
@@ -433,10 +420,10 @@ static int dispatch(as_request *req, PyObject *message) {
                      Py_TYPE(type)->tp_name);
         return -1;
     }
-    for (size_t i = 0; i < sizeof(messages) / sizeof(*messages); i++) {
-        if (PyUnicode_CompareWithASCIIString(type, messages[i].type) == 0) {
-            return messages[i].state == req->send_state ? messages[i].send(req, message)
-                                                        : refuse(req, type);
+    for (const as_message_row *row = req->kind->messages; row->type != NULL; row++) {
+        if (PyUnicode_CompareWithASCIIString(type, row->type) == 0) {
+            return (row->states & IN(req->send_state)) != 0 ? row->send(req, message, row->type)
+                                                            : refuse(req, type);
         }
     }
     return refuse(req, type);

@@ -119,7 +119,7 @@ static PySendResult try_to_finish(as_awaitable *self, PyObject **result) {
         return PYGEN_NEXT;
     }
     if (self->is_receive) {
-        PyObject *message = as_request_next_message(self->req);
+        PyObject *message = self->req->kind->next_message(self->req);
         if (message != NULL) {
             return finish(self, message, result);
         }

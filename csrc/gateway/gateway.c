@@ -235,7 +235,10 @@ static void drop_object(void *owner) {
     Py_DECREF((PyObject *)owner);
 }
 
+as_bytes as_bytes_within(PyObject *owner, const char *p, size_t n) {
+    return (as_bytes){p, n, owner, hold_object, drop_object};
+}
+
 as_bytes as_bytes_from_object(PyObject *bytes) {
-    return (as_bytes){PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes), bytes, hold_object,
-                      drop_object};
+    return as_bytes_within(bytes, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
 }

@@ -13,10 +13,11 @@
 /* Interned strings that both gateways and the module use: X(identifier) gives
  * state->str.identifier. */
 #define AS_STRINGS(X)                                                                                  \
-    X(__await__) X(asgi) X(body) X(call_soon) X(cancel) X(cancelling) X(client) X(close)               \
-    X(create_future) X(done) X(extensions) X(get_name) X(headers) X(http_version) X(links)             \
-    X(method) X(more_body) X(more_trailers) X(path) X(query_string) X(raw_path) X(root_path) X(scheme)              \
-    X(server) X(set_result) X(state) X(status) X(throw) X(trailers) X(type)
+    X(__await__) X(asgi) X(body) X(bytes) X(call_soon) X(cancel) X(cancelling) X(client) X(close)               \
+    X(code) X(create_future) X(done) X(extensions) X(get_name) X(headers) X(http_version) X(links)     \
+    X(method) X(more_body) X(more_trailers) X(path) X(query_string) X(raw_path) X(reason)              \
+    X(root_path) X(scheme) X(server) X(set_result) X(state) X(status) X(subprotocol)                   \
+    X(subprotocols) X(text) X(throw) X(trailers) X(type)
 
 /* Per-interpreter state of asgiserver._core. No other mutable global exists. */
 typedef struct as_module_state {
@@ -28,7 +29,7 @@ typedef struct as_module_state {
     PyTypeObject *server_type;
     /* asgi.c, headers.c, awaitable.c, task.c */
     PyTypeObject *headers_type;
-    PyTypeObject *request_type, *receive_type, *send_type;
+    PyTypeObject *request_type, *websocket_type, *receive_type, *send_type;
     PyTypeObject *awaitable_type, *driver_type;
     /* wsgi.c, wsgi_input.c */
     PyTypeObject *start_response_type, *write_type, *input_type, *file_wrapper_type;
@@ -41,8 +42,8 @@ typedef struct as_module_state {
 
 /* Every object of the state that the module visits and clears: X(field). */
 #define AS_MODULE_OBJECTS(X)                                                                           \
-    X(server_type) X(headers_type) X(request_type) X(receive_type) X(send_type) X(awaitable_type)       \
-    X(driver_type) X(start_response_type) X(write_type) X(input_type)            \
+    X(server_type) X(headers_type) X(request_type) X(websocket_type) X(receive_type) X(send_type)       \
+    X(awaitable_type) X(driver_type) X(start_response_type) X(write_type) X(input_type)            \
     X(file_wrapper_type) X(client_disconnected) X(empty_bytes)
 
 /* The server object (server.c: type Server). */
@@ -146,7 +147,8 @@ PyObject *as_server_tuple(const as_conn_info *info);
 /* Makes sure that the loop is polled soon; nothing to do while it is being polled. */
 void as_server_wake(as_server *server);
 
-/* as_bytes that refer to a Python bytes object; held by reference. */
+/* as_bytes that refer to a Python bytes object, or are somewhere in `owner`; held by reference. */
 as_bytes as_bytes_from_object(PyObject *bytes);
+as_bytes as_bytes_within(PyObject *owner, const char *p, size_t n);
 
 #endif

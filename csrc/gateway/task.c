@@ -373,10 +373,15 @@ static PySendResult drive(driver *self, PyObject *const *args, Py_ssize_t n, PyO
     }
     Py_INCREF(context);
     Py_INCREF(self);
+    self->req->driving = true;
     PySendResult step =
         n == 0 ? PyIter_Send(self->coro, Py_None, result)
                : throw_into(self->coro, self->server->state->str.throw, args, n, result);
+    self->req->driving = false;
     bool ended = step != PYGEN_NEXT;
+    if (!ended) {
+        as_request_flush(self->req);
+    }
     if (ended) {
         Py_CLEAR(*result);
         step = end_of_application(self, result);

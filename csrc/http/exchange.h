@@ -18,6 +18,21 @@
  *   `aborted` is set once, before `on_abort`: every further call returns AS_E_CLOSED and does
  *   nothing.
  *
+ * TUNNEL
+ *   `upgrade` goes from START (the request being complete) to BODY by a 101, and from then on the
+ *   exchange carries raw bytes both ways, until either side ends it:
+ *
+ *   in    on_body brings what comes, from the byte behind the handshake on, never from inside of
+ *         the call; it may be changed in place. The request side is AS_REQ_BODY again: pause and
+ *         resume are its flow control. The client's FIN makes it AS_REQ_DONE and is told by
+ *         on_eof, once, behind the last byte.
+ *   out   `body` only queues. The bytes leave behind the handler inside of which they were written,
+ *         with `flush`, or with `flush_soon`. !more, or `end`, is DONE: our FIN goes out behind
+ *         what is queued, and what the client still sends is dropped for a while.
+ *         Heads, files and trailers are refused.
+ *
+ *   The gateway's only time is set_alarm; the client's is timeout_write while bytes wait for it.
+ *
  * RE-ENTRANCY
  *   No handler is ever called from inside a call that the gateway makes on the exchange; the one
  *   way up is from the loop. A handler may run Python, and may end, abort or release any exchange.
@@ -56,7 +71,7 @@ typedef struct as_handlers {
     void (*on_end)(void *ctx, as_exchange *ex);
     /* The client half-closed its side behind a complete request: it may be gone, or may still wait
      * for the answer. Or the server stops, and an application that would go on for long had better
-     * end (as_loop_disconnect). Writing goes on being allowed. */
+     * end (as_loop_disconnect; see on_shutdown). Writing goes on being allowed. */
     void (*on_eof)(void *ctx, as_exchange *ex);
     /* The exchange is broken: the client left, a limit bit, or the server stops. */
     void (*on_abort)(void *ctx, as_exchange *ex, as_err why);
@@ -68,6 +83,10 @@ typedef struct as_handlers {
      * may be empty; `offset`: bytes into the request. `head`: as far as it is known, or NULL. */
     void (*on_refused)(void *ctx, const as_conn_info *info, as_err why, as_slice detail,
                        uint64_t offset);
+    /* as_loop_disconnect, where it is to be told from on_eof; NULL: that is called. */
+    void (*on_shutdown)(void *ctx, as_exchange *ex);
+    /* as_exchange_set_alarm's time has come; no other alarm follows by itself. */
+    void (*on_alarm)(void *ctx, as_exchange *ex);
 } as_handlers;
 
 /* What is known of a connection; it outlives its exchanges' handlers. Of a request that a trusted
@@ -84,7 +103,8 @@ struct as_conn_info {
     void *gateway; /* the gateway's own, per connection; NULL at first, and where `via` is set */
 };
 
-/* Downwards: what a protocol implements. Use the as_exchange_* calls below. */
+/* Downwards: what a protocol implements. Use the as_exchange_* calls below. The last four are NULL
+ * where exchanges are never upgraded. */
 typedef struct as_exchange_ops {
     as_err (*interim)(as_exchange *ex, unsigned status, const as_slice *pairs, size_t npairs);
     as_err (*head_begin)(as_exchange *ex, unsigned status, as_slice reason);
@@ -102,6 +122,10 @@ typedef struct as_exchange_ops {
     void (*yield)(as_exchange *ex);
     void (*abort)(as_exchange *ex);
     void (*release)(as_exchange *ex);
+    as_err (*refuse)(as_exchange *ex, as_err why);
+    as_err (*upgrade)(as_exchange *ex, const as_slice *pairs, size_t npairs);
+    void (*flush_soon)(as_exchange *ex);
+    void (*set_alarm)(as_exchange *ex, uint32_t ms);
 } as_exchange_ops;
 
 struct as_exchange {
@@ -206,6 +230,26 @@ static inline void as_exchange_resume(as_exchange *ex) {
     if (ex->paused) {
         ex->ops->resume(ex);
     }
+}
+/* START -> DONE: the protocol answers by itself, with the status and the text of `why`, and the
+ * connection closes. on_refused is not called. */
+static inline as_err as_exchange_refuse(as_exchange *ex, as_err why) {
+    return ex->ops->refuse(ex, why);
+}
+/* START -> BODY: 101, and a tunnel (see above). `pairs` as for interim, the Upgrade field among
+ * them; Connection and the server's own fields are the protocol's. Nothing is written and nothing
+ * has changed when it fails. */
+static inline as_err as_exchange_upgrade(as_exchange *ex, const as_slice *pairs, size_t npairs) {
+    return ex->ops->upgrade(ex, pairs, npairs);
+}
+/* In a tunnel: what is queued leaves with the loop's next turn. */
+static inline void as_exchange_flush_soon(as_exchange *ex) {
+    ex->ops->flush_soon(ex);
+}
+/* In a tunnel: on_alarm in `ms` milliseconds, 0: not at all. A later call replaces it. It counts
+ * from the call, or from when the last queued byte has left if that is later. */
+static inline void as_exchange_set_alarm(as_exchange *ex, uint32_t ms) {
+    ex->ops->set_alarm(ex, ms);
 }
 /* Cuts the connection so that the client sees a broken response, never a short one. on_abort is not
  * called. */

@@ -361,6 +361,22 @@ static void want_body(as_exchange *ex) {
     }
 }
 
+/* The server's own answer in place of one. */
+static as_err refuse(as_exchange *ex, as_err why) {
+    as_h1 *h1 = h1_of(ex);
+    as_err err = as_exchange_check_state(ex, AS_RES_START);
+    if (err == AS_OK) {
+        err = as__h1_write_error(h1, why, ex->head->is_head);
+    }
+    if (err == AS_OK) {
+        ex->status = (uint16_t)as_err_status(why);
+        ex->close = true;
+        ex->res = AS_RES_DONE;
+        tell(h1);
+    }
+    return err;
+}
+
 /* --- flow ----------------------------------------------------------------------------------- */
 
 static as_err flush(as_exchange *ex) {
@@ -403,6 +419,129 @@ static void resume_body(as_exchange *ex) {
     set_paused(ex, false);
 }
 
+/* --- tunnels -------------------------------------------------------------------------------- */
+
+static const as_exchange_ops tunnel_ops;
+
+static as_err write_upgrade(as_h1 *h1, const as_slice *pairs, size_t npairs) {
+    as_outq *q = &h1->out;
+    as_head_end end = {0};
+    as_err err = as__write_status_line(q, 101, AS_SLICE(""));
+    if (err == AS_OK) {
+        err = as__write_field(q, AS_SLICE("connection"), AS_SLICE("Upgrade"));
+    }
+    for (size_t i = 0; err == AS_OK && i + 1 < npairs; i += 2) {
+        as_name_id id = as_name_find(pairs[i].p, pairs[i].n);
+        end.seen |= id == AS_NAME_DATE ? AS_SEEN_DATE : id == AS_NAME_SERVER ? AS_SEEN_SERVER : 0;
+        err = as__write_field(q, pairs[i], as_trim(pairs[i + 1]));
+    }
+    if (err == AS_OK) {
+        err = as__write_head_end(q, h1->env->defaults, &end, 0);
+    }
+    if (err != AS_OK) {
+        as_outq_take_back(q);
+    }
+    return err;
+}
+
+static as_err upgrade(as_exchange *ex, const as_slice *pairs, size_t npairs) {
+    as_h1 *h1 = h1_of(ex);
+    as_err err = as_exchange_check_state(ex, AS_RES_START);
+    if (err == AS_OK && (h1->state != AS_H1_AT_END || ex->head->minor == 0)) {
+        err = AS_E_RESPONSE_STATE;
+    }
+    for (size_t i = 0; err == AS_OK && i + 1 < npairs; i += 2) {
+        err = as_check_field(pairs[i], as_trim(pairs[i + 1]));
+    }
+    if (err == AS_OK && !h1->feeding) {
+        as_response_defaults_tick(h1->env->defaults, time(NULL));
+    }
+    if (err != AS_OK || (err = write_upgrade(h1, pairs, npairs)) != AS_OK) {
+        return err;
+    }
+    ex->ops = &tunnel_ops;
+    ex->status = 101;
+    ex->close = true;
+    ex->req = AS_REQ_BODY;
+    ex->res = AS_RES_BODY;
+    if (h1->env->copy_heads) {
+        copy_head(ex);
+    }
+    as_outq_release(&h1->out);
+    h1->state = AS_H1_AT_TUNNEL;
+    tell(h1);
+    return AS_OK;
+}
+
+static as_err tunnel_body(as_exchange *ex, as_bytes data, bool more) {
+    as_err err = as_exchange_check(ex);
+    if (err == AS_OK) {
+        err = as_outq_append_bytes(&h1_of(ex)->out, data);
+        if (err != AS_OK) {
+            return cut(ex, err);
+        }
+        ex->sent += data.n;
+    }
+    if (err == AS_OK && !more) {
+        ex->res = AS_RES_DONE;
+        tell(h1_of(ex));
+    }
+    return err;
+}
+
+static as_err tunnel_end(as_exchange *ex) {
+    static const as_bytes nothing = {"", 0, NULL, NULL, NULL};
+    return tunnel_body(ex, nothing, false);
+}
+
+static as_err tunnel_file(as_exchange *ex, int fd, off_t off, uint64_t n, bool more) {
+    (void)off;
+    (void)n;
+    (void)more;
+    as_err err = as_exchange_check(ex);
+    (void)close(fd);
+    return err != AS_OK ? err : AS_E_RESPONSE_STATE;
+}
+
+static as_err tunnel_trailer(as_exchange *ex, as_slice name, as_slice value) {
+    (void)name;
+    (void)value;
+    as_err err = as_exchange_check(ex);
+    return err != AS_OK ? err : AS_E_RESPONSE_STATE;
+}
+
+/* What the kernel does not take now, the socket is watched for. */
+static as_err tunnel_flush(as_exchange *ex) {
+    as_err err = as_exchange_check(ex);
+    if (err == AS_OK) {
+        tell(h1_of(ex));
+    }
+    return err;
+}
+
+static void tunnel_flush_soon(as_exchange *ex) {
+    if (as_exchange_check(ex) == AS_OK && !h1_of(ex)->feeding) {
+        h1_of(ex)->env->flush_soon(h1_of(ex));
+    }
+}
+
+static void tunnel_set_alarm(as_exchange *ex, uint32_t ms) {
+    if (as_exchange_check(ex) == AS_OK) {
+        h1_of(ex)->env->set_alarm(h1_of(ex), ms);
+    }
+}
+
+static void no_flush_soon(as_exchange *ex) {
+    (void)ex; /* nothing waits outside of a tunnel */
+}
+
+static void no_alarm(as_exchange *ex, uint32_t ms) {
+    (void)ex;
+    (void)ms;
+}
+
+/* --- the tables ----------------------------------------------------------------------------- */
+
 static const as_exchange_ops exchange_ops = {
     .interim = interim,
     .head_begin = head_begin,
@@ -420,9 +559,50 @@ static const as_exchange_ops exchange_ops = {
     .yield = yield,
     .abort = abort_response,
     .release = release,
+    .refuse = refuse,
+    .upgrade = upgrade,
+    .flush_soon = no_flush_soon,
+    .set_alarm = no_alarm,
+};
+
+/* Those that are the same ask for a state that a tunnel is not in, or know none. */
+static const as_exchange_ops tunnel_ops = {
+    .interim = interim,
+    .head_begin = head_begin,
+    .head_field = head_field,
+    .head_abandon = head_abandon,
+    .body = tunnel_body,
+    .file = tunnel_file,
+    .trailer = tunnel_trailer,
+    .end = tunnel_end,
+    .flush = tunnel_flush,
+    .pending = pending,
+    .want_body = want_body,
+    .pause = pause_body,
+    .resume = resume_body,
+    .yield = yield,
+    .abort = abort_response,
+    .release = release,
+    .refuse = refuse,
+    .upgrade = upgrade,
+    .flush_soon = tunnel_flush_soon,
+    .set_alarm = tunnel_set_alarm,
 };
 
 /* --- refusals ------------------------------------------------------------------------------- */
+
+#define FIELD(status, name, value) {status, {(name), sizeof(name) - 1}, {(value), sizeof(value) - 1}}
+static const struct {
+    unsigned status;
+    as_slice name, value;
+} error_fields[] = {
+    FIELD(405, "allow", "GET"),
+    FIELD(426, "connection", "Upgrade"), /* RFC 9110, 7.8: with Upgrade */
+    FIELD(426, "upgrade", "websocket"),
+    FIELD(426, "sec-websocket-version", "13"), /* RFC 6455, 4.4 */
+    FIELD(503, "retry-after", "1"),
+};
+#undef FIELD
 
 as_err as__h1_write_error(as_h1 *h1, as_err why, bool is_head) {
     as_outq *q = &h1->out;
@@ -433,8 +613,10 @@ as_err as__h1_write_error(as_h1 *h1, as_err why, bool is_head) {
     if (err == AS_OK) {
         err = as__write_field(q, AS_SLICE("content-type"), AS_SLICE("text/plain; charset=utf-8"));
     }
-    if (err == AS_OK && status == 503) {
-        err = as__write_field(q, AS_SLICE("retry-after"), AS_SLICE("1"));
+    for (size_t i = 0; err == AS_OK && i < sizeof(error_fields) / sizeof(*error_fields); i++) {
+        if (error_fields[i].status == status) {
+            err = as__write_field(q, error_fields[i].name, error_fields[i].value);
+        }
     }
     if (err == AS_OK) {
         err = as__write_head_end(q, h1->env->defaults, &end, text.n + 1);

@@ -5,6 +5,8 @@
  *
  *   AT_START -> AT_HEAD -> (AT_LENGTH | AT_CHUNKS) -> AT_END -> AT_START
  *
+ * AT_TUNNEL follows AT_END when the exchange is upgraded, and nothing follows it.
+ *
  * A request is dispatched when its message is complete or the bytes are used up, so that a small
  * body comes along with it. In the way are an exchange that is not answered at AT_END, one that
  * pauses its body, and a client that does not read what was answered; then the rest waits in
@@ -101,6 +103,9 @@ void as__h1_update_phase(as_h1 *h1) {
         break;
     case AS_H1_AT_END:
         h1->phase = AS_H1_BUSY;
+        break;
+    case AS_H1_AT_TUNNEL:
+        h1->phase = AS_H1_TUNNEL;
         break;
     }
 }
@@ -331,6 +336,14 @@ static char *read_body(as_h1 *h1, char *p, char *end) {
     return p;
 }
 
+static char *read_tunnel(as_h1 *h1, char *p, char *end) {
+    as_slice data = {p, (size_t)(end - p)};
+    h1->ex->received += data.n;
+    h1->env->handlers->on_body(h1->env->ctx, h1->ex, data);
+    as__h1_settle(h1);
+    return end;
+}
+
 /* A client that sends requests and reads no answers does not get more and more of them made. */
 static bool waits_for_reader(as_h1 *h1) {
     const as_h1_env *env = h1->env;
@@ -366,6 +379,9 @@ static size_t run(as_h1 *h1, char *data, size_t n) {
         case AS_H1_AT_HEAD:
             p = read_head(h1, p, end);
             break;
+        case AS_H1_AT_TUNNEL:
+            p = read_tunnel(h1, p, end);
+            break;
         default:
             p = read_body(h1, p, end);
             break;
@@ -400,12 +416,23 @@ static as_err append_pending(as_h1 *h1, const char *p, size_t n) {
     return as_buf_append(&h1->pending, h1->env->pool, p, n);
 }
 
+static void end_tunnel_input(as_h1 *h1) {
+    if (h1->ex->req == AS_REQ_BODY) {
+        h1->ex->req = AS_REQ_DONE;
+        h1->eof_told = true;
+        h1->env->handlers->on_eof(h1->env->ctx, h1->ex);
+        as__h1_settle(h1);
+    }
+}
+
 /* The client's side has ended, and so have its bytes. */
 static void end_input(as_h1 *h1) {
     if (!h1->eof || is_stopped(h1) || h1->pending.len > 0) {
         return;
     }
-    if (h1->state == AS_H1_AT_START || (h1->ex == NULL && h1->state > AS_H1_AT_HEAD)) {
+    if (h1->state == AS_H1_AT_TUNNEL) {
+        end_tunnel_input(h1);
+    } else if (h1->state == AS_H1_AT_START || (h1->ex == NULL && h1->state > AS_H1_AT_HEAD)) {
         as__h1_stop(h1, AS_H1_CLOSING, AS_OK);
     } else if (h1->state != AS_H1_AT_END) {
         refuse_plainly(h1, AS_E_TRUNCATED);
@@ -497,12 +524,27 @@ void as_h1_eof(as_h1 *h1) {
 }
 
 void as_h1_disconnect(as_h1 *h1) {
+    const as_handlers *handlers = h1->env->handlers;
     if (h1->ex == NULL || h1->ex->released || h1->eof_told) {
         return;
     }
     enter(h1);
-    h1->eof_told = true;
-    h1->env->handlers->on_eof(h1->env->ctx, h1->ex);
+    if (handlers->on_shutdown != NULL) {
+        handlers->on_shutdown(h1->env->ctx, h1->ex);
+    } else {
+        h1->eof_told = true;
+        handlers->on_eof(h1->env->ctx, h1->ex);
+    }
+    as__h1_settle(h1);
+    leave(h1);
+}
+
+void as_h1_alarm(as_h1 *h1) {
+    if (is_stopped(h1) || h1->ex == NULL) {
+        return;
+    }
+    enter(h1);
+    h1->env->handlers->on_alarm(h1->env->ctx, h1->ex);
     as__h1_settle(h1);
     leave(h1);
 }

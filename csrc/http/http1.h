@@ -3,7 +3,7 @@
  * queue.
  *
  * One exchange at a time is with the gateway; bytes behind it wait in `pending`, which is bounded.
- * After as_h1_feed, as_h1_resume, as_h1_eof or as_h1_timeout, and after `notify`, the connection
+ * After as_h1_feed and every other call that runs handlers, and after `notify`, the connection
  * looks at as_h1_phase, as_h1_wants_read and `out`.
  *
  * Which rule is llhttp's and which is ours is written at the top of h1_head.c. */
@@ -44,6 +44,10 @@ typedef struct as_h1_env {
     void (*notify)(as_h1 *h1);
     /* Writes the queue to the kernel now, as far as it takes it; never calls handlers. */
     as_err (*flush)(as_h1 *h1);
+    /* For tunnels: writes the queue with the loop's next turn; calls as_h1_alarm later, as
+     * as_exchange_set_alarm says. */
+    void (*flush_soon)(as_h1 *h1);
+    void (*set_alarm)(as_h1 *h1, uint32_t ms);
 } as_h1_env;
 
 as_err as_h1_env_init(as_h1_env *env);
@@ -54,6 +58,7 @@ typedef enum as_h1_phase {
     AS_H1_HEAD,    /* inside a request head */
     AS_H1_BODY,    /* waiting for body bytes */
     AS_H1_BUSY,    /* the gateway works; nothing is expected of the client */
+    AS_H1_TUNNEL,  /* so, but for what an alarm watches */
     AS_H1_CLOSING, /* drain `out`, then shut down and linger (as_h1_wants_linger) or close */
     AS_H1_DEAD     /* cut at once */
 } as_h1_phase;
@@ -64,7 +69,8 @@ typedef enum as_h1_state {
     AS_H1_AT_HEAD,
     AS_H1_AT_LENGTH, /* in a body of known length */
     AS_H1_AT_CHUNKS,
-    AS_H1_AT_END /* behind it; its exchange is still with the gateway */
+    AS_H1_AT_END,   /* behind it; its exchange is still with the gateway */
+    AS_H1_AT_TUNNEL /* its exchange was upgraded: bytes that are not HTTP */
 } as_h1_state;
 
 struct as_h1 {
@@ -113,8 +119,10 @@ void as_h1_feed(as_h1 *h1, char *data, size_t n);
 void as_h1_resume(as_h1 *h1);
 /* The client closed its side. */
 void as_h1_eof(as_h1 *h1);
-/* The server stops: the gateway hears on_eof for a request that still runs. */
+/* The server stops: the gateway hears on_shutdown, or on_eof, for a request that still runs. */
 void as_h1_disconnect(as_h1 *h1);
+/* env->set_alarm's time has come. */
+void as_h1_alarm(as_h1 *h1);
 /* The phase's time is over: answers 408, or closes. */
 void as_h1_timeout(as_h1 *h1);
 /* The server stops: an idle connection closes, a busy one after its answer. */

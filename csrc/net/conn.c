@@ -32,11 +32,12 @@ typedef enum wait_kind {
     WAIT_BODY,
     WAIT_KEEP_ALIVE,
     WAIT_WRITE,
-    WAIT_LINGER
+    WAIT_LINGER,
+    WAIT_ALARM /* the gateway's, in a tunnel */
 } wait_kind;
 
 /* What can restart a timeout that is already running. */
-enum { GOT_BYTES = 1, GOT_REQUEST = 2, WROTE = 4 };
+enum { GOT_BYTES = 1, GOT_REQUEST = 2, WROTE = 4, ALARM_SET = 8 };
 
 struct as_conn {
     uv_poll_t poll;
@@ -49,6 +50,7 @@ struct as_conn {
     uint64_t linger_end;  /* milliseconds */
     uint32_t linger_left; /* bytes */
     uint32_t unsent;      /* bytes that the kernel had not got rid of when WAIT_WRITE began */
+    uint32_t alarm;       /* milliseconds of WAIT_ALARM, 0: none */
     as_buf *proxy;        /* a PROXY header is due: its bytes so far; else NULL */
     as_err cut;           /* why it must be closed without ado */
     uint8_t interest;     /* what the watcher looks for: UV_READABLE … */
@@ -341,6 +343,8 @@ static wait_kind waits_for(const as_conn *conn) {
         return WAIT_HEAD;
     case AS_H1_BODY:
         return WAIT_BODY;
+    case AS_H1_TUNNEL:
+        return WAIT_ALARM;
     default:
         return WAIT_NONE;
     }
@@ -366,6 +370,8 @@ static uint32_t time_for(const as_conn *conn, wait_kind kind) {
         return limits->timeout_write;
     case WAIT_LINGER:
         return limits->timeout_linger;
+    case WAIT_ALARM:
+        return conn->alarm;
     default:
         return 0;
     }
@@ -382,6 +388,8 @@ static uint8_t restarted_by(wait_kind kind) {
         return GOT_BYTES;
     case WAIT_WRITE:
         return WROTE;
+    case WAIT_ALARM:
+        return ALARM_SET;
     default:
         return 0;
     }
@@ -590,6 +598,10 @@ void as__conn_expire(as_timeout *timeout) {
     case WAIT_LINGER:
         conn->cut = AS_E_CLOSED;
         break;
+    case WAIT_ALARM:
+        conn->alarm = 0;
+        as_h1_alarm(&conn->h1);
+        break;
     default:
         if (conn->proxy != NULL && conn->proxy->len > 0) {
             refuse(conn, AS_E_PROXY_TRUNCATED);
@@ -623,6 +635,23 @@ void as__conn_notify(as_h1 *h1) {
     }
     conn->resume = true;
     enqueue(conn);
+}
+
+void as__conn_flush_soon(as_h1 *h1) {
+    as_conn *conn = conn_of(h1);
+    if (!conn->closed) {
+        enqueue(conn);
+    }
+}
+
+void as__conn_set_alarm(as_h1 *h1, uint32_t ms) {
+    as_conn *conn = conn_of(h1);
+    conn->alarm = ms;
+    conn->progress |= ALARM_SET;
+    if (!h1->feeding && !conn->closed) {
+        set_timeout(conn);
+        as__loop_timer(conn->loop);
+    }
 }
 
 void as__conn_drain_all(as_loop *loop) {

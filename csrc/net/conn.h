@@ -30,8 +30,10 @@ void as__conn_disconnect_all(as_loop *loop);
 /* Returns how many exchanges are cut by it. */
 unsigned as__conn_cut_all(as_loop *loop);
 
-/* as_h1_env's two calls. */
+/* as_h1_env's calls. */
 void as__conn_notify(as_h1 *h1);
 as_err as__conn_flush(as_h1 *h1);
+void as__conn_flush_soon(as_h1 *h1);
+void as__conn_set_alarm(as_h1 *h1, uint32_t ms);
 
 #endif

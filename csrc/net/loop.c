@@ -166,6 +166,8 @@ static as_err init_env(as_loop *loop, const as_loop_config *config) {
         .copy_heads = config->copy_heads,
         .notify = as__conn_notify,
         .flush = as__conn_flush,
+        .flush_soon = as__conn_flush_soon,
+        .set_alarm = as__conn_set_alarm,
     };
     err = as_h1_env_init(&loop->env);
     if (err == AS_OK) {

@@ -81,7 +81,8 @@ void as_loop_set_alarm(as_loop *loop, uint32_t ms);
  * answer, and idle ones when no request came for `idle` milliseconds: 0 closes them now, more loses
  * no request that is under way when somebody else goes on accepting. */
 void as_loop_drain(as_loop *loop, uint32_t idle);
-/* Tells the gateway of every request that still runs (on_eof): streams and long polls end. */
+/* Tells the gateway of every request that still runs (on_shutdown, or on_eof): streams, long polls
+ * and tunnels end. */
 void as_loop_disconnect(as_loop *loop);
 /* What the health path says from now on; while draining it says no in any case. */
 void as_loop_set_healthy(as_loop *loop, bool healthy);

@@ -247,8 +247,14 @@ static world *world_new(void) {
     world *w = calloc(1, sizeof(*w));
     assert(w != NULL);
     as_limits_init(&w->limits);
-    w->handlers = (as_handlers){on_request, on_body,  on_end,   on_eof,
-                                on_abort,   on_drain, on_close, on_refused};
+    w->handlers = (as_handlers){.on_request = on_request,
+                                .on_body = on_body,
+                                .on_end = on_end,
+                                .on_eof = on_eof,
+                                .on_abort = on_abort,
+                                .on_drain = on_drain,
+                                .on_close = on_close,
+                                .on_refused = on_refused};
     as_buf_pool_init(&w->pool, 4);
     assert(as_response_defaults_init(&w->defaults, false, false, NULL, 0) == AS_OK);
     w->env = (as_h1_env){.limits = &w->limits,

@@ -1,0 +1,75 @@
+/* A state machine whose step is one shift: the row of a byte holds the next state for each state,
+ * and a state is the place in the row where its successor stands. The rows do not depend on each
+ * other, so that a processor loads several of them ahead. */
+#include "base/utf8.h"
+
+/* What may follow, by Unicode's table 3-7 (RFC 3629, 4). */
+enum {
+    WHOLE = 0,      /* any first byte */
+    ONE = 6,        /* 80..BF, the last one */
+    TWO = 12,       /* 80..BF, then ONE */
+    THREE = 18,     /* 80..BF, then TWO */
+    BEHIND_E0 = 24, /* A0..BF, then ONE: shorter forms exist for what is less */
+    BEHIND_ED = 30, /* 80..9F, then ONE: beyond are the surrogates */
+    BEHIND_F0 = 36, /* 90..BF, then TWO: shorter forms */
+    BEHIND_F4 = 42, /* 80..8F, then TWO: beyond is more than U+10FFFF */
+    WRONG = 48,     /* for good */
+    STATE_BITS = 63
+};
+
+#define AT(state, next) ((uint64_t)(next) << (state))
+#define FIRST(next)                                                                                    \
+    (AT(WHOLE, next) | AT(ONE, WRONG) | AT(TWO, WRONG) | AT(THREE, WRONG) | AT(BEHIND_E0, WRONG) |     \
+     AT(BEHIND_ED, WRONG) | AT(BEHIND_F0, WRONG) | AT(BEHIND_F4, WRONG) | AT(WRONG, WRONG))
+#define LATER(e0, ed, f0, f4)                                                                          \
+    (AT(WHOLE, WRONG) | AT(ONE, WHOLE) | AT(TWO, ONE) | AT(THREE, TWO) | AT(BEHIND_E0, e0) |           \
+     AT(BEHIND_ED, ed) | AT(BEHIND_F0, f0) | AT(BEHIND_F4, f4) | AT(WRONG, WRONG))
+
+static const uint64_t rows[256] = {
+    [0x00 ... 0x7f] = FIRST(WHOLE),
+    [0x80 ... 0x8f] = LATER(WRONG, ONE, WRONG, TWO),
+    [0x90 ... 0x9f] = LATER(WRONG, ONE, TWO, WRONG),
+    [0xa0 ... 0xbf] = LATER(ONE, WRONG, TWO, WRONG),
+    [0xc0 ... 0xc1] = FIRST(WRONG), /* overlong forms of ASCII */
+    [0xc2 ... 0xdf] = FIRST(ONE),
+    [0xe0] = FIRST(BEHIND_E0),
+    [0xe1 ... 0xec] = FIRST(TWO),
+    [0xed] = FIRST(BEHIND_ED),
+    [0xee ... 0xef] = FIRST(TWO),
+    [0xf0] = FIRST(BEHIND_F0),
+    [0xf1 ... 0xf3] = FIRST(THREE),
+    [0xf4] = FIRST(BEHIND_F4),
+    [0xf5 ... 0xff] = FIRST(WRONG),
+};
+
+enum { BLOCK = 32 }; /* bytes that are looked at together */
+
+static bool is_ascii_block(const char *p) {
+    uint64_t words[BLOCK / sizeof(uint64_t)];
+    memcpy(words, p, BLOCK);
+    return ((words[0] | words[1] | words[2] | words[3]) & UINT64_C(0x8080808080808080)) == 0;
+}
+
+static uint64_t walk(uint64_t state, const char *p, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        state = rows[(unsigned char)p[i]] >> (state & STATE_BITS);
+    }
+    return state & STATE_BITS;
+}
+
+bool as_utf8_feed(as_utf8 *at, as_slice text) {
+    uint64_t state = *at;
+    while (text.n >= BLOCK) {
+        if (state != WHOLE || !is_ascii_block(text.p)) {
+            state = walk(state, text.p, BLOCK);
+            if (state == WRONG) {
+                return false;
+            }
+        }
+        text.p += BLOCK;
+        text.n -= BLOCK;
+    }
+    state = walk(state, text.p, text.n);
+    *at = (as_utf8)state;
+    return state != WRONG;
+}
