@@ -21,7 +21,7 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test ctest autobahn lint fmt asan cov sdist clean
+.PHONY: help build run test ctest autobahn browser lint fmt asan cov sdist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ run: ## serve an application: make run [APP=package.module:app] [ARGS="--port 90
 	@exec $(BIN)/asgiserver $(ARGS) $(APP)
 
 # Some examples are applications of frameworks.
-EXAMPLES = $(if $(filter examples.%,$(filter-out %hello:app examples.welcome:app,$(APP))),examples)
+EXAMPLES = $(if $(filter examples.%,$(filter-out %hello:app examples.welcome:app examples.chat:app,$(APP))),examples)
 
 test: ## all tests: the C tests, then pytest
 	@tools/setup.sh test
@@ -54,6 +54,10 @@ ctest: build ## the C tests alone
 autobahn: ## Autobahn|Testsuite against WebSocket over both loops; CASES="1.* 12.1.1" selects
 	@tools/setup.sh
 	@$(BIN)/python tools/autobahn.py --cases "$(CASES)"
+
+browser: ## the chat example in a headless Chromium, which is installed when it is missing
+	@tools/setup.sh test browser
+	@$(BIN)/python -m pytest $(ARGS) tests/e2e/test_browser.py
 
 lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
 	@tools/setup.sh test lint
