@@ -2,7 +2,7 @@
 # Makes what a make target needs and does only what is missing, so that every target begins with it:
 # Debian's packages, the virtual environment, the Python packages, the editable install.
 #
-#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`
+#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; browser: Chromium
 #
 # PYTHON      the interpreter (python3); another one than last time replaces the environment
 # VENV        the environment (.venv); its build is build/venv
@@ -38,14 +38,13 @@ missing_packages() {
     echo '#include <stdio.h>' | cc -E -x c -o /dev/null - 2>/dev/null || echo libc6-dev
     command -v pkg-config >/dev/null || echo pkg-config
     pkg-config --exists 'libuv >= 1.44' 2>/dev/null || echo libuv1-dev
-    pkg-config --exists zlib 2>/dev/null || echo zlib1g-dev
-    pkg-config --exists 'libcrypto >= 1.1.1' 2>/dev/null || echo libssl-dev
     if command -v "$PYTHON" >/dev/null; then
         missing_for_python
     elif [ "$PYTHON" = python3 ]; then
         echo python3 python3-venv python3-dev
     fi
     case " $* " in *" test "*) missing_for_test ;; esac
+    case " $* " in *" browser "*) missing_for_browser ;; esac
 }
 
 # For the tests of deploy/, which only root can run: of network namespaces.
@@ -54,6 +53,12 @@ missing_for_test() {
     command -v ip >/dev/null || echo iproute2
     command -v nginx >/dev/null || echo nginx
     command -v haproxy >/dev/null || echo haproxy
+}
+
+# Some 400 MB, hence not for every test.
+missing_for_browser() {
+    command -v chromium >/dev/null || echo chromium fonts-dejavu-core
+    command -v openssl >/dev/null || echo openssl
 }
 
 # What Debian splits off its own Python; any other Python has it all.
@@ -175,6 +180,7 @@ install_packages "$@"
 make_environment
 if [ -z "$SHARE" ]; then
     for group in build "$@"; do
+        [ "$group" != browser ] || continue
         files="requirements/constraints.txt requirements/$group.txt"
         unless_done "$group" "$files" "" install_group "$group"
     done
