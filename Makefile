@@ -33,7 +33,7 @@ help: ## this list
 
 build: ## an editable install in .venv, with the console script .venv/bin/asgiserver
 	@tools/setup.sh
-	@ln -sfn ../$(BUILD)/bench/floor bench/floor
+	@ln -sfn ../$(BUILD)/bench/floor ../$(BUILD)/bench/ws_load bench
 
 run: ## serve an application: make run [APP=package.module:app] [ARGS="--port 9000"]
 	@tools/setup.sh $(EXAMPLES)
@@ -105,4 +105,4 @@ sdist: ## a source distribution of the last commit, in dist
 		'import sys; sys.path.insert(0, "tools"); import build_backend; build_backend.build_sdist("dist")'
 
 clean: ## remove the environments and everything that was built
-	rm -rf $(VENV) $(VENV)-* build dist bench/floor .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(VENV)-* build dist bench/floor bench/ws_load .mypy_cache .ruff_cache .pytest_cache .coverage*

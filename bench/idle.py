@@ -5,15 +5,22 @@ server's private and anonymous memory (not the kernel's socket buffers) divided 
 Afterwards a sample of the connections is asked again: they must still be served.
 
     .venv/bin/python bench/idle.py
+    .venv/bin/python bench/idle.py --websocket      # WebSockets that have had one message echoed
+
+With compression, a message that is compressed leaves what zlib keeps of it for the next ones.
 """
 
 import argparse
 import contextlib
+import functools
+import importlib.util
 import json
 import platform
 import resource
 import socket
 import sys
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +30,15 @@ from hello import BODY
 GOAL = 2048  # bytes of user memory for each connection
 KEEP_ALIVE = "600"  # seconds: longer than this takes
 SPARE_FILES = 256
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+OFFER = (
+    b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"  # as browsers do
+)
+MASK = b"\x37\xfa\x21\x3d"
+TEXT = b"idle for the rest of the day " * 4
 SAMPLE = 100  # each hundredth connection is asked again
 
 
@@ -47,7 +63,37 @@ def ask(client: socket.socket) -> None:
             raise harness.BenchError(f"wrong answer: {got[:80]!r}")
 
 
-def measure(server: harness.Server, count: int) -> dict[str, float]:
+def ask_websocket(client: socket.socket, deflate: bool, opened: dict[int, Any]) -> None:
+    """One message and its echo, behind the handshake if there was none. `opened`: by descriptor, what
+    inflates (RFC 7692, 7.2.2)."""
+    with client.makefile("rb") as stream:
+        if client.fileno() not in opened:
+            opened[client.fileno()] = zlib.decompressobj(wbits=-15)
+            client.sendall(HANDSHAKE + (OFFER if deflate else b"") + b"\r\n")
+            head = b"".join(iter(stream.readline, b"\r\n"))
+            if b" 101 " not in head or (b"permessage-deflate" in head) is not deflate:
+                raise harness.BenchError(f"the handshake was answered by {head!r}")
+        payload = compressed(TEXT) if deflate else TEXT
+        first = 0xC1 if deflate else 0x81  # FIN, RSV1 if compressed, text (RFC 6455, 5.2)
+        masked = bytes(byte ^ MASK[at % 4] for at, byte in enumerate(payload))
+        client.sendall(bytes([first, 0x80 | len(payload)]) + MASK + masked)
+        first, length = stream.read(2)
+        echo = stream.read(length)
+        if first & 0x40:
+            echo = opened[client.fileno()].decompress(echo + b"\0\0\xff\xff")
+        if echo != TEXT:
+            raise harness.BenchError(f"wrong echo: {echo[:80]!r}")
+
+
+def compressed(data: bytes) -> bytes:
+    """As a message that refers to none before it (RFC 7692, 7.2.1)."""
+    deflater = zlib.compressobj(wbits=-15)
+    return (deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def measure(
+    server: harness.Server, count: int, ask: Callable[[socket.socket], None]
+) -> dict[str, float]:
     """Bytes for each of `count` idle connections: private and anonymous."""
     clients: list[socket.socket] = []
     with contextlib.ExitStack() as stack:
@@ -70,6 +116,8 @@ def measure(server: harness.Server, count: int) -> dict[str, float]:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure the floor, ASGI and WSGI, one after the other."""
+    if args.websocket:
+        return run_websocket(args)
     core = harness.two_cores()[0]
     keep = ("--timeout-keep-alive", KEEP_ALIVE)
     commands = {
@@ -81,7 +129,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for name, command in commands.items():
         port = harness.free_port()
         with harness.serving(name, [*command, "--port", str(port)], port, core) as server:
-            rows.append({"server": name, **measure(server, args.connections), "goal": GOAL})
+            rows.append({"server": name, **measure(server, args.connections, ask), "goal": GOAL})
     return {
         "benchmark": "idle",
         "python": platform.python_version(),
@@ -90,17 +138,48 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def run_websocket(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure the floor, and the echo application with and without compression."""
+    core = harness.two_cores()[0]
+    ours = harness.asgiserver_command("asgi", "--ws-ping-interval", "0", "--lifespan", "off")
+    ours[ours.index("hello:asgi")] = "hello:echo"
+    commands = {
+        "floor": ([str(harness.find_floor(args.floor))], False),
+        "asgi, asyncio": ([*ours, "--loop", "asyncio"], False),
+        "asgi, uvloop": ([*ours, "--loop", "uvloop"], False),
+        "asgi, uvloop, compressed": ([*ours, "--loop", "uvloop"], True),
+    }
+    if importlib.util.find_spec("uvicorn"):
+        uvicorn = [sys.executable, "-m", "uvicorn", "hello:echo", "--app-dir", str(harness.BENCH)]
+        uvicorn += ["--log-level", "warning", "--lifespan", "off", "--ws-ping-interval", KEEP_ALIVE]
+        commands["uvicorn, websockets"] = ([*uvicorn, "--loop", "uvloop"], False)
+    rows = []
+    for name, (command, deflate) in commands.items():
+        port = harness.free_port()
+        ask = functools.partial(ask_websocket, deflate=deflate, opened={})
+        with harness.serving(name, [*command, "--port", str(port)], port, core) as server:
+            rows.append({"server": name, **measure(server, args.connections, ask), "goal": None})
+    return {
+        "benchmark": "idle_websocket",
+        "python": platform.python_version(),
+        "connections": args.connections,
+        "results": rows,
+    }
+
+
 def table(results: dict[str, Any]) -> str:
     """The results as a Markdown table."""
+    what = "WebSocket" if results["benchmark"] == "idle_websocket" else "keep-alive connection"
     lines = [
-        f"Memory of an idle keep-alive connection, with {results['connections']:,} of them open, "
+        f"Memory of an idle {what}, with {results['connections']:,} of them open, "
         f"CPython {results['python']}.",
         "",
         "| server | private, bytes | anonymous, bytes | goal |",
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {row['server']} | {row['private']:,.0f} | {row['anonymous']:,.0f} | ≤ {row['goal']:,} |"
+        f"| {row['server']} | {row['private']:,.0f} | {row['anonymous']:,.0f} | "
+        f"{'' if row['goal'] is None else '≤ {:,}'.format(row['goal'])} |"
         for row in results["results"]
     ]
     return "\n".join(lines) + "\n"
@@ -114,10 +193,12 @@ def main() -> int:
     parser.add_argument(
         "--output",
         type=Path,
-        default=harness.BENCH / "results" / "idle",
         help="path of the results, without suffix: .md and .json are written",
     )
+    parser.add_argument("--websocket", action="store_true", help="idle WebSockets instead")
     args = parser.parse_args()
+    name = "idle_websocket" if args.websocket else "idle"
+    args.output = args.output or harness.BENCH / "results" / name
     try:
         raise_file_limit(args.connections + SPARE_FILES)
         results = run(args)
