@@ -7,12 +7,14 @@ ARGS ?=
 JOBS ?= $(shell nproc)
 CASES ?= *
 WERROR ?= false
+TARGET ?= websocket
+SECONDS ?= 60
 
 BIN := $(VENV)/bin
 BUILD := build/$(patsubst .%,%,$(notdir $(VENV)))
 ASAN := $(VENV)-asan
 COV := $(VENV)-cov
-C_FILES = $(shell find csrc bench tests -name '*.[ch]')
+C_FILES = $(shell find csrc bench fuzz tests -name '*.[ch]')
 # What frees memory late or never on purpose is Python; leaks of the C core show in the C tests.
 ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
 	PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:quarantine_size_mb=16 \
@@ -21,7 +23,7 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test ctest autobahn browser lint fmt asan cov sdist clean
+.PHONY: help build run test ctest autobahn browser lint fmt asan fuzz cov sdist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +32,7 @@ help: ## this list
 	@echo '  APP=package.module:app    what `make run` serves ($(APP))'
 	@echo '  ARGS="--port 9000"        further words for asgiserver (run) or pytest (test, asan, cov)'
 	@echo '  JOBS=2                    pytest processes'
+	@echo '  TARGET=websocket          what `make fuzz` feeds, of fuzz/fuzz_*.c, for SECONDS=60'
 
 build: ## an editable install in .venv, with the console script .venv/bin/asgiserver
 	@tools/setup.sh
@@ -82,6 +85,16 @@ asan: ## all tests against a build with the address and undefined behaviour sani
 	$(ASAN_ENV) $(ASAN)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) && [ -z "$$failed" ]
 ASAN_BUILD = $(MESON_ARGS) -Db_sanitize=address,undefined -Db_lundef=false -Db_lto=false \
 	-Dbuildtype=debugoptimized -Db_ndebug=false
+
+fuzz: ## libFuzzer on a target of fuzz/, with the sanitizers: make fuzz [TARGET=websocket] [SECONDS=60]
+	@tools/setup.sh fuzz
+	@[ -f build/fuzz/build.ninja ] || CC=clang $(BIN)/meson setup build/fuzz $(FUZZ_BUILD)
+	@$(BIN)/ninja -C build/fuzz --quiet fuzz/fuzz_$(TARGET)
+	@mkdir -p build/fuzz/corpus/$(TARGET)
+	UBSAN_OPTIONS=halt_on_error=1 build/fuzz/fuzz/fuzz_$(TARGET) -max_total_time=$(SECONDS) \
+		-max_len=4096 -artifact_prefix=build/fuzz/ build/fuzz/corpus/$(TARGET) fuzz/corpus/$(TARGET)
+FUZZ_BUILD = -Dtests=true -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false \
+	-Dbuildtype=debugoptimized
 
 cov: ## coverage of the C and Python sources by all tests, in build/coverage
 	@tools/setup.sh test cov

@@ -8,7 +8,6 @@ from difflib import get_close_matches
 _NOT_YET = "is not supported yet"
 _TLS = f"{_NOT_YET}: put a TLS proxy such as nginx or HAProxy in front"
 _HTTP2 = f"{_NOT_YET}: put a proxy that speaks HTTP/2 in front"
-_WEBSOCKET = f"{_NOT_YET}: there are no WebSockets so far"
 _STATIC = "is not a server's task here: let a proxy, or the application, serve files"
 _METRICS = f"{_NOT_YET}; the access log has times and sizes (--access-log-format)"
 _STATSD = f"{_NOT_YET} on its own; under gunicorn (asgiserver.gunicorn) gunicorn's own works"
@@ -108,8 +107,9 @@ _HINTS = {
     "--verify-mode": _TLS,
     "--suppress-ragged-eofs": _TLS,
     "--do-handshake-on-connect": _TLS,
-    "--ws": _WEBSOCKET,
-    "--no-ws": "is how it is: there are no WebSockets so far",
+    "--no-ws": "is spelled --ws off here",
+    "--websocket-max-message-size": "is spelled --ws-max-size here",
+    "--websocket-ping-interval": "is spelled --ws-ping-interval here",
     "--chdir": _APP_DIR,
     "--working-dir": _APP_DIR,
     "--pythonpath": "is spelled PYTHONPATH (a variable), or --app-dir",
@@ -158,8 +158,6 @@ _HINTS = {
 # Whole families.
 _PREFIXES = {
     "--ssl-": _TLS,
-    "--ws-": _WEBSOCKET,
-    "--websocket": _WEBSOCKET,
     "--http2-": _HTTP2,
     "--runtime-": _ONE_LOOP_THREAD,
     "--static-path-": _STATIC,

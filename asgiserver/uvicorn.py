@@ -114,7 +114,7 @@ class Config:
                 _refuse(item.name, value, item.default)
             elif item.name == "log_config":
                 settings |= _log_config(value)
-            elif item.name in _TRANSLATED and value is not None:
+            elif item.name in _TRANSLATED and (value is not None or item.default is not None):
                 name, translate = _TRANSLATED[item.name]
                 settings[name] = translate(value)
             elif value != item.default:
@@ -198,8 +198,18 @@ def _same(value: Any) -> Any:
     return value
 
 
-# uvicorn's name: ours, and what makes our value of a value that is not None. Names that are missing
-# here and below are the same, with the same values.
+def _websocket(value: Any) -> str:
+    if value not in ("auto", "none", "websockets", "websockets-sansio", "wsproto"):
+        raise ValueError("ws: WebSocket has one implementation here")
+    return "off" if value == "none" else "on"
+
+
+def _or_zero(value: float | None) -> float:
+    return 0.0 if value is None else value
+
+
+# uvicorn's name: ours, and what makes our value of a value that is not a default None. Names that are
+# missing here and below are the same, with the same values.
 _TRANSLATED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "uds": ("uds", os.fspath),
     "env_file": ("env_file", os.fspath),
@@ -209,22 +219,18 @@ _TRANSLATED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "forwarded_allow_ips": ("forwarded_allow_ips", _joined),
     "log_level": ("log_level", _level),
     "h11_max_incomplete_event_size": ("limit_request_head", _same),
+    "ws": ("ws", _websocket),
+    "ws_ping_interval": ("ws_ping_interval", _or_zero),
+    "ws_ping_timeout": ("ws_ping_timeout", _or_zero),
 }
 
 _TLS = "there is no TLS yet: put a proxy such as nginx or HAProxy in front"
-_WEBSOCKET = "there are no WebSockets yet"
 _NOTIFY = "run a task of your own beside `await server.serve()`"
 
 # Why, and which values beside uvicorn's default ask for what is done anyway.
 _REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "http": ("HTTP/1.1 has one implementation here", ("h11", "httptools", "zttp")),
     "http2": ("there is no HTTP/2 yet: put a proxy that speaks it in front", ()),
-    "ws": (_WEBSOCKET, ("none",)),
-    "ws_max_size": (_WEBSOCKET, ()),
-    "ws_max_queue": (_WEBSOCKET, ()),
-    "ws_ping_interval": (_WEBSOCKET, ()),
-    "ws_ping_timeout": (_WEBSOCKET, ()),
-    "ws_per_message_deflate": (_WEBSOCKET, ()),
     "reload_delay": ("a change is noticed when it happens, with no delay to set", ()),
     "timeout_notify": (_NOTIFY, ()),
     "callback_notify": (_NOTIFY, ()),

@@ -2,7 +2,8 @@
 # Makes what a make target needs and does only what is missing, so that every target begins with it:
 # Debian's packages, the virtual environment, the Python packages, the editable install.
 #
-#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; browser: Chromium
+#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; test, fuzz and browser
+#                               need packages of Debian's too
 #
 # PYTHON      the interpreter (python3); another one than last time replaces the environment
 # VENV        the environment (.venv); its build is build/venv
@@ -45,6 +46,15 @@ missing_packages() {
     fi
     case " $* " in *" test "*) missing_for_test ;; esac
     case " $* " in *" browser "*) missing_for_browser ;; esac
+    case " $* " in *" fuzz "*) missing_for_fuzz ;; esac
+}
+
+missing_for_fuzz() {
+    if ! command -v clang >/dev/null; then
+        echo clang libclang-rt-14-dev
+    elif ! ls "$(clang -print-resource-dir)"/lib/*/libclang_rt.fuzzer* >/dev/null 2>&1; then
+        echo "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
+    fi
 }
 
 # For the tests of deploy/, which only root can run: of network namespaces.
@@ -180,7 +190,7 @@ install_packages "$@"
 make_environment
 if [ -z "$SHARE" ]; then
     for group in build "$@"; do
-        [ "$group" != browser ] || continue
+        [ -e "requirements/$group.txt" ] || continue
         files="requirements/constraints.txt requirements/$group.txt"
         unless_done "$group" "$files" "" install_group "$group"
     done

@@ -87,6 +87,7 @@ def test_mapped(interface, setting, value, option, wanted):
         ("asgi", "asgi_lifespan", "on", "lifespan", "on"),
         ("asgi", "asgi_disconnect_grace_period", 7, "timeout_cancel", 7),
         ("asgi", "asgi_disconnect_grace_period", 0, "timeout_cancel", 0.001),
+        ("asgi", "websocket_max_message_size", 1000, "ws_max_size", 1000),
     ],
 )
 def test_mapped_for_one_interface(interface, setting, value, option, wanted):
@@ -129,7 +130,6 @@ REFUSED: dict[str, Any] = {
     "header_map": "dangerous",
     "forwarder_headers": "REMOTE_USER",
     "http_parser": "python",
-    "websocket_max_message_size": 1000,
 }
 
 

@@ -59,6 +59,7 @@ typedef struct script {
     void (*on_body)(world *w, as_exchange *ex, as_slice data);
     void (*on_end)(world *w, as_exchange *ex);
     void (*on_drain)(world *w, as_exchange *ex);
+    void (*on_eof)(world *w, as_exchange *ex);
 } script;
 
 struct world {
@@ -75,7 +76,8 @@ struct world {
     text events;       /* handlers in order, without data */
     text out;          /* what was sent */
     text refused;      /* on_refused */
-    unsigned notified, flushed, aborted;
+    unsigned notified, flushed, soon, aborted;
+    uint32_t alarm;
     as_err abort_why;
     bool stuck; /* nothing is taken from the queue */
 };
@@ -193,6 +195,19 @@ static void on_eof(void *ctx, as_exchange *ex) {
     world *w = ctx;
     assert(!ex->aborted);
     text_addf(&w->events, "eof ");
+    if (w->script != NULL && w->script->on_eof != NULL) {
+        w->script->on_eof(w, ex);
+    }
+}
+
+static void on_shutdown(void *ctx, as_exchange *ex) {
+    assert(!ex->aborted);
+    text_addf(&((world *)ctx)->events, "shutdown ");
+}
+
+static void on_alarm(void *ctx, as_exchange *ex) {
+    assert(!ex->aborted);
+    text_addf(&((world *)ctx)->events, "alarm ");
 }
 
 static void on_abort(void *ctx, as_exchange *ex, as_err why) {
@@ -243,6 +258,17 @@ static as_err flush(as_h1 *h1) {
     return AS_OK;
 }
 
+static void flush_soon(as_h1 *h1) {
+    world *w = (world *)((char *)h1 - offsetof(world, h1));
+    assert(!h1->feeding);
+    w->soon++;
+}
+
+static void set_alarm(as_h1 *h1, uint32_t ms) {
+    world *w = (world *)((char *)h1 - offsetof(world, h1));
+    w->alarm = ms;
+}
+
 static world *world_new(void) {
     world *w = calloc(1, sizeof(*w));
     assert(w != NULL);
@@ -254,7 +280,8 @@ static world *world_new(void) {
                                 .on_abort = on_abort,
                                 .on_drain = on_drain,
                                 .on_close = on_close,
-                                .on_refused = on_refused};
+                                .on_refused = on_refused,
+                                .on_alarm = on_alarm};
     as_buf_pool_init(&w->pool, 4);
     assert(as_response_defaults_init(&w->defaults, false, false, NULL, 0) == AS_OK);
     w->env = (as_h1_env){.limits = &w->limits,
@@ -263,7 +290,9 @@ static world *world_new(void) {
                          .defaults = &w->defaults,
                          .pool = &w->pool,
                          .notify = notify,
-                         .flush = flush};
+                         .flush = flush,
+                         .flush_soon = flush_soon,
+                         .set_alarm = set_alarm};
     assert(as_h1_env_init(&w->env) == AS_OK);
     strcpy(w->info.client, "192.0.2.1");
     as_h1_init(&w->h1, &w->env, &w->info);
@@ -752,7 +781,7 @@ static void keep(world *w, as_exchange *ex, as_slice body) {
     w->ex = ex;
 }
 
-static const script keeping = {keep, NULL, NULL, NULL};
+static const script keeping = {.on_request = keep};
 
 static void release(world *w) {
     as_exchange_release(w->ex);
@@ -960,7 +989,7 @@ static void answer_within(world *w, as_exchange *ex, as_slice data) {
     release(w);
 }
 
-static const script answering = {answer_within, NULL, NULL, NULL};
+static const script answering = {.on_request = answer_within};
 
 static void test_answers(void) {
     for (size_t i = 0; i < ROWS(answer_rows); i++) {
@@ -1115,7 +1144,7 @@ static void big_answer(world *w, as_exchange *ex, as_slice data) {
 
 static void test_unread_answers(void) {
     current = "answers that nobody reads";
-    static const script bigs = {big_answer, NULL, NULL, NULL};
+    static const script bigs = {.on_request = big_answer};
     world *w = world_new();
     w->script = &bigs;
     w->stuck = true;
@@ -1167,7 +1196,7 @@ static void pause_again(world *w, as_exchange *ex, as_slice data) {
 
 static void test_body_flow(void) {
     current = "a paused body";
-    static const script pausing = {pause_first, pause_again, NULL, NULL};
+    static const script pausing = {pause_first, pause_again, NULL, NULL, NULL};
     world *w = world_new();
     w->script = &pausing;
     feeds(w, "POST / HTTP/1.1\r\n" H "Content-Length: 10\r\n\r\n01");
@@ -1346,10 +1375,10 @@ static void answer_in_body(world *w, as_exchange *ex, as_slice data) {
 
 static void test_within_handlers(void) {
     current = "leaving within a handler";
-    static const script aborting = {abort_within, NULL, NULL, NULL};
-    static const script releasing = {release_within, NULL, NULL, NULL};
-    static const script early = {NULL, answer_in_body, NULL, NULL};
-    static const script abort_later = {NULL, abort_within, NULL, NULL};
+    static const script aborting = {.on_request = abort_within};
+    static const script releasing = {.on_request = release_within};
+    static const script early = {.on_body = answer_in_body};
+    static const script abort_later = {.on_body = abort_within};
     world *w = world_new();
     w->script = &aborting;
     feeds(w, GET GET);
@@ -1543,6 +1572,239 @@ static void drop_owner(void *owner) {
     held--;
 }
 
+/* --- tunnels -------------------------------------------------------------------------------- */
+
+#define UPGRADE "GET /t HTTP/1.1\r\n" H "Connection: upgrade\r\nUpgrade: t\r\n\r\n"
+#define UPGRADED "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nUpgrade: t\r\n\r\n"
+
+static const as_slice upgrade_pairs[] = {{"Upgrade", 7}, {" t ", 3}};
+
+static void upgrade(world *w, as_exchange *ex) {
+    CHECK(as_exchange_upgrade(ex, upgrade_pairs, 2) == AS_OK);
+}
+
+static void upgrade_at_once(world *w, as_exchange *ex, as_slice body) {
+    CHECK(body.n == 0);
+    w->ex = ex;
+    upgrade(w, ex);
+    CHECK(strcmp(text_of(&w->events), "request ") == 0); /* nothing comes from inside of the call */
+    CHECK(as_exchange_body(ex, bytes_of("<"), true) == AS_OK);
+}
+
+static void echo(world *w, as_exchange *ex, as_slice data) {
+    (void)w;
+    CHECK(as_exchange_body(ex, (as_bytes){data.p, data.n, NULL, NULL, NULL}, true) == AS_OK);
+    if (data.n > 0 && data.p[data.n - 1] == '.') {
+        CHECK(as_exchange_end(ex) == AS_OK);
+    }
+}
+
+static void end_tunnel(world *w, as_exchange *ex) {
+    (void)w;
+    if (ex->req == AS_REQ_DONE) { /* else it is the server who ends */
+        CHECK(as_exchange_end(ex) == AS_OK);
+    }
+}
+
+static const script tunneling = {
+    .on_request = upgrade_at_once, .on_body = echo, .on_eof = end_tunnel};
+static const script tunneling_late = {.on_request = keep, .on_body = echo, .on_eof = end_tunnel};
+
+/* A world whose exchange is a tunnel, with nothing sent yet. */
+static world *tunnel_new(void) {
+    world *w = world_new();
+    w->script = &tunneling_late;
+    feeds(w, UPGRADE);
+    upgrade(w, w->ex);
+    drain(w);
+    same("out", &w->out, UPGRADED);
+    text_clear(&w->out);
+    text_clear(&w->events);
+    return w;
+}
+
+static void test_tunnel_bytes(void) {
+    current = "bytes behind the handshake belong to the tunnel";
+    world *w = world_new();
+    w->script = &tunneling;
+    feeds(w, UPGRADE "GET / HTTP/1.1\r\n\r\n");
+    CHECK(phase(w) == AS_H1_TUNNEL && as_h1_wants_read(&w->h1));
+    CHECK(w->ex->req == AS_REQ_BODY && w->ex->received == 18 && w->ex->status == 101);
+    feed(w, "\0\r\n", 3);
+    same("events", &w->events, "request body body ");
+    CHECK(w->out.n == strlen(UPGRADED "<GET / HTTP/1.1\r\n\r\n") + 3);
+    CHECK(w->env.requests == 1 && w->ex->sent == 22);
+    as_h1_eof(&w->h1);
+    drain(w);
+    same("events", &w->events, "request body body eof ");
+    CHECK(phase(w) == AS_H1_CLOSING && w->env.requests == 0 && w->aborted == 0);
+    world_free(w);
+
+    current = "byte by byte, and upgraded late";
+    w = world_new();
+    w->script = &tunneling_late;
+    for (const char *p = UPGRADE "abc"; *p != '\0'; p++) {
+        feed(w, p, 1);
+    }
+    same("events", &w->events, "request ");
+    CHECK(phase(w) == AS_H1_BUSY);
+    upgrade(w, w->ex);
+    same("events", &w->events, "request ");
+    CHECK(w->notified == 1);
+    resume(w);
+    same("out", &w->out, UPGRADED "abc");
+    feeds(w, "d.");
+    same("out", &w->out, UPGRADED "abcd.");
+    CHECK(phase(w) == AS_H1_CLOSING && as_h1_wants_linger(&w->h1) && w->ex->res == AS_RES_DONE);
+    feeds(w, GET); /* dropped */
+    same("events", &w->events, "request body body ");
+    CHECK(as_exchange_body(w->ex, no_bytes, true) == AS_E_RESPONSE_STATE);
+    release(w);
+    world_free(w);
+}
+
+static void test_tunnel_flow(void) {
+    current = "pause and resume";
+    world *w = tunnel_new();
+    as_exchange_pause(w->ex);
+    CHECK(!as_h1_wants_read(&w->h1));
+    feeds(w, "abc");
+    as_h1_eof(&w->h1);
+    same("events", &w->events, "");
+    as_exchange_resume(w->ex);
+    same("events", &w->events, "");
+    resume(w);
+    same("events", &w->events, "body eof ");
+    same("out", &w->out, "abc");
+    as_h1_eof(&w->h1);
+    as_h1_resume(&w->h1);
+    same("events", &w->events, "body eof ");
+    world_free(w);
+
+    current = "bytes leave when they are told to";
+    w = tunnel_new();
+    w->notified = 0;
+    CHECK(as_exchange_body(w->ex, bytes_of("a"), true) == AS_OK);
+    CHECK(w->notified == 0 && as_exchange_pending(w->ex) == 1);
+    as_exchange_flush_soon(w->ex);
+    CHECK(w->notified == 0 && w->soon == 1);
+    CHECK(as_exchange_flush(w->ex) == AS_OK && w->notified == 1);
+    CHECK(as_exchange_body(w->ex, bytes_of("b"), false) == AS_OK && w->notified == 2);
+    CHECK(as_exchange_flush(w->ex) == AS_E_RESPONSE_STATE);
+    drain(w);
+    same("out", &w->out, "ab");
+    world_free(w);
+
+    current = "on_drain in a tunnel";
+    w = tunnel_new();
+    w->stuck = true;
+    for (int i = 0; i < 3; i++) {
+        char chunk[40000];
+        memset(chunk, 'x', sizeof(chunk));
+        CHECK(as_exchange_body(w->ex, (as_bytes){chunk, sizeof(chunk), NULL, NULL, NULL}, true) ==
+              AS_OK);
+    }
+    CHECK(as_exchange_pending(w->ex) == 120000);
+    resume(w);
+    same("events", &w->events, "");
+    w->stuck = false;
+    drain(w);
+    resume(w);
+    same("events", &w->events, "drain ");
+    world_free(w);
+}
+
+static void test_tunnel_calls(void) {
+    current = "what is no call for a tunnel";
+    world *w = tunnel_new();
+    as_exchange *ex = w->ex;
+    CHECK(as_exchange_upgrade(ex, upgrade_pairs, 2) == AS_E_RESPONSE_STATE);
+    CHECK(as_exchange_refuse(ex, AS_E_WS_METHOD) == AS_E_RESPONSE_STATE);
+    CHECK(as_exchange_interim(ex, 103, NULL, 0) == AS_E_RESPONSE_STATE);
+    CHECK(as_exchange_head_begin(ex, 200, AS_SLICE("")) == AS_E_RESPONSE_STATE);
+    CHECK(as_exchange_head_field(ex, AS_SLICE("a"), AS_SLICE("b")) == AS_E_RESPONSE_STATE);
+    CHECK(as_exchange_trailer(ex, AS_SLICE("a"), AS_SLICE("b")) == AS_E_RESPONSE_STATE);
+    CHECK(as_exchange_file(ex, dup(0), 0, 1, true) == AS_E_RESPONSE_STATE);
+    as_exchange_head_abandon(ex);
+    as_exchange_want_body(ex);
+    CHECK(w->h1.out.size == 0);
+    as_exchange_set_alarm(ex, 5);
+    CHECK(w->alarm == 5);
+    as_h1_timeout(&w->h1); /* no phase of a tunnel's */
+    as_h1_alarm(&w->h1);
+    as_h1_disconnect(&w->h1);
+    same("events", &w->events, "alarm eof ");
+    as_exchange_abort(ex);
+    CHECK(phase(w) == AS_H1_DEAD && w->aborted == 0);
+    CHECK(as_exchange_body(ex, no_bytes, true) == AS_E_CLOSED);
+    CHECK(as_exchange_flush(ex) == AS_E_CLOSED);
+    as_exchange_set_alarm(ex, 7);
+    as_exchange_flush_soon(ex);
+    CHECK(w->alarm == 5 && w->soon == 0);
+    release(w);
+    world_free(w);
+
+    current = "the end of the server has a handler of its own";
+    w = tunnel_new();
+    w->handlers.on_shutdown = on_shutdown;
+    as_h1_disconnect(&w->h1);
+    as_h1_eof(&w->h1);
+    drain(w);
+    same("events", &w->events, "shutdown eof ");
+    CHECK(phase(w) == AS_H1_CLOSING);
+    world_free(w);
+
+    current = "a tunnel that is let go, or whose connection breaks";
+    w = tunnel_new();
+    release(w);
+    CHECK(phase(w) == AS_H1_DEAD && w->env.requests == 0);
+    world_free(w);
+    w = tunnel_new();
+    world_reconnect(w);
+    CHECK(w->aborted == 1 && w->ex == NULL);
+    world_free(w);
+}
+
+/* Nothing is written, and an ordinary answer can be given. */
+static void check_no_upgrade(const char *name, const char *request, const as_slice *pairs,
+                             as_err why) {
+    current = name;
+    world *w = world_new();
+    w->script = &keeping;
+    feeds(w, request);
+    CHECK(as_exchange_upgrade(w->ex, pairs, 2) == why);
+    CHECK(w->h1.out.size == 0 && w->ex->res == AS_RES_START && w->ex->status == 0);
+    nothing(w);
+    release(w);
+    world_free(w);
+}
+
+static void test_no_tunnel(void) {
+    static const as_slice bad_name[] = {{"a b", 3}, {"x", 1}}, bad_value[] = {{"a", 1}, {"x\ny", 3}};
+    check_no_upgrade("a name that is none", UPGRADE, bad_name, AS_E_RESPONSE_NAME);
+    check_no_upgrade("a value with a line end", UPGRADE, bad_value, AS_E_RESPONSE_VALUE);
+    check_no_upgrade("HTTP/1.0", GET_10, upgrade_pairs, AS_E_RESPONSE_STATE);
+    check_no_upgrade("a body that has not come",
+                     "POST / HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\nab", upgrade_pairs,
+                     AS_E_RESPONSE_STATE);
+
+    current = "refused by the gateway";
+    world *w = world_new();
+    w->script = &keeping;
+    feeds(w, GET);
+    CHECK(as_exchange_refuse(w->ex, AS_E_WS_VERSION) == AS_OK && w->ex->status == 426);
+    as_exchange_set_alarm(w->ex, 1);
+    release(w);
+    drain(w);
+    same("out", &w->out,
+         "HTTP/1.1 426 Upgrade Required\r\ncontent-type: text/plain; charset=utf-8\r\n"
+         "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+         "content-length: 35\r\nconnection: close\r\n\r\n"
+         "version of WebSocket not supported\n");
+    CHECK(phase(w) == AS_H1_CLOSING && w->refused.n == 0 && w->alarm == 0);
+    world_free(w);
+}
+
 static void test_references(void) {
     current = "bodies by reference";
     static const char big[100000];
@@ -1663,7 +1925,7 @@ static void act_on_event(world *w, as_exchange *ex) {
 
 static void test_random_gateway(void) {
     current = "a gateway without a plan";
-    static const script random_script = {act_on_data, act_on_data, act_on_event, act_on_event};
+    static const script random_script = {act_on_data, act_on_data, act_on_event, act_on_event, NULL};
     for (unsigned round = 0; round < 6000; round++) {
         unsigned seed = round;
         text raw = {NULL, 0};
@@ -1714,6 +1976,10 @@ int main(void) {
     test_eof();
     test_timeouts();
     test_draining();
+    test_tunnel_bytes();
+    test_tunnel_flow();
+    test_tunnel_calls();
+    test_no_tunnel();
     test_references();
     test_random_cuts();
     test_random_gateway();

@@ -36,6 +36,7 @@ typedef enum mode {
     DRAIN,       /* stops the server from inside of the handler, then answers */
     ABORT_ALL,   /* cuts everything from inside of the handler */
     FILE_ANSWER, /* `file_size` bytes of an unlinked file */
+    TUNNEL,      /* upgrades, and echoes; alarms in `alarm_ms` */
 } mode;
 
 typedef struct server {
@@ -52,6 +53,8 @@ typedef struct server {
     bool is_unix;
     unsigned requests, aborts, closes, drains, eofs, ends, refused;
     uint64_t body_bytes;
+    uint32_t alarm_ms;
+    unsigned alarms;
     as_err abort_why, refused_why;
     unsigned wakes, timers, drained, marks;
     char notices[512];
@@ -127,13 +130,26 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     case FILE_ANSWER:
         answer_file(s, ex);
         break;
+    case TUNNEL:
+        s->held = ex;
+        assert(as_exchange_upgrade(ex, NULL, 0) == AS_OK);
+        as_exchange_set_alarm(ex, s->alarm_ms);
+        break;
     default:
         answer(ex);
     }
 }
 
 static void on_body(void *ctx, as_exchange *ex, as_slice data) {
-    ((server *)ctx)->body_bytes += data.n;
+    server *s = ctx;
+    s->body_bytes += data.n;
+    if (s->mode == TUNNEL) {
+        assert(as_exchange_body(ex, (as_bytes){.p = data.p, .n = data.n}, true) == AS_OK);
+    }
+}
+
+static void on_alarm(void *ctx, as_exchange *ex) {
+    ((server *)ctx)->alarms++;
 }
 
 static void on_end(void *ctx, as_exchange *ex) {
@@ -204,6 +220,7 @@ static const as_handlers handlers = {
     .on_drain = on_drain,
     .on_close = on_close,
     .on_refused = on_refused,
+    .on_alarm = on_alarm,
 };
 
 static void prepare(server *s) {
@@ -656,6 +673,129 @@ static void test_reader_stalls(void) {
     assert(s.abort_why == AS_E_TIMEOUT_WRITE);
     UNTIL(&s, ended(&c));
     assert(c.reset);
+    hang_up(&c);
+    stop(&s);
+}
+
+/* --- tunnels ---------------------------------------------------------------------------------- */
+
+static void start_tunnel_with(server *s, client *c, uint32_t timeout_write) {
+    prepare(s);
+    s->mode = TUNNEL;
+    s->config.limits.timeout_write = timeout_write;
+    start(s);
+    *c = connect_to(s);
+}
+
+static void start_tunnel(server *s, client *c) {
+    start_tunnel_with(s, c, PATIENCE);
+}
+
+static void test_tunnel(void) {
+    server s;
+    client c;
+    start_tunnel(&s, &c);
+    say(&c, GET "hello");
+    UNTIL(&s, count_of(&c, "hello") == 1);
+    assert(strncmp(c.data, "HTTP/1.1 101 ", 13) == 0 && stats(&s).requests == 1);
+    /* from outside: one wake for any number of writes, and none that flushes by itself */
+    unsigned wakes = s.wakes;
+    for (int i = 0; i < 3; i++) {
+        assert(as_exchange_body(s.held, (as_bytes){.p = "more", .n = 4}, true) == AS_OK);
+        as_exchange_flush_soon(s.held);
+    }
+    assert(s.wakes == wakes + 1 && count_of(&c, "more") == 0);
+    as_loop_poll(s.loop);
+    assert(arrives(&c, "more", 3));
+    assert(as_exchange_body(s.held, (as_bytes){.p = "now", .n = 3}, true) == AS_OK);
+    assert(as_exchange_flush(s.held) == AS_OK && arrives(&c, "now", 1));
+    assert(as_exchange_end(s.held) == AS_OK);
+    as_exchange_release(s.held);
+    s.held = NULL;
+    UNTIL(&s, ended(&c));
+    assert(c.eof && stats(&s).requests == 0);
+    say(&c, "dropped");
+    hang_up(&c);
+    UNTIL(&s, stats(&s).connections == 0);
+    assert(s.aborts == 0 && s.eofs == 0);
+    stop(&s);
+}
+
+static void test_tunnel_ends_with_the_client(void) {
+    server s;
+    client c;
+    start_tunnel(&s, &c);
+    say(&c, GET "x");
+    UNTIL(&s, s.body_bytes == 1);
+    assert(shutdown(c.fd, SHUT_WR) == 0);
+    UNTIL(&s, s.eofs == 1);
+    assert(!ended(&c) && s.aborts == 0);
+    reset(&c);
+    UNTIL(&s, s.aborts == 1);
+    stop(&s);
+}
+
+static void test_alarm(void) {
+    server s;
+    client c;
+    start_tunnel(&s, &c);
+    s.alarm_ms = 300;
+    say(&c, GET);
+    int64_t before = now_ms();
+    UNTIL(&s, s.alarms == 1);
+    assert(now_ms() - before >= 300);
+    UNTIL(&s, as_loop_timeout(s.loop) < 0); /* once */
+    assert(s.alarms == 1);
+    as_exchange_set_alarm(s.held, 300);
+    unsigned timers = s.timers;
+    as_exchange_set_alarm(s.held, 0);
+    as_exchange_set_alarm(s.held, 600);
+    assert(s.timers == timers && timers > 0);
+    before = now_ms();
+    UNTIL(&s, s.alarms == 2);
+    assert(now_ms() - before >= 600);
+    assert(arrives(&c, "101", 1));
+    hang_up(&c);
+    UNTIL(&s, s.eofs == 1);
+    stop(&s);
+}
+
+static void test_alarm_waits_for_what_is_unsent(void) {
+    server s;
+    client c;
+    start_tunnel_with(&s, &c, 0);
+    s.alarm_ms = 1;
+    say(&c, GET);
+    UNTIL(&s, s.held != NULL);
+    while (as_exchange_pending(s.held) < 1000000) {
+        assert(as_exchange_body(s.held, (as_bytes){.p = chunk, .n = sizeof(chunk)}, true) == AS_OK);
+        (void)as_exchange_flush(s.held);
+    }
+    unsigned alarms = s.alarms;
+    as_exchange_set_alarm(s.held, 1);
+    int64_t until = now_ms() + 800;
+    while (now_ms() < until) {
+        (void)turn(&s, 50);
+    }
+    assert(s.alarms == alarms && as_exchange_pending(s.held) > 0);
+    UNTIL(&s, (got(&c, SIZE_MAX), s.alarms == alarms + 1));
+    assert(as_exchange_pending(s.held) == 0);
+    hang_up(&c);
+    stop(&s);
+}
+
+static void test_tunnel_reader_stalls(void) {
+    server s;
+    client c;
+    start_tunnel_with(&s, &c, 300);
+    say(&c, GET);
+    UNTIL(&s, s.held != NULL);
+    for (int i = 0; i < 1000; i++) {
+        assert(as_exchange_body(s.held, (as_bytes){.p = chunk, .n = sizeof(chunk)}, true) == AS_OK);
+    }
+    assert(as_exchange_flush(s.held) == AS_OK);
+    UNTIL(&s, s.aborts == 1);
+    assert(s.abort_why == AS_E_TIMEOUT_WRITE);
     hang_up(&c);
     stop(&s);
 }
@@ -1235,6 +1375,11 @@ int main(void) {
     RUN(test_silent_and_dripping_clients);
     RUN(test_body_stalls);
     RUN(test_reader_stalls);
+    RUN(test_tunnel);
+    RUN(test_tunnel_ends_with_the_client);
+    RUN(test_alarm);
+    RUN(test_alarm_waits_for_what_is_unsent);
+    RUN(test_tunnel_reader_stalls);
     RUN(test_refused_upload_is_answered);
     RUN(test_lingering_ends);
     RUN(test_aborted_answer_looks_broken);

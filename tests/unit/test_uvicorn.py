@@ -134,8 +134,15 @@ def translated(**settings: Any) -> dict[str, Any]:
         ({"headers": [("A", "b")]}, {"headers": (("A", "b"),)}),
         ({"factory": True, "app_dir": "/tmp"}, {"factory": True, "app_dir": "/tmp"}),
         ({"h11_max_incomplete_event_size": 4096}, {"limit_request_head": 4096}),
-        ({"http": "h11", "ws": "none", "reset_contextvars": True}, {}),
+        ({"http": "h11", "ws": "wsproto", "reset_contextvars": True}, {}),
         ({"http": "httptools", "ws": "auto", "ssl_keyfile": None}, {}),
+        ({"ws": "none"}, {"ws": "off"}),
+        ({"ws_max_size": 9, "ws_max_queue": 2}, {"ws_max_size": 9, "ws_max_queue": 2}),
+        (
+            {"ws_ping_interval": None, "ws_ping_timeout": 3},
+            {"ws_ping_interval": 0.0, "ws_ping_timeout": 3.0},
+        ),
+        ({"ws_per_message_deflate": False}, {"ws_per_message_deflate": False}),
     ],
 )  # fmt: skip
 def test_what_a_setting_becomes(given: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -147,12 +154,9 @@ def test_what_a_setting_becomes(given: dict[str, Any], expected: dict[str, Any])
     [
         ("http", object, "HTTP/1.1 has one implementation here"),
         ("http2", True, "no HTTP/2 yet"),
-        ("ws", "websockets", "no WebSockets yet"),
-        ("ws_max_size", 1, "no WebSockets yet"),
-        ("ws_max_queue", 1, "no WebSockets yet"),
-        ("ws_ping_interval", None, "no WebSockets yet"),
-        ("ws_ping_timeout", 1.0, "no WebSockets yet"),
-        ("ws_per_message_deflate", False, "no WebSockets yet"),
+        ("ws", object, "WebSocket has one implementation here"),
+        ("ws", "wsprotocol", "WebSocket has one implementation here"),
+        ("ws_max_queue", 0, "less than 1"),
         ("reload_delay", 1.0, "no delay to set"),
         ("timeout_notify", 1, "a task of your own"),
         ("callback_notify", app, "a task of your own"),
