@@ -5,7 +5,7 @@ VENV ?= .venv
 APP ?= examples.welcome:app
 ARGS ?=
 JOBS ?= $(shell nproc)
-CASES ?= *
+CASES ?=
 WERROR ?= false
 TARGET ?= websocket
 SECONDS ?= 60
@@ -56,7 +56,7 @@ ctest: build ## the C tests alone
 
 autobahn: ## Autobahn|Testsuite against WebSocket over both loops; CASES="1.* 12.1.1" selects
 	@tools/setup.sh
-	@$(BIN)/python tools/autobahn.py --cases "$(CASES)"
+	@$(BIN)/python tools/autobahn.py --jobs $(JOBS) --cases "$(CASES)"
 
 browser: ## the chat example in a headless Chromium, which is installed when it is missing
 	@tools/setup.sh test browser

@@ -1,10 +1,13 @@
 """Runs Autobahn|Testsuite's fuzzing client against asgiserver, over each loop (``make autobahn``).
 
-    .venv/bin/python tools/autobahn.py [--loop asyncio] [--cases "1.* 2.*"] [--url ws://host:port]
+    .venv/bin/python tools/autobahn.py [--loop asyncio] [--cases "1.* 12.1.*"] [--url ws://host:port]
 
 The suite is a program for Python 2.7. It is installed with exact versions (requirements/autobahn.txt) into
 .venv-autobahn, a folder of its own: no virtualenv, since Python 2.7 brings none. Its interpreter is
 AUTOBAHN_PYTHON, else a python2.7 on the PATH or of pyenv.
+
+Each pattern of cases has a client of its own, of which some run at a time: they need far more of a
+processor than the server does. All cases take some eight minutes of one for each loop.
 
 Printed are the verdicts, counted, and each case that is not OK. Any such case fails the run, but for those
 whose outcome Autobahn rates INFORMATIONAL. Reports, with all bytes that went over the wire, are left in
@@ -25,6 +28,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,9 +37,14 @@ SITE = ROOT / ".venv-autobahn"
 REQUIREMENTS = ROOT / "requirements" / "autobahn.txt"
 REPORTS = ROOT / "build" / "autobahn"
 LOOPS = ("asyncio", "uvloop")
+ALL = [f"{n}.*" for n in (1, 2, 3, 4, 5, 6, 7, 9, 10)]
+ALL += [*(f"12.{n}.*" for n in range(1, 6)), *(f"13.{n}.*" for n in range(1, 8))]
 INSTALL_TIMEOUT = 600.0  # seconds
 # Packages of a namespace (zope) are found by a .pth file, hence addsitedir rather than PYTHONPATH.
 WSTEST = "import site; site.addsitedir({site!r}); from autobahntestsuite.wstest import run; run()"
+
+
+Verdicts = dict[str, dict[str, str]]  # by case, as the suite's index has them
 
 
 class AutobahnError(RuntimeError):
@@ -44,25 +53,21 @@ class AutobahnError(RuntimeError):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", default="*", help="which cases, such as '1.* 12.1.1' (all)")
+    parser.add_argument("--cases", default="", help="which cases, such as '1.* 12.1.1' (all)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="clients at a time")
     parser.add_argument("--loop", choices=LOOPS, action="append", help="which loop (both)")
-    parser.add_argument(
-        "--timeout", type=float, default=1200.0, help="seconds for each loop (1200)"
-    )
+    parser.add_argument("--timeout", type=float, default=1200.0, help="seconds of a client (1200)")
     parser.add_argument("--url", help="test a server that runs already, at this ws:// address")
     args = parser.parse_args()
-    cases = args.cases.split() or ["*"]
+    cases = list(dict.fromkeys(args.cases.split())) or ALL
     try:
         client = install(find_python())
         if args.url:
-            return (
-                0 if judge("url", run_client(client, "url", args.url, cases, args.timeout)) else 1
-            )
+            return 0 if judge("url", run_clients(client, "url", args.url, cases, args)) else 1
         passed = True
         for loop in args.loop or LOOPS:
             with serving(loop) as url:
-                verdicts = run_client(client, loop, url, cases, args.timeout)
-                passed = judge(loop, verdicts) and passed
+                passed = judge(loop, run_clients(client, loop, url, cases, args)) and passed
     except AutobahnError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -116,17 +121,30 @@ def install(python: str) -> list[str]:
     return [python, "-c", WSTEST.format(site=str(SITE)), "--mode", "fuzzingclient"]
 
 
-def run_client(
-    client: list[str], name: str, url: str, cases: list[str], timeout: float
-) -> dict[str, dict[str, str]]:
-    """Runs the cases; what the suite's index says of each of them."""
-    reports = REPORTS / name
-    shutil.rmtree(reports, ignore_errors=True)
+def run_clients(
+    client: list[str], name: str, url: str, cases: list[str], args: argparse.Namespace
+) -> Verdicts:
+    """Runs the cases; what was found of each of them."""
+    shutil.rmtree(REPORTS / name, ignore_errors=True)
+    found: Verdicts = {}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        runs = [pool.submit(run_client, client, name, url, one, args.timeout) for one in cases]
+        try:
+            for run in runs:
+                found |= run.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return found
+
+
+def run_client(client: list[str], name: str, url: str, cases: str, timeout: float) -> Verdicts:
+    """Runs one pattern of cases."""
+    reports = REPORTS / name / (re.sub(r"[^0-9.]", "", cases).strip(".") or "all")
     reports.mkdir(parents=True)
     spec = {
         "outdir": str(reports),
         "servers": [{"agent": name, "url": url}],
-        "cases": cases,
+        "cases": [cases],
         "exclude-cases": [],
         "exclude-agent-cases": {},
     }
@@ -144,18 +162,19 @@ def run_client(
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise AutobahnError(f"{name}: over {timeout:.0f} s, see {log}") from None
+            raise AutobahnError(f"{name}: {cases}: over {timeout:.0f} s, see {log}") from None
     said = log.read_text(encoding="utf-8", errors="replace")
     selected = re.search(r"will run (\d+) test cases", said)
     try:
-        index = json.loads((reports / "index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        index = json.loads((reports / "index.json").read_text(encoding="utf-8"))[name]
+    except (OSError, ValueError, KeyError):
         index = {}
-    verdicts: dict[str, dict[str, str]] = index.get(name, {})
-    if selected is None or not verdicts or len(verdicts) != int(selected[1]):
+    if selected is None or not index or len(index) != int(selected[1]):
         of = selected[1] if selected else "?"
-        raise AutobahnError(f"{name}: {len(verdicts)} of {of} cases ran:\n{said[-2000:]}")
-    return verdicts
+        raise AutobahnError(f"{name}: {cases}: {len(index)} of {of} cases ran:\n{said[-2000:]}")
+    for verdict in index.values():
+        verdict["reportfile"] = str((reports / verdict["reportfile"]).relative_to(ROOT))
+    return dict(index)
 
 
 # --- the server ----------------------------------------------------------------------------------
@@ -213,7 +232,7 @@ def serving(loop: str) -> Iterator[str]:
 # --- the verdicts --------------------------------------------------------------------------------
 
 
-def judge(name: str, verdicts: dict[str, dict[str, str]]) -> bool:
+def judge(name: str, verdicts: Verdicts) -> bool:
     """Prints what came out; whether all is well."""
     by_number = sorted(verdicts.items(), key=lambda item: [int(n) for n in item[0].split(".")])
     rated = {case: (v["behavior"], v["behaviorClose"]) for case, v in by_number}
@@ -231,8 +250,7 @@ def judge(name: str, verdicts: dict[str, dict[str, str]]) -> bool:
         print(f"{name}: informational: {' '.join(informational)}")
     for case in bad:
         behaviour, closing = rated[case]
-        report = REPORTS / name / verdicts[case]["reportfile"]
-        print(f"{name}: {case}: {behaviour}, closing {closing}: {report.relative_to(ROOT)}")
+        print(f"{name}: {case}: {behaviour}, closing {closing}: {verdicts[case]['reportfile']}")
     return not bad
 
 
