@@ -5,6 +5,7 @@ VENV ?= .venv
 APP ?= examples.welcome:app
 ARGS ?=
 JOBS ?= $(shell nproc)
+CASES ?=
 WERROR ?= false
 TARGET ?= websocket
 SECONDS ?= 60
@@ -22,10 +23,10 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test ctest lint fmt asan fuzz cov sdist clean
+.PHONY: help build run test ctest autobahn browser lint fmt asan fuzz cov sdist clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12         the interpreter; another version replaces $(VENV)'
 	@echo '  APP=package.module:app    what `make run` serves ($(APP))'
@@ -35,14 +36,14 @@ help: ## this list
 
 build: ## an editable install in .venv, with the console script .venv/bin/asgiserver
 	@tools/setup.sh
-	@ln -sfn ../$(BUILD)/bench/floor bench/floor
+	@ln -sfn ../$(BUILD)/bench/floor ../$(BUILD)/bench/ws_load bench
 
 run: ## serve an application: make run [APP=package.module:app] [ARGS="--port 9000"]
 	@tools/setup.sh $(EXAMPLES)
 	@exec $(BIN)/asgiserver $(ARGS) $(APP)
 
 # Some examples are applications of frameworks.
-EXAMPLES = $(if $(filter examples.%,$(filter-out %hello:app examples.welcome:app,$(APP))),examples)
+EXAMPLES = $(if $(filter examples.%,$(filter-out %hello:app examples.welcome:app examples.chat:app,$(APP))),examples)
 
 test: ## all tests: the C tests, then pytest
 	@tools/setup.sh test
@@ -52,6 +53,14 @@ test: ## all tests: the C tests, then pytest
 
 ctest: build ## the C tests alone
 	@$(BIN)/meson test -C $(BUILD) --no-rebuild --print-errorlogs
+
+autobahn: ## Autobahn|Testsuite against WebSocket over both loops; CASES="1.* 12.1.1" selects
+	@tools/setup.sh
+	@$(BIN)/python tools/autobahn.py --jobs $(JOBS) --cases "$(CASES)"
+
+browser: ## the chat example in a headless Chromium, which is installed when it is missing
+	@tools/setup.sh test browser
+	@$(BIN)/python -m pytest $(ARGS) tests/e2e/test_browser.py
 
 lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
 	@tools/setup.sh test lint
@@ -109,4 +118,4 @@ sdist: ## a source distribution of the last commit, in dist
 		'import sys; sys.path.insert(0, "tools"); import build_backend; build_backend.build_sdist("dist")'
 
 clean: ## remove the environments and everything that was built
-	rm -rf $(VENV) $(VENV)-* build dist bench/floor .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(VENV)-* build dist bench/floor bench/ws_load .mypy_cache .ruff_cache .pytest_cache .coverage*

@@ -1,5 +1,6 @@
 /* The benchmark's floor: one constant answer from the rings below Python, so that what a request
- * costs on top of this is Python's and the interface's part.
+ * costs on top of this is Python's and the interface's part. Who asks for WebSocket gets each
+ * message back.
  *
  *     floor [--host ADDRESS] [--port N] [--timeout-keep-alive SECONDS] [--plain-fields none]
  *
@@ -14,6 +15,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "http/websocket.h"
+#include "http/ws_handshake.h"
 #include "net/loop.h"
 
 #define BACKLOG 2048
@@ -23,7 +26,67 @@ static volatile sig_atomic_t stopped;
 
 /* --- the gateway ------------------------------------------------------------------------------ */
 
+static as_ws_env *ws_env;
+
+static void leave(as_exchange *ex) {
+    as_ws_free(ex->gateway);
+    ex->gateway = NULL;
+    as_exchange_release(ex); /* aborts what is not complete */
+}
+
+static void open_websocket(as_exchange *ex) {
+    as_ws_handshake handshake;
+    if (as_ws_handshake_read(ex->head, false, &handshake) != AS_OK ||
+        (ex->gateway = as_ws_new(ws_env, &handshake.deflate, 0)) == NULL) {
+        as_exchange_release(ex);
+        return;
+    }
+    const as_slice pairs[] = {
+        AS_SLICE("upgrade"),
+        AS_SLICE("websocket"),
+        AS_SLICE("sec-websocket-accept"),
+        {handshake.accept, sizeof(handshake.accept)},
+    };
+    if (as_exchange_upgrade(ex, pairs, sizeof(pairs) / sizeof(*pairs)) != AS_OK) {
+        leave(ex);
+    }
+}
+
+static void send_frame(as_exchange *ex, as_ws_opcode opcode, as_slice data) {
+    char header[AS_WS_FRAME_HEADER_MAX];
+    size_t n = as_ws_frame_header(header, opcode, false, data.n);
+    (void)as_exchange_body(ex, (as_bytes){.p = header, .n = n}, true);
+    (void)as_exchange_body(ex, (as_bytes){.p = data.p, .n = data.n}, true);
+}
+
+static void on_data(void *ctx, as_exchange *ex, as_slice data) {
+    as_ws_input in = {(char *)(uintptr_t)data.p, data.n};
+    as_ws_event event;
+    as_err err = AS_OK;
+    while (ex->gateway != NULL) {
+        err = as_ws_next(ex->gateway, &in, &event);
+        if (err != AS_OK || event.kind == AS_WS_NOTHING) {
+            break;
+        }
+        if (event.kind == AS_WS_MESSAGE_TEXT || event.kind == AS_WS_MESSAGE_BINARY) {
+            send_frame(ex, event.kind == AS_WS_MESSAGE_TEXT ? AS_WS_TEXT : AS_WS_BINARY,
+                       event.data);
+        } else if (event.kind == AS_WS_GOT_CLOSE) {
+            send_frame(ex, AS_WS_CLOSE, AS_SLICE("\x03\xe8"));
+            (void)as_exchange_end(ex);
+            leave(ex);
+        }
+    }
+    if (err != AS_OK) {
+        leave(ex);
+    }
+}
+
 static void on_request(void *ctx, as_exchange *ex, as_slice body) {
+    if (ex->head->upgrade && as_ws_is_asked_for(ex->head)) {
+        open_websocket(ex);
+        return;
+    }
     as_slice hello = AS_SLICE("Hello, World!");
     (void)as_exchange_head_begin(ex, 200, (as_slice){0});
     (void)as_exchange_head_field(ex, AS_SLICE("content-type"), AS_SLICE("text/plain"));
@@ -31,11 +94,16 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     as_exchange_release(ex);
 }
 
-static void on_data(void *ctx, as_exchange *ex, as_slice data) {}
-
 static void on_event(void *ctx, as_exchange *ex) {}
 
-static void on_abort(void *ctx, as_exchange *ex, as_err why) {}
+/* Of WebSockets only: a request is answered before anything else can happen to it. */
+static void on_eof(void *ctx, as_exchange *ex) {
+    leave(ex);
+}
+
+static void on_abort(void *ctx, as_exchange *ex, as_err why) {
+    leave(ex);
+}
 
 static void on_close(void *ctx, as_conn_info *info) {}
 
@@ -49,7 +117,7 @@ static const as_handlers handlers = {
     .on_request = on_request,
     .on_body = on_data,
     .on_end = on_event,
-    .on_eof = on_event,
+    .on_eof = on_eof,
     .on_abort = on_abort,
     .on_drain = on_event,
     .on_close = on_close,
@@ -113,7 +181,8 @@ static unsigned long number(const char *text, unsigned long max) {
 
 static void run(const as_loop_config *config, int fd) {
     server_loop = as_loop_new(config);
-    if (server_loop == NULL) {
+    ws_env = as_ws_env_new(NULL);
+    if (server_loop == NULL || ws_env == NULL) {
         fail("as_loop_new");
     }
     struct sigaction action = {.sa_handler = on_signal};
@@ -126,6 +195,7 @@ static void run(const as_loop_config *config, int fd) {
     }
     as_loop_run(server_loop, goes_on, goes_on, -1);
     as_loop_free(server_loop);
+    as_ws_env_free(ws_env);
 }
 
 int main(int argc, char **argv) {

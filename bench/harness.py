@@ -33,9 +33,13 @@ class Server:
     output: Path
 
     def cpu_ns(self) -> int:
-        """CPU time of all its threads so far, in nanoseconds."""
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        return sum(int((t / "schedstat").read_text().split()[0]) for t in tasks.iterdir())
+        """CPU time of all its threads so far, and of its processes' if it has several, in nanoseconds."""
+        total, processes = 0, [self.process.pid]
+        for pid in processes:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                total += int((task / "schedstat").read_text().split()[0])
+                processes += map(int, (task / "children").read_text().split())
+        return total
 
     def memory(self) -> dict[str, int]:
         """Private and anonymous memory, in bytes."""

@@ -2,8 +2,8 @@
 # Makes what a make target needs and does only what is missing, so that every target begins with it:
 # Debian's packages, the virtual environment, the Python packages, the editable install.
 #
-#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; test and fuzz need
-#                               packages of Debian's too
+#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; test, fuzz and browser
+#                               need packages of Debian's too
 #
 # PYTHON      the interpreter (python3); another one than last time replaces the environment
 # VENV        the environment (.venv); its build is build/venv
@@ -39,14 +39,13 @@ missing_packages() {
     echo '#include <stdio.h>' | cc -E -x c -o /dev/null - 2>/dev/null || echo libc6-dev
     command -v pkg-config >/dev/null || echo pkg-config
     pkg-config --exists 'libuv >= 1.44' 2>/dev/null || echo libuv1-dev
-    pkg-config --exists zlib 2>/dev/null || echo zlib1g-dev
-    pkg-config --exists 'libcrypto >= 1.1.1' 2>/dev/null || echo libssl-dev
     if command -v "$PYTHON" >/dev/null; then
         missing_for_python
     elif [ "$PYTHON" = python3 ]; then
         echo python3 python3-venv python3-dev
     fi
     case " $* " in *" test "*) missing_for_test ;; esac
+    case " $* " in *" browser "*) missing_for_browser ;; esac
     case " $* " in *" fuzz "*) missing_for_fuzz ;; esac
 }
 
@@ -64,6 +63,12 @@ missing_for_test() {
     command -v ip >/dev/null || echo iproute2
     command -v nginx >/dev/null || echo nginx
     command -v haproxy >/dev/null || echo haproxy
+}
+
+# Some 400 MB, hence not for every test.
+missing_for_browser() {
+    command -v chromium >/dev/null || echo chromium fonts-dejavu-core
+    command -v openssl >/dev/null || echo openssl
 }
 
 # What Debian splits off its own Python; any other Python has it all.
