@@ -345,6 +345,11 @@ OPTIONS: tuple[Option, ...] = (
         minimum=0, maximum=UINT32_MAX,
     ),
     _size(
+        "limit_tls_handshakes", 1000,
+        "TLS handshakes under way at once; above, the one that waits longest is cut. 0: no limit.",
+        minimum=0, maximum=UINT32_MAX,
+    ),
+    _size(
         "limit_pipeline", 65536,
         "Bytes that may wait on a connection behind a running request.",
         minimum=1024,
@@ -389,6 +394,7 @@ OPTIONS: tuple[Option, ...] = (
         minimum=0, maximum=INT64_MAX,
     ),
     # --- timeouts ---
+    _seconds("timeout_tls_handshake", 10.0, "For a TLS handshake, from the connection on."),
     _seconds(
         "timeout_request_head", 10.0, "For a whole request head, from its first byte; then: 408.",
     ),

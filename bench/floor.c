@@ -119,7 +119,7 @@ static void run(const as_loop_config *config, int fd) {
     struct sigaction action = {.sa_handler = on_signal};
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
-    as_err err = as_loop_listen(server_loop, fd, false);
+    as_err err = as_loop_listen(server_loop, fd, NULL);
     if (err != AS_OK) {
         (void)fprintf(stderr, "as_loop_listen: %s\n", as_err_text(err));
         exit(1);

@@ -38,6 +38,7 @@ missing_packages() {
     echo '#include <stdio.h>' | cc -E -x c -o /dev/null - 2>/dev/null || echo libc6-dev
     command -v pkg-config >/dev/null || echo pkg-config
     pkg-config --exists 'libuv >= 1.44' 2>/dev/null || echo libuv1-dev
+    pkg-config --exists 'openssl >= 3.0' 2>/dev/null || echo libssl-dev
     if command -v "$PYTHON" >/dev/null; then
         missing_for_python
     elif [ "$PYTHON" = python3 ]; then

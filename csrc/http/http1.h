@@ -117,6 +117,8 @@ void as_h1_eof(as_h1 *h1);
 void as_h1_disconnect(as_h1 *h1);
 /* The phase's time is over: answers 408, or closes. */
 void as_h1_timeout(as_h1 *h1);
+/* Answers with the status of `why`, and closes: what comes is no request. */
+void as_h1_refuse(as_h1 *h1, as_err why);
 /* The server stops: an idle connection closes, a busy one after its answer. */
 void as_h1_drain(as_h1 *h1);
 
