@@ -259,8 +259,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "ssl_sni_dir", "str", None, TLS,
-        "Further certificates, chosen by the name that the client asks for: a folder of NAME.pem "
-        "and NAME.key.", "DIRECTORY",
+        "Further certificates, chosen by the name that the client asks for: a folder of FILE.pem "
+        "(or .crt, .cer), each with its FILE.key, or with the key in it.", "DIRECTORY",
     ),
     Option(
         "ssl_ca_certs", "str", None, TLS,
@@ -273,7 +273,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "ssl_ciphers", "str", None, TLS,
-        "Cipher suites of TLS 1.2, as OpenSSL writes them. Default: those with forward secrecy and "
+        "Cipher suites, as OpenSSL writes them. Default: those with forward secrecy and "
         "authenticated encryption.", "LIST",
     ),
     Option(

@@ -67,7 +67,7 @@ async def serve(
                 listeners.listen(config.backlog)
                 service.opened(core)
                 for sock in listeners.sockets:
-                    core.listen(sock.fileno(), tls=certificates and certificates.context)
+                    core.listen(sock.fileno(), certificates.context if certificates else None)
                 core.start()
                 core.call_at(service.max_requests, service.exhausted)
                 service.started()

@@ -162,7 +162,7 @@ def serve(
     try:
         listeners.listen(config.backlog)
         for sock in listeners.sockets:
-            core.listen(sock.fileno(), tls=certificates and certificates.context)
+            core.listen(sock.fileno(), certificates.context if certificates else None)
         with stop.heard_by(stopper.changed), _woken_by_signals(core):
             core.call_at(service.max_requests, service.exhausted)
             service.started()

@@ -548,6 +548,7 @@ class Server:
         core = self._core
         if core is not None:
             core.set_tls(self._certificates.context)
+        self._certificates.warn()
         logs.error.info("The certificates were read again")
 
     def _end(self) -> None:

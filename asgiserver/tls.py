@@ -38,6 +38,11 @@ class Certificates:
         with self._lock:
             self.context = _load(self._config, self._ticket_key)
 
+    def warn(self) -> None:
+        """Logs which certificates of the folder cannot be used, and why."""
+        for line in self.context.warnings:
+            logs.error.warning("Left out: %s", line)
+
     def refresh(self) -> bool:
         """The same; bad files are logged. Whether they were good."""
         try:
@@ -49,8 +54,12 @@ class Certificates:
 
 
 def load(config: Config, ticket_key: bytes) -> Certificates | None:
-    """None where TLS is not spoken. Raises StartError."""
-    return Certificates(config, ticket_key) if config.ssl_certfile is not None else None
+    """None where TLS is not spoken. Logs what of a folder cannot be used. Raises StartError."""
+    if config.ssl_certfile is None:
+        return None
+    certificates = Certificates(config, ticket_key)
+    certificates.warn()
+    return certificates
 
 
 def check_files(config: Config) -> None:
