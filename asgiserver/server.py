@@ -88,7 +88,6 @@ def check_files(config: Config) -> None:
     if isinstance(config.log_config, str):
         importer.check_readable("--log-config", config.log_config)
     importer.check_folder(config.app_dir)
-    tls.check_files(config)
     if config.reload:
         watch.check(config)
 

@@ -448,17 +448,19 @@ def test_renewed_under_load(
 
 
 def test_a_bad_renewal_changes_nothing(
-    serve: Factory, authority: Authority, pair: Pair, fresh: Callable[[], Pair]
+    serve: Factory, authority: Authority, pair: Pair, fresh: Callable[[], Pair], tmp_path: Path
 ) -> None:
     server = serve("tls_asgi:app", *pair.words, "--ssl-reload-interval", "0.1", tls=True)
     before = pair.serial
+    gone, rubbish = authority.issue("gone", *HERE, days=(-9, -1)), tmp_path / "rubbish"
+    rubbish.write_text("rubbish")
     for bad, said in (
-        (b"rubbish", "no certificate in PEM form"),
-        (fresh().certfile.read_bytes(), "does not belong to the certificate"),
-        (authority.issue("gone", *HERE, days=(-9, -1)).certfile.read_bytes(), "expired"),
+        (Pair(rubbish, pair.keyfile), "no certificate in PEM form"),
+        (Pair(fresh().certfile, pair.keyfile), "does not belong to the certificate"),
+        (gone, "expired"),
     ):
         server.mark()
-        pair.certfile.write_bytes(bad)
+        pair.become(bad)
         server.wait_log(f"WARNING: .*the old certificates stay: .*{said}")
         assert serial(server) == before
     renewed = fresh()

@@ -56,7 +56,8 @@ class Server:
     ) -> None:
         self.context = tls.trusting() if tls is not None else None
         if tls is not None and "--ssl-certfile" not in args:
-            args = (*tls.here.words, *args)
+            # Nobody replaces the files.
+            args = (*tls.here.words, "--ssl-reload-interval", "0", *args)
         self.app, self.uds, self.host = app, uds, bind
         self.port = 0
         self.tracebacks_expected = self.abort_expected = False

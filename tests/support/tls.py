@@ -19,7 +19,6 @@ from typing import Any
 
 ROOM = 65536  # bytes that wait on their way, in either direction
 _RESET = struct.pack("ii", 1, 0)
-_BUFFERS = (socket.SO_RCVBUF, socket.SO_SNDBUF)
 
 
 class PipeSocket(socket.socket):
@@ -31,9 +30,9 @@ class PipeSocket(socket.socket):
         return super().getsockname() if self.pipe is None else self.pipe.remote_name
 
     def setsockopt(self, level: int, name: int, value: Any, *rest: Any) -> None:
-        super().setsockopt(level, name, value, *rest)
-        if self.pipe is not None and level == socket.SOL_SOCKET and name in _BUFFERS:
-            self.pipe.remote.setsockopt(level, name, value)
+        """Buffers are small already; smaller ones made now would only make the kernel slow."""
+        if (level, name) != (socket.SOL_SOCKET, socket.SO_RCVBUF) or self.pipe is None:
+            super().setsockopt(level, name, value, *rest)
 
 
 class Pipe:
@@ -202,12 +201,15 @@ def _pair() -> tuple[PipeSocket, socket.socket]:
     """The test's end and the carrier's. They are TCP's, which knows resets."""
     global _listener  # noqa: PLW0603
     ours = PipeSocket(socket.AF_INET, socket.SOCK_STREAM)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
     with _lock:
         if _listener is None:
             _listener = socket.create_server(("127.0.0.1", 0))
+            _listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
         ours.connect(_listener.getsockname())
         local, _ = _listener.accept()
     for sock in (local, ours):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return ours, local
 
