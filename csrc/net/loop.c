@@ -322,7 +322,9 @@ static void run_handshakes(as_loop *loop) {
 static void poll_once(as_loop *loop) {
     uint64_t now = as__loop_now(loop);
     loop->again = false;
-    run_handshakes(loop);
+    if (loop->nhandshakes > 0) {
+        run_handshakes(loop);
+    }
     (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
     run_todo(loop);
     as__wheel_advance(&loop->wheel, now, expire, loop);
