@@ -100,6 +100,7 @@ class Config:
     limit_request_body: int = _default("limit_request_body")
     limit_concurrency: int = _default("limit_concurrency")
     limit_connections: int = _default("limit_connections")
+    limit_tls_handshakes: int = _default("limit_tls_handshakes")
     limit_pipeline: int = _default("limit_pipeline")
     limit_body_buffer: int = _default("limit_body_buffer")
     limit_write_buffer: int = _default("limit_write_buffer")
@@ -110,6 +111,7 @@ class Config:
     limit_max_age: float = _default("limit_max_age")
     limit_max_rss: int = _default("limit_max_rss")
 
+    timeout_tls_handshake: float = _default("timeout_tls_handshake")
     timeout_request_head: float = _default("timeout_request_head")
     timeout_request_body: float = _default("timeout_request_body")
     timeout_keep_alive: float = _default("timeout_keep_alive")

@@ -145,16 +145,16 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
 }
 
 /* For the log, by its name in the table of errors. */
-static void refuse_for(as_conn *conn, as_err why, as_slice detail) {
+static void tell_refused(as_conn *conn, as_err why, as_slice detail) {
     const as_loop_config *config = &conn->loop->config;
-    conn->cut = why;
     if (config->handlers->on_refused != NULL) {
         config->handlers->on_refused(config->ctx, &conn->info, why, detail, 0);
     }
 }
 
 static void refuse(as_conn *conn, as_err why) {
-    refuse_for(conn, why, AS_SLICE(""));
+    conn->cut = why;
+    tell_refused(conn, why, AS_SLICE(""));
 }
 
 /* --- TLS -------------------------------------------------------------------------------------- */
@@ -171,7 +171,6 @@ static bool may_shake_hands(as_conn *conn) {
     if (!as__link_linked(&conn->handshake->due)) {
         as__list_push(&loop->handshakes_due, &conn->handshake->due);
     }
-    as__loop_again(loop);
     return false;
 }
 
@@ -208,16 +207,26 @@ static void answer_plainly(as_conn *conn) {
     as_h1_refuse(&conn->h1, AS_E_TLS_PLAIN);
 }
 
+/* OpenSSL has sent the alert that says why, and the client is to read it. */
+static void handshake_failed(as_conn *conn) {
+    end_handshake(conn);
+    as_h1_hang_up(&conn->h1, AS_E_TLS_HANDSHAKE);
+    tell_refused(conn, AS_E_TLS_HANDSHAKE, as_tls_failure(conn->info.tls));
+}
+
 /* Not inlined, as it is no part of the way of a request. */
 static __attribute__((noinline)) void read_failed(as_conn *conn, as_err why) {
     switch (why) {
     case AS_E_TLS_PLAIN:
         answer_plainly(conn);
         break;
-    case AS_E_TLS_NONE:
     case AS_E_TLS_HANDSHAKE:
+        handshake_failed(conn);
+        break;
+    case AS_E_TLS_NONE:
     case AS_E_TLS_RECORD:
-        refuse_for(conn, why, as_tls_failure(conn->info.tls));
+        conn->cut = why;
+        tell_refused(conn, why, as_tls_failure(conn->info.tls));
         break;
     default:
         conn->cut = why;
