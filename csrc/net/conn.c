@@ -145,16 +145,16 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
 }
 
 /* For the log, by its name in the table of errors. */
-static void refuse_for(as_conn *conn, as_err why, as_slice detail) {
+static void tell_refused(as_conn *conn, as_err why, as_slice detail) {
     const as_loop_config *config = &conn->loop->config;
-    conn->cut = why;
     if (config->handlers->on_refused != NULL) {
         config->handlers->on_refused(config->ctx, &conn->info, why, detail, 0);
     }
 }
 
 static void refuse(as_conn *conn, as_err why) {
-    refuse_for(conn, why, AS_SLICE(""));
+    conn->cut = why;
+    tell_refused(conn, why, AS_SLICE(""));
 }
 
 /* --- TLS -------------------------------------------------------------------------------------- */
@@ -171,7 +171,6 @@ static bool may_shake_hands(as_conn *conn) {
     if (!as__link_linked(&conn->handshake->due)) {
         as__list_push(&loop->handshakes_due, &conn->handshake->due);
     }
-    as__loop_again(loop);
     return false;
 }
 
@@ -208,15 +207,26 @@ static void answer_plainly(as_conn *conn) {
     as_h1_refuse(&conn->h1, AS_E_TLS_PLAIN);
 }
 
-static void read_failed(as_conn *conn, as_err why) {
+/* OpenSSL has sent the alert that says why, and the client is to read it. */
+static void handshake_failed(as_conn *conn) {
+    end_handshake(conn);
+    as_h1_hang_up(&conn->h1, AS_E_TLS_HANDSHAKE);
+    tell_refused(conn, AS_E_TLS_HANDSHAKE, as_tls_failure(conn->info.tls));
+}
+
+/* Not inlined, as it is no part of the way of a request. */
+static __attribute__((noinline)) void read_failed(as_conn *conn, as_err why) {
     switch (why) {
     case AS_E_TLS_PLAIN:
         answer_plainly(conn);
         break;
-    case AS_E_TLS_NONE:
     case AS_E_TLS_HANDSHAKE:
+        handshake_failed(conn);
+        break;
+    case AS_E_TLS_NONE:
     case AS_E_TLS_RECORD:
-        refuse_for(conn, why, as_tls_failure(conn->info.tls));
+        conn->cut = why;
+        tell_refused(conn, why, as_tls_failure(conn->info.tls));
         break;
     default:
         conn->cut = why;
@@ -318,7 +328,7 @@ static bool read_proxy_header(as_conn *conn) {
 /* --- reading ---------------------------------------------------------------------------------- */
 
 /* Reads what is there and feeds it; bounded, so that one client cannot keep the others waiting. */
-static void read_and_feed(as_conn *conn) {
+static inline void read_and_feed(as_conn *conn) {
     as_loop *loop = conn->loop;
     if (conn->proxy != NULL && !read_proxy_header(conn)) {
         return;
@@ -367,17 +377,6 @@ static void read_and_drop(as_conn *conn) {
         }
         conn->linger_left -= (uint32_t)n;
         conn->progress |= GOT_BYTES;
-    }
-}
-
-static void read_some(as_conn *conn) {
-    if (conn->lingering) {
-        read_and_drop(conn);
-    } else {
-        read_and_feed(conn);
-    }
-    if (conn->handshake != NULL && !conn->transport.handshaking) {
-        end_handshake(conn);
     }
 }
 
@@ -622,6 +621,13 @@ static bool is_finished(as_conn *conn) {
                                    !conn->lingering && !start_lingering(conn));
 }
 
+/* What waits in the transport: no event of the socket will tell. */
+static __attribute__((noinline)) void enqueue_buffered(as_conn *conn) {
+    if ((conn->interest & UV_READABLE) != 0) {
+        enqueue(conn);
+    }
+}
+
 /* Makes everything follow what the protocol wants now. Frees `conn` when that is its end. */
 static void work(as_conn *conn) {
     if (conn->cut == AS_OK && !conn->lingering) {
@@ -641,17 +647,18 @@ static void work(as_conn *conn) {
     }
     watch(conn);
     set_timeout(conn);
-    if (conn->transport.buffered && (conn->interest & UV_READABLE) != 0) {
-        enqueue(conn); /* the socket will not tell */
+    if (conn->transport.buffered) {
+        enqueue_buffered(conn);
     }
 }
 
+/* As if the socket had become readable now. */
+static void on_readable(as_conn *conn) {
+    on_event(&conn->poll, 0, UV_READABLE);
+}
+
 void as__conn_shake_hands(as_link *due) {
-    as_conn *conn = AS_OWNER(due, as_handshake, due)->conn;
-    if (conn->cut == AS_OK && may_shake_hands(conn)) {
-        read_some(conn);
-    }
-    work(conn);
+    on_readable(AS_OWNER(due, as_handshake, due)->conn);
 }
 
 void as__conn_work(as_link *todo) {
@@ -670,7 +677,8 @@ void as__conn_work(as_link *todo) {
             resume(conn);
         }
         if (conn->transport.buffered && as_h1_wants_read(&conn->h1)) {
-            read_and_feed(conn);
+            on_readable(conn);
+            return;
         }
     }
     work(conn);
@@ -699,7 +707,14 @@ static void on_event(uv_poll_t *handle, int status, int events) {
         if (conn->handshake != NULL && !may_shake_hands(conn)) {
             return;
         }
-        read_some(conn);
+        if (conn->lingering) {
+            read_and_drop(conn);
+        } else {
+            read_and_feed(conn);
+        }
+        if (conn->handshake != NULL && !conn->transport.handshaking) {
+            end_handshake(conn);
+        }
     } else if (conn->cut == AS_OK && (events & UV_PRIORITIZED) != 0) {
         on_priority(conn);
     }

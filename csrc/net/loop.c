@@ -15,7 +15,7 @@
 #define POOL_BLOCKS 64u /* of AS_BUF_BLOCK bytes are kept for the next writers */
 #define OVERLOADED_QUIET 60000u /* milliseconds between two lines about the same limit */
 #define POLL_ROUNDS 8u  /* in one as_loop_poll, before the driver gets its turn */
-#define HANDSHAKES 8u   /* steps of TLS handshakes in one of these */
+#define HANDSHAKES 8u   /* steps of TLS handshakes, likewise */
 
 /* --- time ------------------------------------------------------------------------------------- */
 
@@ -308,12 +308,8 @@ int as_loop_fd(const as_loop *loop) {
 
 /* Those that wait longest first; what is left of the allowance is for those that come in. */
 static void run_handshakes(as_loop *loop) {
-    loop->handshakes_left = HANDSHAKES;
     while (loop->handshakes_left > 0 && as__link_linked(&loop->handshakes_due)) {
         as__conn_shake_hands(loop->handshakes_due.next);
-    }
-    if (as__link_linked(&loop->handshakes_due)) {
-        loop->again = true;
     }
 }
 
@@ -322,7 +318,9 @@ static void run_handshakes(as_loop *loop) {
 static void poll_once(as_loop *loop) {
     uint64_t now = as__loop_now(loop);
     loop->again = false;
-    run_handshakes(loop);
+    if (loop->nhandshakes > 0) {
+        run_handshakes(loop);
+    }
     (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
     run_todo(loop);
     as__wheel_advance(&loop->wheel, now, expire, loop);
@@ -336,12 +334,13 @@ void as_loop_poll(as_loop *loop) {
     loop->polling = true;
     loop->woken = false;
     as__loop_tick_date(loop);
+    loop->handshakes_left = HANDSHAKES;
     unsigned round = 0;
     do {
         poll_once(loop);
     } while (loop->again && ++round < POLL_ROUNDS);
     loop->polling = false;
-    if (loop->again) {
+    if (loop->again || as__link_linked(&loop->handshakes_due)) {
         as__loop_again(loop);
     }
     as__loop_timer(loop);

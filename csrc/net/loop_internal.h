@@ -35,7 +35,7 @@ struct as_loop {
     as_link handshakes;      /* those under way, the oldest first: as_handshake.open in conn.c */
     as_link handshakes_due;  /* those that had no turn yet: .due */
     uint32_t nhandshakes;
-    uint32_t handshakes_left; /* steps that this turn of the loop still allows */
+    uint32_t handshakes_left; /* steps that this as_loop_poll still allows */
     as_timeout tls_watch;     /* files are looked at */
 
     uv_poll_t wakeup;
