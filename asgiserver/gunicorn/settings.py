@@ -198,7 +198,7 @@ SETTINGS: Mapping[str, Rule] = {
     "do_handshake_on_connect": Rule(
         "worker", "either way: handshakes are made beside other work, and hold nobody up"
     ),
-    "ciphers": _option("ssl_ciphers", "ciphers", "those of TLS 1.2"),
+    "ciphers": _option("ssl_ciphers", "ciphers"),
     "ssl_context": Rule("refused", "a context made in Python cannot be used by the C core"),
     "http_protocols": _HTTP2,
     "http2_cleartext": _HTTP2,
