@@ -47,8 +47,10 @@ missing_packages() {
     case " $* " in *" test "*) missing_for_test ;; esac
 }
 
-# For the tests of deploy/, which only root can run: of network namespaces.
+# Clients of the tests; and for those of deploy/, which only root can run: of network namespaces.
 missing_for_test() {
+    command -v curl >/dev/null || echo curl
+    command -v openssl >/dev/null || echo openssl
     [ "$(id -u)" = 0 ] || return 0
     command -v ip >/dev/null || echo iproute2
     command -v nginx >/dev/null || echo nginx

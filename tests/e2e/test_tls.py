@@ -254,16 +254,26 @@ def test_a_file_of_settings(serve: Factory, authority: Authority, tmp_path: Path
 # --- names -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def names(authority: Authority, tmp_path: Path) -> dict[str, Pair]:
-    """A folder with a certificate each for a name, a wildcard, and two names in one file."""
-    folder = tmp_path / "sni"
-    folder.mkdir()
+def folder_of_names(authority: Authority, folder: Path) -> dict[str, Pair]:
+    """With a certificate each for a name, for a wildcard, and for two names in one file."""
     exact = authority.issue("exact", "a.example").copy(folder, "a.example")
     wild = authority.issue("wild", "*.b.example").copy(folder, "wildcard")
     several = authority.issue("several", "c.example", "www.c.example")
     (folder / "c.crt").write_bytes(several.certfile.read_bytes() + several.keyfile.read_bytes())
     return {"exact": exact, "wild": wild, "several": several, "": authority.here}
+
+
+@pytest.fixture
+def names(authority: Authority, tmp_path: Path) -> dict[str, Pair]:
+    return folder_of_names(authority, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def lasting_names(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Pair]:
+    """Which no test changes."""
+    return folder_of_names(authority, tmp_path_factory.mktemp("names"))
 
 
 @pytest.mark.parametrize(
@@ -281,14 +291,16 @@ def names(authority: Authority, tmp_path: Path) -> dict[str, Pair]:
     ],
 )
 def test_the_name_chooses(
-    serve: Factory, authority: Authority, names: dict[str, Pair], version: ssl.TLSVersion,
+    shared: Factory, authority: Authority, lasting_names: dict[str, Pair], version: ssl.TLSVersion,
     asked: str | None, shown: str,
 ) -> None:  # fmt: skip
-    server = serve("tls_asgi:app", "--ssl-sni-dir", str(names["exact"].certfile.parent), tls=True)
+    server = shared(
+        "tls_asgi:app", "--ssl-sni-dir", str(lasting_names["exact"].certfile.parent), tls=True
+    )
     context = authority.trusting(version=version)
     context.check_hostname = False
     found = seen(plain_address(server), context, asked)[0]
-    assert found.serial_number == names[shown].serial
+    assert found.serial_number == lasting_names[shown].serial
 
 
 def test_names_come_and_go(serve: Factory, authority: Authority, names: dict[str, Pair]) -> None:
@@ -673,8 +685,10 @@ BAD: dict[str, tuple[Bad, str, int]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [*((name, "1") for name in BAD), *((name, "2") for name in ("missing key", "expired"))],
+)
 def test_what_is_wrong_is_said_in_a_line(
     authority: Authority, tmp_path: Path, name: str, workers: str
 ) -> None:
