@@ -106,7 +106,9 @@ def handshakes(server: harness.Server, version: str, seconds: int, core: int) ->
     command = ["taskset", "-c", str(core), "openssl", "s_time", "-new", "-time", str(seconds)]
     command += [flag, kind, CIPHERS[version], "-connect", f"{harness.HOST}:{server.port}"]
     before = server.cpu_ns()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds + 30, check=False
+    )
     spent = server.cpu_ns() - before
     count = re.search(r"(\d+) connections in \d+ real seconds", done.stdout)
     if done.returncode or not count or not int(count[1]):
