@@ -375,14 +375,13 @@ static int set_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
     }
     PyObject *owned = NULL;
     PyObject *method = find_method(cache, head, &owned);
-    int failed =
-        method == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
-        set_endpoints(state, scope, req->ex, ends) < 0 ||
-        PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
-        set_target(cache, scope, head) < 0 ||
-        set_own(scope, state->str.asgi, PyDict_Copy(cache->asgi)) < 0 ||
-        set_own(scope, state->str.extensions, make_extensions(cache, head->minor == 1, ends->tls)) <
-            0;
+    int failed = method == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
+                 set_endpoints(state, scope, req->ex, ends) < 0 ||
+                 PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
+                 set_target(cache, scope, head) < 0 ||
+                 set_own(scope, state->str.asgi, PyDict_Copy(cache->asgi)) < 0 ||
+                 set_own(scope, state->str.extensions,
+                         make_extensions(cache, head->minor == 1, ends->tls)) < 0;
     Py_XDECREF(owned);
     if (!failed && head->minor == 0) {
         failed = PyDict_SetItem(scope, state->str.http_version, cache->version_1_0) < 0;

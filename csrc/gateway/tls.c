@@ -124,9 +124,9 @@ static int read_numbers(int cert_reqs, int min_version, double interval, as_tls_
 
 static int read_settings(PyObject *args, PyObject *kwargs, context_args *own,
                          as_tls_settings *out) {
-    static char *keywords[] = {"certfile",   "keyfile",        "password",    "ca_certs",
-                               "cert_reqs",  "ciphers",        "min_version", "sni_dir",
-                               "ticket_key", "alpn", "reload_interval",       NULL};
+    static char *keywords[] = {"certfile",   "keyfile", "password",        "ca_certs",
+                               "cert_reqs",  "ciphers", "min_version",     "sni_dir",
+                               "ticket_key", "alpn",    "reload_interval", NULL};
     PyObject *password = NULL, *alpn = NULL;
     const char *key = NULL;
     Py_ssize_t key_len = 0;
@@ -204,8 +204,8 @@ static void context_dealloc(PyObject *op) {
 static PyObject *describe(const as_tls_certificate *certificate) {
     PyObject *names = PyList_New(0);
     for (size_t i = 0; names != NULL && i < certificate->nnames; i++) {
-        PyObject *name = as_latin1(
-            (as_slice){certificate->names[i], strlen(certificate->names[i])});
+        PyObject *name =
+            as_latin1((as_slice){certificate->names[i], strlen(certificate->names[i])});
         if (name == NULL || PyList_Append(names, name) < 0) {
             Py_CLEAR(names);
         }
@@ -273,8 +273,7 @@ int as_tls_add_types(PyObject *module, as_module_state *state) {
         PyModule_AddObjectRef(module, "TLSError", state->tls_error) < 0) {
         return -1;
     }
-    state->tls_context_type =
-        (PyTypeObject *)PyType_FromModuleAndSpec(module, &context_spec, NULL);
+    state->tls_context_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &context_spec, NULL);
     return state->tls_context_type != NULL ? PyModule_AddType(module, state->tls_context_type) : -1;
 }
 

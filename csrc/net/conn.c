@@ -1,6 +1,7 @@
 /* A connection's life:
  *
- *   open -> [TLS handshake] -> (readable: read, feed -> work)* -> [linger: shut down, read and drop] -> close
+ *   open -> [TLS handshake] -> (readable: read, feed -> work)* -> [linger: shut down, read and
+ * drop] -> close
  *
  * `work` is the one place that looks at what the protocol wants (as_h1_get_phase, as_h1_wants_read,
  * `out`) and makes the socket's watcher and the timeout follow; it runs at the end of every event,
@@ -55,15 +56,15 @@ struct as_conn {
     as_loop *loop;
     as_link all, todo;
     as_timeout timeout;
-    uint64_t linger_end;  /* milliseconds */
-    uint32_t linger_left; /* bytes */
-    uint32_t unsent;      /* bytes that the kernel had not got rid of when WAIT_WRITE began */
-    as_buf *proxy;        /* a PROXY header is due: its bytes so far; else NULL */
+    uint64_t linger_end;     /* milliseconds */
+    uint32_t linger_left;    /* bytes */
+    uint32_t unsent;         /* bytes that the kernel had not got rid of when WAIT_WRITE began */
+    as_buf *proxy;           /* a PROXY header is due: its bytes so far; else NULL */
     as_handshake *handshake; /* NULL: over, or no TLS */
-    as_err cut;           /* why it must be closed without ado */
-    uint8_t interest;     /* what the watcher looks for: UV_READABLE … */
-    uint8_t waiting;      /* wait_kind whose timeout runs */
-    uint8_t progress;     /* GOT_BYTES … since the timeout was looked at */
+    as_err cut;              /* why it must be closed without ado */
+    uint8_t interest;        /* what the watcher looks for: UV_READABLE … */
+    uint8_t waiting;         /* wait_kind whose timeout runs */
+    uint8_t progress;        /* GOT_BYTES … since the timeout was looked at */
     bool flushing;
     bool resume;     /* the gateway did something between events */
     bool drain;      /* draining has begun */
@@ -448,9 +449,9 @@ static wait_kind waits_for(const as_conn *conn) {
     }
     switch (as_h1_get_phase(&conn->h1)) {
     case AS_H1_IDLE:
-        return conn->h1.served                ? WAIT_KEEP_ALIVE
+        return conn->h1.served               ? WAIT_KEEP_ALIVE
                : conn->transport.handshaking ? WAIT_HANDSHAKE
-                                              : WAIT_HEAD;
+                                             : WAIT_HEAD;
     case AS_H1_HEAD:
         return WAIT_HEAD;
     case AS_H1_BODY:

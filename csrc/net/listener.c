@@ -191,9 +191,8 @@ static uint32_t watch_interval(const as_loop *loop) {
     uint32_t shortest = 0;
     for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
         const as_listener *listener = AS_OWNER(at, as_listener, link);
-        uint32_t interval = listener->tls != NULL && !listener->closed
-                                ? as_tls_context_interval(listener->tls)
-                                : 0;
+        uint32_t interval =
+            listener->tls != NULL && !listener->closed ? as_tls_context_interval(listener->tls) : 0;
         if (interval != 0 && (shortest == 0 || interval < shortest)) {
             shortest = interval;
         }

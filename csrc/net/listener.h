@@ -20,7 +20,7 @@ typedef struct as_listener {
     bool closed;
     bool is_unix;
     as_tls_context *tls; /* of new connections; NULL: plain */
-    bool wildcard; /* the address that a client reached is the connection's, not ours */
+    bool wildcard;       /* the address that a client reached is the connection's, not ours */
     uint16_t port;
     char server[AS_SERVER_MAX];
 } as_listener;

@@ -199,7 +199,7 @@ bool as_tls_context_changed(as_tls_context *c) {
 static int compare_hosts(const void *a, const void *b) {
     const host *x = a, *y = b;
     int order = strcmp(x->name, y->name);
-    return order != 0                       ? order
+    return order != 0                        ? order
            : x->certificate < y->certificate ? -1
                                              : x->certificate > y->certificate;
 }
@@ -284,9 +284,9 @@ static void append_name(char *list, const char *name) {
 /* A list with one usable name passes OpenSSL, however many are misspelt: each is tried alone. */
 static as_err check_cipher(SSL_CTX *ctx, const char *name, char why[AS_TLS_WHY]) {
     bool plain = strpbrk(name, "!+-@=") == NULL || strchr("!+-@=", name[0]) == NULL;
-    int known = is_tls13_suite(name)                  ? SSL_CTX_set_ciphersuites(ctx, name)
+    int known = is_tls13_suite(name)                   ? SSL_CTX_set_ciphersuites(ctx, name)
                 : plain && strpbrk(name, "@=") == NULL ? SSL_CTX_set_cipher_list(ctx, name)
-                                                      : 1;
+                                                       : 1;
     if (known != 1) {
         (void)snprintf(why, AS_TLS_WHY, "unknown cipher: %.100s", name);
         ERR_clear_error();
@@ -320,12 +320,12 @@ static as_err set_given_ciphers(SSL_CTX *ctx, const char *given, char why[AS_TLS
     char *list = texts, *older = texts + n, *newer = texts + 2 * n;
     memcpy(list, given, n - 2);
     as_err err = split_ciphers(ctx, list, older, newer, why);
-    if (err == AS_OK &&
-        (SSL_CTX_set_cipher_list(ctx, *older != '\0' ? older : CIPHERS) != 1 ||
-         (*newer != '\0' && SSL_CTX_set_ciphersuites(ctx, newer) != 1))) {
+    if (err == AS_OK && (SSL_CTX_set_cipher_list(ctx, *older != '\0' ? older : CIPHERS) != 1 ||
+                         (*newer != '\0' && SSL_CTX_set_ciphersuites(ctx, newer) != 1))) {
         err = as__tls_explain(why, "ciphers", given);
     }
-    /* Who names ciphers has an order in mind; still a client without AES instructions is let off. */
+    /* Who names ciphers has an order in mind; still a client without AES instructions is let off.
+     */
     SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
     free(texts);
     return err;
@@ -365,7 +365,7 @@ static as_err set_rules(const as_tls_context *c, SSL_CTX *ctx, char why[AS_TLS_W
 }
 
 static as_err use_authorities(const as_tls_context *c, SSL_CTX *ctx, X509_STORE *store,
-                              const STACK_OF(X509_NAME) *names) {
+                              const STACK_OF(X509_NAME) * names) {
     STACK_OF(X509_NAME) *own = SSL_dup_CA_list(names);
     if (own == NULL) {
         return AS_E_NOMEM;
@@ -383,7 +383,7 @@ static as_err use_authorities(const as_tls_context *c, SSL_CTX *ctx, X509_STORE 
 /* Who may sign clients' certificates, while a context is made. */
 typedef struct authorities {
     X509_STORE *store;
-    STACK_OF(X509_NAME) *names;
+    STACK_OF(X509_NAME) * names;
 } authorities;
 
 static as_err use_pair(SSL_CTX *ctx, const as_tls_pair *pair, const char *path,
@@ -466,8 +466,7 @@ static as_err add_pair(as_tls_context *c, const authorities *who, const char *na
     char why[AS_TLS_WHY];
     char *certfile = join(c->settings.sni_dir, name);
     char *keyfile = certfile != NULL ? find_key(certfile) : NULL;
-    as_err err =
-        certfile != NULL ? add_certificate(c, who, certfile, keyfile, why) : AS_E_NOMEM;
+    as_err err = certfile != NULL ? add_certificate(c, who, certfile, keyfile, why) : AS_E_NOMEM;
     if (err == AS_E_TLS_SETTINGS) {
         err = add_warning(c, why);
     }
@@ -525,8 +524,8 @@ static as_err make_table(as_tls_context *c) {
  * that is not connected cannot have it, and the error tells which of the two it is. */
 static bool kernel_offers_tls(void) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool offered = fd >= 0 && setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", 4) != 0 &&
-                   errno == ENOTCONN;
+    bool offered =
+        fd >= 0 && setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", 4) != 0 && errno == ENOTCONN;
     if (fd >= 0) {
         (void)close(fd);
     }

@@ -198,8 +198,8 @@ as_err as__tls_pair_read(const char *certfile, const char *keyfile, as_slice pas
     }
     if (err == AS_OK && X509_check_private_key(out->leaf, out->key) != 1) {
         char text[320];
-        (void)snprintf(text, sizeof(text), "the private key does not belong to the certificate in %s",
-                       certfile);
+        (void)snprintf(text, sizeof(text),
+                       "the private key does not belong to the certificate in %s", certfile);
         err = no(why, path, text);
     }
     return err != AS_OK ? err : check_time(out->leaf, certfile, why);
@@ -214,7 +214,7 @@ void as__tls_pair_fini(as_tls_pair *pair) {
 
 /* --- authorities ------------------------------------------------------------------------------ */
 
-static as_err add_authority(X509 *one, X509_STORE *store, STACK_OF(X509_NAME) *names,
+static as_err add_authority(X509 *one, X509_STORE *store, STACK_OF(X509_NAME) * names,
                             EVP_MD_CTX *digest) {
     unsigned char hash[EVP_MAX_MD_SIZE];
     unsigned n = 0;
@@ -229,7 +229,7 @@ static as_err add_authority(X509 *one, X509_STORE *store, STACK_OF(X509_NAME) *n
                : AS_E_NOMEM;
 }
 
-as_err as__tls_read_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME) *names,
+as_err as__tls_read_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME) * names,
                                 EVP_MD_CTX *digest, char why[AS_TLS_WHY]) {
     BIO *bio;
     char *data;
@@ -320,16 +320,16 @@ static as_err add_alternative(as_tls_certificate *out, const GENERAL_NAME *name)
         return add_name(out, (const char *)ASN1_STRING_get0_data(value),
                         (size_t)ASN1_STRING_length(value));
     }
-    return type == GEN_IPADD ? add_address(out, ASN1_STRING_get0_data(value),
-                                           ASN1_STRING_length(value))
-                             : AS_OK;
+    return type == GEN_IPADD
+               ? add_address(out, ASN1_STRING_get0_data(value), ASN1_STRING_length(value))
+               : AS_OK;
 }
 
 /* RFC 6125, 6.4.4: the common name counts only where there are no others. */
 static as_err add_common_name(X509 *leaf, as_tls_certificate *out) {
     char text[256];
-    int n = X509_NAME_get_text_by_NID(X509_get_subject_name(leaf), NID_commonName, text,
-                                      sizeof(text));
+    int n =
+        X509_NAME_get_text_by_NID(X509_get_subject_name(leaf), NID_commonName, text, sizeof(text));
     return n > 0 ? add_name(out, text, (size_t)n) : AS_OK;
 }
 

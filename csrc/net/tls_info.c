@@ -119,7 +119,7 @@ void as__tls_info_free(as_tls_info *info) {
     for (size_t i = 0; i < info->nclient_chain; i++) {
         free(info->client_chain[i]);
     }
-    char *texts[] = {info->alpn,          info->server_name,  info->client_subject,
+    char *texts[] = {info->alpn,          info->server_name,   info->client_subject,
                      info->client_issuer, info->client_serial, info->client_start,
                      info->client_end};
     for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {

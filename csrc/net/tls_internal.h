@@ -13,7 +13,7 @@
 /* A certificate with its key, as they are in files. */
 typedef struct as_tls_pair {
     X509 *leaf;
-    STACK_OF(X509) *chain; /* NULL: none */
+    STACK_OF(X509) * chain; /* NULL: none */
     EVP_PKEY *key;
 } as_tls_pair;
 
@@ -23,7 +23,7 @@ as_err as__tls_pair_read(const char *certfile, const char *keyfile, as_slice pas
                          as_tls_pair *out, char why[AS_TLS_WHY]);
 void as__tls_pair_fini(as_tls_pair *pair);
 /* Certificates of a file into `store`, their names into `names`, and both into `digest`. */
-as_err as__tls_read_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME) *names,
+as_err as__tls_read_authorities(const char *path, X509_STORE *store, STACK_OF(X509_NAME) * names,
                                 EVP_MD_CTX *digest, char why[AS_TLS_WHY]);
 /* "path: reason", the reason from OpenSSL's queue of errors, which is empty then. */
 as_err as__tls_explain(char why[AS_TLS_WHY], const char *path, const char *what);

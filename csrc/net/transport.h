@@ -34,9 +34,9 @@ enum { AS_WANTS_READ = 1, AS_WANTS_WRITE = 2 }; /* as libuv counts them */
 struct as_transport {
     const as_transport_ops *ops;
     int fd;
-    uint8_t wants;     /* of the socket: AS_WANTS_READ … */
-    bool buffered;     /* `read` has something without the socket */
-    bool handshaking;  /* nothing of the client's has been read yet */
+    uint8_t wants;      /* of the socket: AS_WANTS_READ … */
+    bool buffered;      /* `read` has something without the socket */
+    bool handshaking;   /* nothing of the client's has been read yet */
     struct as_tls *tls; /* tls.c's own; NULL elsewhere */
 };
 

@@ -343,8 +343,8 @@ static as_tls_context *make_context(const as_tls_settings *settings) {
 }
 
 static void start(server *s) {
-    s->address = (struct sockaddr_in){.sin_family = AF_INET,
-                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    s->address =
+        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(s->address);
     s->fd = socket(AF_INET, SOCK_STREAM, 0);
     assert(s->fd >= 0 && bind(s->fd, (struct sockaddr *)&s->address, len) == 0);
