@@ -23,10 +23,10 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test ctest autobahn browser lint fmt asan fuzz cov sdist clean
+.PHONY: help build run test test-tls ctest autobahn browser lint fmt asan fuzz cov sdist clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12         the interpreter; another version replaces $(VENV)'
 	@echo '  APP=package.module:app    what `make run` serves ($(APP))'
@@ -50,6 +50,12 @@ test: ## all tests: the C tests, then pytest
 	@failed=; \
 	$(BIN)/meson test -C $(BUILD) --no-rebuild --quiet --print-errorlogs || failed=1; \
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) && [ -z "$$failed" ]
+
+test-tls: ## the tests of requests once more, over TLS
+	@tools/setup.sh test
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --tls $(OVER_TLS) $(ARGS)
+OVER_TLS = $(addprefix tests/e2e/test_,$(addsuffix .py,cases http1 asgi wsgi frameworks threads \
+	stopping leaks workers))
 
 ctest: build ## the C tests alone
 	@$(BIN)/meson test -C $(BUILD) --no-rebuild --print-errorlogs

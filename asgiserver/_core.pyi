@@ -8,12 +8,54 @@ from .networks import ProxySettings
 
 LIBUV_VERSION: str
 LLHTTP_VERSION: str
+OPENSSL_VERSION: str
 
 def check_access_log_format(text: str, /) -> None:
     """Raises ValueError, with what is wrong, for a text that cannot be ``access_log_format``."""
 
 class ClientDisconnected(OSError):
     """Raised by ``send`` when the client has left."""
+
+class TLSError(ValueError):
+    """Raised by ``TLSContext``: one line that names the file and what is wrong with it."""
+
+@final
+class TLSContext:
+    """Certificates, keys and rules of TLS sockets, read from PEM files.
+
+    ``certfile`` is the certificate with its chain behind it; without ``keyfile`` it has the key as well.
+    ``password`` is for encrypted keys; nobody is ever asked for one. ``cert_reqs``: clients are asked for a
+    certificate signed by one of ``ca_certs`` - 0 not at all, 1 but need none, 2 and must have one; a bad one
+    ends the handshake. ``ciphers`` are OpenSSL's names, with colons between them, in the order of liking; those
+    that begin with ``TLS_`` are for TLS 1.3. ``min_version`` is 0x0303 or 0x0304. ``sni_dir`` is a folder with
+    more pairs, chosen by the host name that a client asks for: NAME.crt, .pem or .cer with NAME.key beside it,
+    or with the key in it. ``ticket_key`` is 80 random bytes that the workers of a server share, so that a
+    session goes on with another one; by default each context has its own. ``alpn`` is the protocols, the first
+    is liked best; empty: no ALPN.
+    ``reload_interval``: seconds between two looks at the files, 0 for never. When they have changed a server
+    makes a new context of them for new connections, or keeps the old one and logs why.
+    """
+
+    def __new__(
+        cls,
+        certfile: str,
+        keyfile: str | None = None,
+        password: str | bytes | None = None,
+        ca_certs: str | None = None,
+        cert_reqs: int = 0,
+        ciphers: str | None = None,
+        min_version: int = 0x0303,
+        sni_dir: str | None = None,
+        ticket_key: bytes | None = None,
+        alpn: Sequence[str] = ("http/1.1",),
+        reload_interval: float = 5.0,
+    ) -> TLSContext: ...
+    @property
+    def certificates(self) -> list[tuple[str, list[str], str]]:
+        """Path, names that it is good for, end of its validity (ISO 8601, UTC); the default one first."""
+    @property
+    def warnings(self) -> list[str]:
+        """Pairs of ``sni_dir`` that were left out, and why, a line for each."""
 
 @final
 class Server:
@@ -55,8 +97,10 @@ class Server:
         proxy: ProxySettings = ...,
         threads: int = 0,
     ) -> None: ...
-    def listen(self, fd: int, tls: bool = False) -> None:
-        """Accept on the listening socket ``fd``, which stays the caller's."""
+    def listen(self, fd: int, tls: TLSContext | None = None) -> None:
+        """Accept on the listening socket ``fd``, which stays the caller's; with ``tls``, TLS."""
+    def set_tls(self, tls: TLSContext, /) -> None:
+        """New connections to all sockets that are TLS take this context from now on."""
     def start(self) -> None:
         """ASGI: watch the core's descriptor in the asyncio loop."""
     def poll(self) -> None:

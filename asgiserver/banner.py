@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 
-def url(sock: socket.socket) -> str:
+def url(sock: socket.socket, scheme: str = "http") -> str:
     """Where a browser finds ``sock``; a wildcard address becomes the loopback one."""
     if sock.family == socket.AF_UNIX:
         path = sock.getsockname()
@@ -17,17 +17,17 @@ def url(sock: socket.socket) -> str:
         host = f"[{'::1' if host == '::' else host}]"
     elif host == "0.0.0.0":
         host = "127.0.0.1"
-    return f"http://{host}:{port}"
+    return f"{scheme}://{host}:{port}"
 
 
-def client_url(sock: socket.socket) -> str:
+def client_url(sock: socket.socket, scheme: str = "http") -> str:
     """The same for HTTP clients: the path of a Unix socket is the host, percent-encoded."""
-    found = url(sock)
+    found = url(sock, scheme)
     path = found.removeprefix("unix:")
-    return found if path == found else f"http+unix://{quote(path, safe='')}"
+    return found if path == found else f"{scheme}+unix://{quote(path, safe='')}"
 
 
-def _lan_url(sock: socket.socket) -> str | None:
+def _lan_url(sock: socket.socket, scheme: str) -> str | None:
     """Where other machines find a socket that listens on all addresses; None otherwise."""
     if sock.family != socket.AF_INET or sock.getsockname()[0] != "0.0.0.0":
         return None
@@ -37,7 +37,7 @@ def _lan_url(sock: socket.socket) -> str | None:
         except OSError:
             return None
         host = probe.getsockname()[0]
-    return None if host.startswith("127.") else f"http://{host}:{sock.getsockname()[1]}"
+    return None if host.startswith("127.") else f"{scheme}://{host}:{sock.getsockname()[1]}"
 
 
 def lines(
@@ -47,6 +47,7 @@ def lines(
     interface: str,
     loop: str | None,
     sockets: Sequence[socket.socket],
+    scheme: str = "http",
     threads: int = 0,
     workers: int | None = None,
     signals: bool = True,
@@ -61,8 +62,11 @@ def lines(
     where = f"process {process}" + (f" with workers: {workers}" if workers is not None else "")
     found = [f"asgiserver {version} on {python}, {where}", served]
     for sock in sockets:
-        lan = _lan_url(sock)
-        found.append(f"Listening at {url(sock)}{f' (from other machines: {lan})' if lan else ''}")
+        lan = _lan_url(sock, scheme)
+        more = f" (from other machines: {lan})" if lan else ""
+        if sock.family == socket.AF_UNIX and scheme == "https":
+            more = " (TLS)"
+        found.append(f"Listening at {url(sock, scheme)}{more}")
     if signals:
         found.append("Press CTRL+C to quit")
     return found

@@ -213,7 +213,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     python = f"{platform.python_implementation()} {platform.python_version()}"
     click.echo(
         f"asgiserver {__version__} ({python}, libuv {_core.LIBUV_VERSION}, "
-        f"llhttp {_core.LLHTTP_VERSION}, {platform.system()} {platform.machine()})"
+        f"llhttp {_core.LLHTTP_VERSION}, OpenSSL {_core.OPENSSL_VERSION}, {platform.system()} {platform.machine()})"
     )
     ctx.exit()
 

@@ -24,6 +24,12 @@ _OWN_FIELDS = frozenset(
 _LISTENING = ("bind", "uds", "fd", "host", "port")
 
 
+# Settings that say how to speak TLS, and not that it is spoken.
+_OF_TLS = tuple(
+    row.name for row in options.OPTIONS if row.group == options.TLS and row.name != "ssl_certfile"
+)
+
+
 class Conflict(ValueError):
     """Two settings that do not go together: ``name`` is refused because of ``other``.
 
@@ -84,6 +90,16 @@ class Config:
     group: str | None = _default("group")
     umask: int | None = _default("umask")
 
+    ssl_certfile: str | None = _default("ssl_certfile")
+    ssl_keyfile: str | None = _default("ssl_keyfile")
+    ssl_keyfile_password: str | None = field(default=_default("ssl_keyfile_password"), repr=False)
+    ssl_sni_dir: str | None = _default("ssl_sni_dir")
+    ssl_ca_certs: str | None = _default("ssl_ca_certs")
+    ssl_cert_reqs: int | Literal["none", "optional", "required"] = _default("ssl_cert_reqs")
+    ssl_ciphers: str | None = _default("ssl_ciphers")
+    ssl_min_version: str = _default("ssl_min_version")
+    ssl_reload_interval: float = _default("ssl_reload_interval")
+
     server_header: bool = _default("server_header")
     date_header: bool = _default("date_header")
     headers: Sequence[tuple[str, str]] = _default("headers")
@@ -108,6 +124,7 @@ class Config:
     limit_request_body: int = _default("limit_request_body")
     limit_concurrency: int = _default("limit_concurrency")
     limit_connections: int = _default("limit_connections")
+    limit_tls_handshakes: int = _default("limit_tls_handshakes")
     limit_pipeline: int = _default("limit_pipeline")
     limit_body_buffer: int = _default("limit_body_buffer")
     limit_write_buffer: int = _default("limit_write_buffer")
@@ -118,6 +135,7 @@ class Config:
     limit_max_age: float = _default("limit_max_age")
     limit_max_rss: int = _default("limit_max_rss")
 
+    timeout_tls_handshake: float = _default("timeout_tls_handshake")
     timeout_request_head: float = _default("timeout_request_head")
     timeout_request_body: float = _default("timeout_request_body")
     timeout_keep_alive: float = _default("timeout_keep_alive")
@@ -148,6 +166,7 @@ class Config:
             setattr(self, item.name, options.check(options.BY_NAME[item.name], value))
         self._check_listening()
         self._check_conflicts()
+        self._check_tls()
         self._check_access_log_format()
         if self.health_path is not None and not self.health_path.startswith("/"):
             raise ValueError(f"health_path: {self.health_path!r} does not begin with /")
@@ -195,6 +214,24 @@ class Config:
             if wrong:
                 raise Conflict(name, text, other)
 
+    def _check_tls(self) -> None:
+        if self.ssl_certfile is None:
+            for name in _OF_TLS:
+                if getattr(self, name) != _default(name):
+                    raise Conflict(name, "does nothing without", "ssl_certfile")
+        if self.client_certificates and self.ssl_ca_certs is None:
+            raise Conflict(
+                "ssl_cert_reqs", "nobody could show a certificate without", "ssl_ca_certs"
+            )
+        if self.ssl_ca_certs is not None and not self.client_certificates:
+            # Said by someone who wants clients checked, or who takes it for the chain's place.
+            raise Conflict(
+                "ssl_ca_certs",
+                "is for certificates of clients (the server's own chain belongs into "
+                "ssl_certfile); it does nothing without",
+                "ssl_cert_reqs",
+            )
+
     def _check_proxy(self) -> None:
         try:
             trusted = networks.parse(self.forwarded_allow_ips)
@@ -214,6 +251,13 @@ class Config:
             check_access_log_format(self.access_log_format)
         except ValueError as problem:
             raise ValueError(f"access_log_format: {problem}") from None
+
+    @property
+    def client_certificates(self) -> int:
+        """0: clients are not asked for one, 1: they may have one, 2: they must."""
+        words = options.BY_NAME["ssl_cert_reqs"].words
+        value = self.ssl_cert_reqs
+        return words.index(value) if isinstance(value, str) else int(value)
 
     @property
     def grace(self) -> float:

@@ -250,7 +250,10 @@ def shown(settings: Settings) -> str:
 def _entry(name: str, text: str | None, given: Layer) -> str:
     if text is None:
         return f"# {name} is not set"
-    return f"{name} = {text}  # {given[name].origin if name in given else 'default'}"
+    origin = given[name].origin if name in given else "default"
+    if name in options.BY_NAME and options.BY_NAME[name].secret:
+        return f"# {name} is set, and not shown: {origin}"
+    return f"{name} = {text}  # {origin}"
 
 
 def _text(row: Option, value: Any) -> str | None:

@@ -6,7 +6,12 @@ docs/migration.md has the same by server; a test compares the two.
 from difflib import get_close_matches
 
 _NOT_YET = "is not supported yet"
-_TLS = f"{_NOT_YET}: put a TLS proxy such as nginx or HAProxy in front"
+_CERTFILE = "is spelled --ssl-certfile here"
+_KEYFILE = "is spelled --ssl-keyfile here"
+_CA_CERTS = "is spelled --ssl-ca-certs here"
+_CERT_REQS = "is spelled --ssl-cert-reqs here"
+_TLS_VERSION = "is spelled --ssl-min-version here: TLSv1.2 or TLSv1.3"
+_HANDSHAKE = "is not needed: handshakes are made beside other work (--timeout-tls-handshake)"
 _HTTP2 = f"{_NOT_YET}: put a proxy that speaks HTTP/2 in front"
 _STATIC = "is not a server's task here: let a proxy, or the application, serve files"
 _METRICS = f"{_NOT_YET}; the access log has times and sizes (--access-log-format)"
@@ -98,15 +103,22 @@ _HINTS = {
     "--reload-ignore-patterns": _RELOAD_EXCLUDE,
     "--reload-ignore-paths": _RELOAD_EXCLUDE,
     "--reload-ignore-worker-failure": "is how --reload is: it waits for the next change",
-    "--certfile": _TLS,
-    "--keyfile": _TLS,
-    "--keyfile-password": _TLS,
-    "--ca-certs": _TLS,
-    "--cert-reqs": _TLS,
-    "--ciphers": _TLS,
-    "--verify-mode": _TLS,
-    "--suppress-ragged-eofs": _TLS,
-    "--do-handshake-on-connect": _TLS,
+    "--certfile": _CERTFILE,
+    "--ssl-certificate": _CERTFILE,
+    "--keyfile": _KEYFILE,
+    "--keyfile-password": "is spelled --ssl-keyfile-password here",
+    "--ca-certs": _CA_CERTS,
+    "--ssl-ca": _CA_CERTS,
+    "--cert-reqs": _CERT_REQS,
+    "--verify-mode": f"{_CERT_REQS}: none, optional or required",
+    "--ssl-client-verify": f"{_CERT_REQS}: required",
+    "--no-ssl-client-verify": f"{_CERT_REQS}: none, which is the default",
+    "--ciphers": "is spelled --ssl-ciphers here",
+    "--ssl-version": _TLS_VERSION,
+    "--ssl-protocol-min": _TLS_VERSION,
+    "--ssl-crl": f"{_NOT_YET}: give out certificates for a short time instead",
+    "--suppress-ragged-eofs": "is not needed: HTTP tells where a message ends",
+    "--do-handshake-on-connect": _HANDSHAKE,
     "--no-ws": "is spelled --ws off here",
     "--websocket-max-message-size": "is spelled --ws-max-size here",
     "--websocket-ping-interval": "is spelled --ws-ping-interval here",
@@ -157,7 +169,6 @@ _HINTS = {
 
 # Whole families.
 _PREFIXES = {
-    "--ssl-": _TLS,
     "--http2-": _HTTP2,
     "--runtime-": _ONE_LOOP_THREAD,
     "--static-path-": _STATIC,

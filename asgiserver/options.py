@@ -21,6 +21,7 @@ APPLICATION = "Application"
 LISTENING = "Listening"
 PROCESSES = "Processes"
 PROXY = "Behind a proxy"
+TLS = "TLS"
 HTTP = "HTTP"
 WEBSOCKET = "WebSocket"
 LIMITS = "Limits"
@@ -30,6 +31,7 @@ GROUPS = {
     APPLICATION: "",
     LISTENING: "",
     PROCESSES: "",
+    TLS: "",
     HTTP: "",
     WEBSOCKET: "ASGI; times in seconds, fractions allowed",
     PROXY: "",
@@ -54,7 +56,7 @@ class Option:
     C core reads: its field has the row's name. ``minimum`` and ``maximum`` are inclusive; ``zero``
     is allowed below the minimum, ``words`` beside the numbers. ``metavar`` stands for the value in
     the help. ``fallback`` is a variable of the environment that other servers use, read where
-    nothing else sets the option.
+    nothing else sets the option. A ``secret`` value is never shown.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Option:
     zero: bool = False
     words: tuple[str, ...] = ()
     fallback: str = ""
+    secret: bool = False
 
     @property
     def word(self) -> str:
@@ -241,6 +244,49 @@ OPTIONS: tuple[Option, ...] = (
         "umask", "mode", None, PROCESSES, "Access rights that new files do not get, octal.",
         "MODE", minimum=0, maximum=0o777,
     ),
+    # --- TLS ---
+    Option(
+        "ssl_certfile", "str", None, TLS,
+        "Speak TLS, with the certificate in this file (PEM), and those between it and the root "
+        "behind it. Read again when it changes, and on SIGHUP.", "FILE",
+    ),
+    Option(
+        "ssl_keyfile", "str", None, TLS,
+        "Its private key (PEM). Default: it is in the file of the certificate.", "FILE",
+    ),
+    Option(
+        "ssl_keyfile_password", "str", None, TLS,
+        "What the private key is encrypted with; better in the environment than on the command "
+        "line, which others can see.", secret=True,
+    ),
+    Option(
+        "ssl_sni_dir", "str", None, TLS,
+        "Further certificates, chosen by the name that the client asks for: a folder of FILE.pem "
+        "(or .crt, .cer), each with its FILE.key, or with the key in it.", "DIRECTORY",
+    ),
+    Option(
+        "ssl_ca_certs", "str", None, TLS,
+        "Authorities whose certificates clients may show (PEM).", "FILE",
+    ),
+    Option(
+        "ssl_cert_reqs", "int", 0, TLS,
+        "Ask clients for a certificate: none (0), optional (1) or required (2).",
+        minimum=0, maximum=2, words=("none", "optional", "required"),
+    ),
+    Option(
+        "ssl_ciphers", "str", None, TLS,
+        "Cipher suites, as OpenSSL writes them. Default: those with forward secrecy and "
+        "authenticated encryption.", "LIST",
+    ),
+    Option(
+        "ssl_min_version", "str", "TLSv1.2", TLS, "Oldest version of TLS that is spoken.",
+        choices=("TLSv1.2", "TLSv1.3"),
+    ),
+    Option(
+        "ssl_reload_interval", "float", 5.0, TLS,
+        "Seconds between two looks whether the files have changed. 0: only on SIGHUP.",
+        minimum=0.1, maximum=DAY, zero=True,
+    ),
     # --- HTTP ---
     Option("server_header", "bool", True, HTTP, "Send the Server header.", c_type="bool"),
     Option("date_header", "bool", True, HTTP, "Send the Date header.", c_type="bool"),
@@ -332,6 +378,11 @@ OPTIONS: tuple[Option, ...] = (
         minimum=0, maximum=UINT32_MAX,
     ),
     _size(
+        "limit_tls_handshakes", 1000,
+        "TLS handshakes under way at once; above, the one that waits longest is cut. 0: no limit.",
+        minimum=0, maximum=UINT32_MAX,
+    ),
+    _size(
         "limit_pipeline", 65536,
         "Bytes that may wait on a connection behind a running request.",
         minimum=1024,
@@ -376,6 +427,7 @@ OPTIONS: tuple[Option, ...] = (
         minimum=0, maximum=INT64_MAX,
     ),
     # --- timeouts ---
+    _seconds("timeout_tls_handshake", 10.0, "For a TLS handshake, from the connection on."),
     _seconds(
         "timeout_request_head", 10.0, "For a whole request head, from its first byte; then: 408.",
     ),

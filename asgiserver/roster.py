@@ -8,6 +8,7 @@ from . import worker
 from .config import Config
 from .preload import Nursery
 from .sockets import Listeners
+from .tls import Certificates
 from .worker import Child, Job
 
 _SHUTDOWN_TIME = 5.0  # seconds beyond the grace time, for the application's own shutdown
@@ -20,8 +21,10 @@ _FOREVER = float("inf")
 class Generation:
     """What workers are started with, from one reading of the configuration."""
 
-    def __init__(self, config: Config, listeners: Listeners) -> None:
-        self.config, self.listeners = config, listeners
+    def __init__(
+        self, config: Config, listeners: Listeners, certificates: Certificates | None
+    ) -> None:
+        self.config, self.listeners, self.certificates = config, listeners, certificates
         self.wanted = worker.count(config.workers)
         self.nursery: Nursery | None = None  # where the application is imported once
         self.backoff = Backoff()  # for the nursery

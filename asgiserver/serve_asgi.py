@@ -15,6 +15,7 @@ from .lifespan import Lifespan
 from .service import Service
 from .sockets import Listeners
 from .stop import Level, StopRequest
+from .tls import Certificates
 
 _SETTLE = 1.0  # seconds for cut requests to end, and again after they were cancelled
 
@@ -49,8 +50,9 @@ async def serve(
     listeners: Listeners,
     stop: StopRequest,
     service: Service,
+    certificates: Certificates | None = None,
 ) -> None:
-    """Serves until ``stop`` is asked for.
+    """Serves until ``stop`` is asked for; with ``certificates`` over TLS.
 
     Raises StartError. When it is cancelled, connections are cut; the application's shutdown runs
     all the same.
@@ -63,10 +65,10 @@ async def serve(
         try:
             async with _core_server(app, config, lifespan) as core:
                 listeners.listen(config.backlog)
-                for sock in listeners.sockets:
-                    core.listen(sock.fileno())
-                core.start()
                 service.opened(core)
+                for sock in listeners.sockets:
+                    core.listen(sock.fileno(), certificates.context if certificates else None)
+                core.start()
                 core.call_at(service.max_requests, service.exhausted)
                 service.started()
                 async with _ticking(service):

@@ -14,6 +14,7 @@ from .config import Config
 from .service import Service
 from .sockets import Listeners
 from .stop import Level, StopRequest
+from .tls import Certificates
 from .tracebacks import end_at_handler
 
 
@@ -131,9 +132,14 @@ def _woken_by_signals(core: _core.Server) -> Iterator[None]:
 
 
 def serve(
-    app: Any, config: Config, listeners: Listeners, stop: StopRequest, service: Service
+    app: Any,
+    config: Config,
+    listeners: Listeners,
+    stop: StopRequest,
+    service: Service,
+    certificates: Certificates | None = None,
 ) -> None:
-    """Serves until ``stop`` is asked for.
+    """Serves until ``stop`` is asked for; with ``certificates`` over TLS.
 
     Raises StartError.
     """
@@ -156,7 +162,7 @@ def serve(
     try:
         listeners.listen(config.backlog)
         for sock in listeners.sockets:
-            core.listen(sock.fileno())
+            core.listen(sock.fileno(), certificates.context if certificates else None)
         with stop.heard_by(stopper.changed), _woken_by_signals(core):
             core.call_at(service.max_requests, service.exhausted)
             service.started()

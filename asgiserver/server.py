@@ -8,11 +8,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, overload
 
-from . import banner, importer, interface, logs, options, sockets, watch
+from . import banner, importer, interface, logs, options, sockets, tls, watch
 from ._version import __version__
 from .config import Config
 from .errors import USAGE, StartError
@@ -21,8 +21,10 @@ from .process import Process
 from .service import Service
 from .sockets import Listeners
 from .stop import WORKER_SIGNALS, Interrupted, Level, StopRequest
+from .tls import Certificates
 
 if TYPE_CHECKING:
+    from . import _core
     from .in_loop import InLoop
     from .in_thread import InThread
 
@@ -95,6 +97,7 @@ def check(config: Config) -> Application:
     check_files(config)
     logs.configure(config)
     _check_core()
+    tls.load(config, tls.new_ticket_key())
     return load(config)
 
 
@@ -148,6 +151,8 @@ class Server:
         self._started = False
         self._service = Service()
         self._application: Application | None = None  # imported before the start
+        self._certificates: Certificates | None = None
+        self._core: _core.Server | None = None  # while it serves, where SIGHUP has a meaning
         self._announced: int | None = None  # number of workers; None: this is no worker
         self._restores_logs = False
         self._loop: InLoop | None = None
@@ -208,9 +213,14 @@ class Server:
     @property
     def urls(self) -> list[str]:
         """Where clients on this machine find the server: ``http://127.0.0.1:8000`` for each socket,
-        ``http+unix://%2Frun%2Fapp.sock`` for a Unix one. Empty when the server does not run.
+        ``http+unix://%2Frun%2Fapp.sock`` for a Unix one; ``https`` with TLS. Empty when the server
+        does not run.
         """
-        return [banner.client_url(sock) for sock in self.sockets]
+        return [banner.client_url(sock, self._scheme) for sock in self.sockets]
+
+    @property
+    def _scheme(self) -> str:
+        return "http" if self.config.ssl_certfile is None else "https"
 
     @property
     def url(self) -> str:
@@ -237,17 +247,26 @@ class Server:
     def run_alone(self, process: Process) -> None:
         """The same as the only server of this process, which has a user, a pid file and a service
         manager."""
-        with _reopening_logs():
-            self._run(lambda: process.bind(self.config), process.service(), process)
+        with _on_signal(signal.SIGUSR1, logs.reopen), self._hangup_renews():
+            service = replace(
+                process.service(), opened=self._hold_core, closing=lambda _: self._hold_core(None)
+            )
+            self._run(lambda: process.bind(self.config), service, process)
 
     def work(
-        self, listeners: Listeners, service: Service, application: Application | None, announce: int
+        self,
+        listeners: Listeners,
+        service: Service,
+        application: Application | None,
+        announce: int,
+        certificates: Certificates | None,
     ) -> None:
         """The same as one of several workers: on sockets that are bound, perhaps with an application
         that is imported already. ``announce``: the number of workers, for the banner; 0: none.
         """
         self._stop = StopRequest(WORKER_SIGNALS)
         self._application, self._announced = application, announce
+        self._certificates = certificates
         self._run(lambda: listeners, service)
 
     async def serve(
@@ -355,6 +374,8 @@ class Server:
         try:
             logs.configure(self.config)
             _check_core()
+            if self._certificates is None:
+                self._certificates = tls.load(self.config, tls.new_ticket_key())
             self._listeners = bind()
             if process is not None:
                 process.drop_privileges()
@@ -396,6 +417,7 @@ class Server:
             self._listeners,
             self._stop,
             self._service.followed_by(lambda: self._announce(application, None, *hear)),
+            self._certificates,
         )
 
     def _run_asgi(self, application: Application, *hear: Callable[[], None]) -> None:
@@ -441,6 +463,7 @@ class Server:
                 self._listeners,
                 self._stop,
                 self._service.followed_by(lambda: self._announce(application, loop, *hear)),
+                self._certificates,
             )
         finally:
             self._end()
@@ -495,11 +518,37 @@ class Server:
             interface=TITLES[application.interface],
             loop=loop,
             sockets=self.sockets,
+            scheme=self._scheme,
             threads=self.config.threads,
             workers=self._announced,
             signals=bool(self._stop.taken),
         ):
             logs.say(self.config, "%s", line)
+
+    @contextmanager
+    def _hangup_renews(self) -> Iterator[None]:
+        """Within, SIGHUP has the certificates read again, where there are any."""
+        if self.config.ssl_certfile is None:
+            yield
+            return
+        with _on_signal(signal.SIGHUP, self._renew_aside):
+            yield
+
+    def _hold_core(self, core: "_core.Server | None") -> None:
+        self._core = core
+
+    def _renew_aside(self) -> None:
+        """On a thread: the serving one is not kept waiting, nor interrupted within a log's lock."""
+        threading.Thread(target=self._renew, name="asgiserver certificates", daemon=True).start()
+
+    def _renew(self) -> None:
+        if self._certificates is None or not self._certificates.refresh():
+            return
+        core = self._core
+        if core is not None:
+            core.set_tls(self._certificates.context)
+        self._certificates.warn()
+        logs.error.info("The certificates were read again")
 
     def _end(self) -> None:
         """Leaves nothing behind. Idempotent."""
@@ -524,16 +573,17 @@ def is_supervised(config: Config) -> bool:
 
 
 @contextmanager
-def _reopening_logs() -> Iterator[None]:
-    """Within, SIGUSR1 opens log files again."""
+def _on_signal(number: signal.Signals, action: Callable[[], None]) -> Iterator[None]:
+    """Within, the signal does that; outside of the main thread nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
+    before = signal.signal(number, lambda *_: action())
     try:
         yield
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        # None: not set from Python, which thus cannot restore it.
+        signal.signal(number, signal.SIG_DFL if before is None else before)
 
 
 def _check_core() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from . import logs, notify, preload, watch, worker
+from . import logs, notify, preload, tls, watch, worker
 from .config import Config
 from .errors import LIFESPAN_FAILED, USAGE, StartError
 from .options import BY_NAME
@@ -46,6 +46,7 @@ class Supervisor:
 
     def __init__(self, config: Config, process: Process, reread: Callable[[], Config]) -> None:
         self._config, self._process, self._reread = config, process, reread
+        self._ticket_key = tls.new_ticket_key()  # all workers take up each other's sessions
         self._generation: Generation | None = None
         self._next: Generation | None = None  # during a reload
         self._rolling: deque[Slot] = deque()  # those that the reload has not come to yet
@@ -78,8 +79,9 @@ class Supervisor:
 
     def _supervise(self) -> int:
         config = self._config
+        certificates = tls.load(config, self._ticket_key)
         listeners = self._process.bind(config, worker.count(config.workers))
-        self._generation = Generation(config, listeners)
+        self._generation = Generation(config, listeners, certificates)
         try:
             if config.reload:
                 self._watch()
@@ -248,6 +250,7 @@ class Supervisor:
             pipe,
             os.getpid(),
             announce,
+            generation.certificates,
         )
 
     def _spawn(self, slot: Slot, generation: Generation) -> Worker:
@@ -402,6 +405,7 @@ class Supervisor:
         self._abandon_reload()
         try:
             config = self._reread()
+            certificates = tls.load(config, self._ticket_key)
             listeners = self._process.bind(
                 config, worker.count(config.workers), self._generation.listeners
             )
@@ -409,7 +413,7 @@ class Supervisor:
             self._give_up_reload(str(problem))
             return
         self._say_what_stays(config)
-        self._next = Generation(config, listeners)
+        self._next = Generation(config, listeners, certificates)
         self._rolling = deque(self._slots)
         if config.preload:
             try:

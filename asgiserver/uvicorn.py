@@ -217,6 +217,10 @@ _TRANSLATED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "reload_includes": ("reload_include", _listed),
     "reload_excludes": ("reload_exclude", _listed),
     "forwarded_allow_ips": ("forwarded_allow_ips", _joined),
+    "ssl_certfile": ("ssl_certfile", os.fspath),
+    "ssl_keyfile": ("ssl_keyfile", os.fspath),
+    "ssl_ca_certs": ("ssl_ca_certs", os.fspath),
+    "ssl_cert_reqs": ("ssl_cert_reqs", int),
     "log_level": ("log_level", _level),
     "h11_max_incomplete_event_size": ("limit_request_head", _same),
     "ws": ("ws", _websocket),
@@ -224,7 +228,8 @@ _TRANSLATED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "ws_ping_timeout": ("ws_ping_timeout", _or_zero),
 }
 
-_TLS = "there is no TLS yet: put a proxy such as nginx or HAProxy in front"
+_TLS_VERSIONS = "TLS 1.2 and 1.3 are spoken; asgiserver.Config has ssl_min_version for 1.3 alone"
+_CONTEXT = "a context made in Python cannot be used by the C core: give ssl_certfile and the like"
 _NOTIFY = "run a task of your own beside `await server.serve()`"
 
 # Why, and which values beside uvicorn's default ask for what is done anyway.
@@ -234,14 +239,8 @@ _REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "reload_delay": ("a change is noticed when it happens, with no delay to set", ()),
     "timeout_notify": (_NOTIFY, ()),
     "callback_notify": (_NOTIFY, ()),
-    "ssl_keyfile": (_TLS, ()),
-    "ssl_certfile": (_TLS, ()),
-    "ssl_keyfile_password": (_TLS, ()),
-    "ssl_version": (_TLS, ()),
-    "ssl_cert_reqs": (_TLS, ()),
-    "ssl_ca_certs": (_TLS, ()),
-    "ssl_ciphers": (_TLS, ()),
-    "ssl_context_factory": (_TLS, ()),
+    "ssl_version": (_TLS_VERSIONS, (2,)),  # PROTOCOL_TLS; the default is PROTOCOL_TLS_SERVER
+    "ssl_context_factory": (_CONTEXT, ()),
     "reset_contextvars": ("every request has a context of its own", (True,)),
 }
 

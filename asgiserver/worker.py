@@ -24,6 +24,7 @@ from .process import Process
 from .server import Application, Server, exit_status
 from .service import Service
 from .sockets import Listeners
+from .tls import Certificates
 
 READY = b"R"
 ALIVE = b"."
@@ -48,6 +49,7 @@ class Job:
     pipe: int
     supervisor: int
     announce: int  # the number of workers, where this one prints the banner; else 0
+    certificates: Certificates | None
     application: Application | None = None  # where it was imported before the fork
 
 
@@ -77,10 +79,14 @@ def run(job: Job) -> int:
     report = _Report(job)
 
     def serve() -> int:
+        if job.certificates is not None:
+            job.certificates.refresh()  # later, nobody may be allowed to read the key
         job.process.drop_privileges()
         _end_with_parent(job.supervisor)
         job.listeners.take_share(job.slot, count(config.workers))
-        Server(config).work(job.listeners, report.service(), job.application, job.announce)
+        Server(config).work(
+            job.listeners, report.service(), job.application, job.announce, job.certificates
+        )
         return 0
 
     return exit_status(serve)

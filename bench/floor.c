@@ -3,6 +3,7 @@
  * message back.
  *
  *     floor [--host ADDRESS] [--port N] [--timeout-keep-alive SECONDS] [--plain-fields none]
+ *           [--tls CERTIFICATE KEY]
  *
  * Prints the port that it listens on; ends on SIGINT and SIGTERM. `--plain-fields none` leaves out
  * the Date and Server fields. */
@@ -165,7 +166,8 @@ static int listen_on(const char *host, uint16_t port) {
 
 static void usage(void) {
     (void)fprintf(stderr, "usage: floor [--host ADDRESS] [--port N] "
-                          "[--timeout-keep-alive SECONDS] [--plain-fields none]\n");
+                          "[--timeout-keep-alive SECONDS] [--plain-fields none] "
+                          "[--tls CERTIFICATE KEY]\n");
     exit(2);
 }
 
@@ -179,7 +181,23 @@ static unsigned long number(const char *text, unsigned long max) {
     return value;
 }
 
-static void run(const as_loop_config *config, int fd) {
+static as_tls_context *make_tls(const char *certfile, const char *keyfile) {
+    as_tls_settings settings = {
+        .certfile = certfile,
+        .keyfile = keyfile,
+        .min_version = AS_TLS_1_2,
+        .alpn = AS_SLICE("\x08http/1.1"),
+    };
+    as_tls_context *context;
+    char why[AS_TLS_WHY] = "out of memory";
+    if (as_tls_context_new(&settings, &context, why) != AS_OK) {
+        (void)fprintf(stderr, "%s\n", why);
+        exit(1);
+    }
+    return context;
+}
+
+static void run(const as_loop_config *config, int fd, as_tls_context *tls) {
     server_loop = as_loop_new(config);
     ws_env = as_ws_env_new(NULL);
     if (server_loop == NULL || ws_env == NULL) {
@@ -188,7 +206,8 @@ static void run(const as_loop_config *config, int fd) {
     struct sigaction action = {.sa_handler = on_signal};
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
-    as_err err = as_loop_listen(server_loop, fd, false);
+    (void)signal(SIGPIPE, SIG_IGN);
+    as_err err = as_loop_listen(server_loop, fd, tls);
     if (err != AS_OK) {
         (void)fprintf(stderr, "as_loop_listen: %s\n", as_err_text(err));
         exit(1);
@@ -203,6 +222,7 @@ int main(int argc, char **argv) {
     as_limits_init(&config.limits);
     const char *host = "127.0.0.1";
     uint16_t port = 0;
+    as_tls_context *tls = NULL;
     for (int i = 1; i < argc; i += 2) {
         const char *option = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(option, "--host") == 0) {
@@ -213,12 +233,15 @@ int main(int argc, char **argv) {
             config.limits.timeout_keep_alive = 1000u * (uint32_t)number(value, UINT32_MAX / 1000u);
         } else if (strcmp(option, "--plain-fields") == 0 && strcmp(value, "none") == 0) {
             config.limits.server_header = config.limits.date_header = false;
+        } else if (strcmp(option, "--tls") == 0 && i + 2 < argc) {
+            tls = make_tls(value, argv[++i + 1]);
         } else {
             usage();
         }
     }
     int fd = listen_on(host, port);
-    run(&config, fd);
+    run(&config, fd, tls);
+    as_tls_context_unref(tls);
     (void)close(fd);
     return 0;
 }

@@ -4,6 +4,7 @@
 
 #include "gateway/access_log.h"
 #include "gateway/server.h"
+#include "gateway/tls.h"
 
 static as_module_state *state_of(PyObject *module) {
     return (as_module_state *)PyModule_GetState(module);
@@ -62,6 +63,9 @@ static int add_versions(PyObject *module) {
     if (PyModule_AddStringConstant(module, "LLHTTP_VERSION", llhttp) < 0) {
         return -1;
     }
+    if (PyModule_AddStringConstant(module, "OPENSSL_VERSION", as_tls_library()) < 0) {
+        return -1;
+    }
     return PyModule_AddStringConstant(module, "LIBUV_VERSION", uv_version_string());
 }
 
@@ -75,7 +79,7 @@ static int module_exec(PyObject *module) {
     if (as_server_add_type(module, state) < 0 || as_asgi_add_types(module, state) < 0) {
         return -1;
     }
-    return as_wsgi_add_types(module, state);
+    return as_tls_add_types(module, state) < 0 ? -1 : as_wsgi_add_types(module, state);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {

@@ -17,6 +17,7 @@ status 0 and with no traceback in its log::
   ``cwd=``.
 - ``bind="::1"``; ``uds=path``; ``port_option=True`` uses ``--port 0`` instead of an inherited ``--fd``;
   ``binds=["127.0.0.1:0", …]`` gives these as ``--bind``, ``binds=[]`` gives no address at all.
+- ``tls=True``: over TLS, the client as well (support/certificates.py, support/tls.py).
 - ``rlimits={resource.RLIMIT_NOFILE: 64}``; ``python=("-X", "dev")``; ``wait=False`` returns at once.
 - ``server.url``, ``.port``, ``.authority``, ``.raw()`` (strict raw client, support/client.py), ``.log()``,
   ``.wait_log(regex)``, ``.expect_tracebacks()``, ``.signal(n)``, ``.wait()`` (exit status),
@@ -26,7 +27,10 @@ status 0 and with no traceback in its log::
 for each different call is kept for the whole session; ``log`` sees only what this test caused.
 
 ``backend`` parametrises a test over asgi-asyncio, asgi-uvloop, wsgi and wsgi-threads, ``loop`` over the two loops;
-pass ``**backend.options`` to ``serve`` or ``shared``.
+pass ``**backend.options`` to ``serve`` or ``shared``. ``@pytest.mark.tls_too`` adds asgi-uvloop-tls.
+
+``authority`` signs certificates. With ``--tls`` (``make test-tls``) every server that these fixtures make speaks
+TLS, and so do its clients; a test for which that has no meaning bears ``@pytest.mark.plain("why")``.
 
 A test that measures memory bears ``@pytest.mark.memory``: it is skipped under the sanitizers, which keep
 what was freed.
@@ -48,13 +52,20 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from support.certificates import Authority
 from support.client import SLOWNESS
 from support.server import Server, end_all, report_log
 
 Factory = Callable[..., Server]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tls", action="store_true", help="every server and client speaks TLS")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "plain(why): has no meaning over TLS")
+    config.addinivalue_line("markers", "tls_too: one backend more, over TLS")
     config.addinivalue_line("markers", "slow: takes more than five seconds")
     config.addinivalue_line("markers", "memory: measures memory")
 
@@ -64,12 +75,15 @@ def pytest_sessionstart() -> None:
     importlib.import_module("asgiserver._core")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Every test has a time-out, also where the command line gives none."""
+    over_tls = config.getoption("--tls")
     sanitized = "ASAN_OPTIONS" in os.environ
     for item in items:
         if sanitized and item.get_closest_marker("memory") is not None:
             item.add_marker(pytest.mark.skip(reason="the sanitizers keep what was freed"))
+        if over_tls and (plain := item.get_closest_marker("plain")) is not None:
+            item.add_marker(pytest.mark.skip(reason=f"--tls: {plain.args[0]}"))
         if item.get_closest_marker("timeout") is None:
             seconds = 300 if item.get_closest_marker("slow") else 60
             item.add_marker(pytest.mark.timeout(seconds * SLOWNESS))
@@ -83,10 +97,12 @@ class Backend:
     interface: str  # "asgi" | "wsgi"
     loop: str | None
     threads: int | None = None
+    tls: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"interface": self.interface, "loop": self.loop, "threads": self.threads}
+        options = {"interface": self.interface, "loop": self.loop, "threads": self.threads}
+        return {**options, "tls": True} if self.tls else options
 
 
 BACKENDS = [
@@ -97,7 +113,17 @@ BACKENDS = [
 ]
 
 
-@pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
+TLS_BACKEND = Backend("asgi-uvloop-tls", "asgi", "uvloop", tls=True)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        too = metafunc.definition.get_closest_marker("tls_too") is not None
+        backends = [*BACKENDS, TLS_BACKEND] if too else BACKENDS
+        metafunc.parametrize("backend", backends, ids=lambda one: one.name, indirect=True)
+
+
+@pytest.fixture
 def backend(request: pytest.FixtureRequest) -> Backend:
     chosen: Backend = request.param
     return chosen
@@ -109,12 +135,29 @@ def loop(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
 @pytest.fixture
-def serve(request: pytest.FixtureRequest) -> Iterator[Factory]:
+def made(request: pytest.FixtureRequest) -> Factory:
+    """``Server``, over TLS where that is asked for."""
+    always = request.config.getoption("--tls")
+
+    def make(app: str | None, *args: str, tls: bool = always, **options: Any) -> Server:
+        authority = request.getfixturevalue("authority") if tls else None
+        return Server(app, *args, tls=authority, **options)
+
+    return make
+
+
+@pytest.fixture
+def serve(request: pytest.FixtureRequest, made: Factory) -> Iterator[Factory]:
     started: list[Server] = []
 
     def start(app: str | None, *args: str, wait: bool = True, **options: Any) -> Server:
-        server = Server(app, *args, **options)
+        server = made(app, *args, **options)
         started.append(server)
         if wait:
             server.await_ready()
@@ -141,14 +184,16 @@ def shared_servers() -> Iterator[dict[Any, Server]]:
 
 
 @pytest.fixture
-def shared(request: pytest.FixtureRequest, shared_servers: dict[Any, Server]) -> Iterator[Factory]:
+def shared(
+    request: pytest.FixtureRequest, made: Factory, shared_servers: dict[Any, Server]
+) -> Iterator[Factory]:
     used: list[Server] = []
 
     def find(app: str, *args: str, **options: Any) -> Server:
         key = (app, args, tuple(sorted(options.items())))
         server = shared_servers.get(key)
         if server is None or not server.alive():
-            server = shared_servers[key] = Server(app, *args, **options)
+            server = shared_servers[key] = made(app, *args, **options)
             server.await_ready()
         if server not in used:
             server.mark()

@@ -56,7 +56,8 @@ X-Served-By = "one"
 ```
 
 Paths are relative to the current folder, as on the command line. SIGHUP reads the file again; a bad one is
-reported and changes nothing.
+reported and changes nothing. `ssl_keyfile_password` is better kept in the environment;
+`--print-config` does not show it.
 
 ## Reloading
 

@@ -39,6 +39,7 @@ missing_packages() {
     echo '#include <stdio.h>' | cc -E -x c -o /dev/null - 2>/dev/null || echo libc6-dev
     command -v pkg-config >/dev/null || echo pkg-config
     pkg-config --exists 'libuv >= 1.44' 2>/dev/null || echo libuv1-dev
+    pkg-config --exists 'openssl >= 3.0' 2>/dev/null || echo libssl-dev
     if command -v "$PYTHON" >/dev/null; then
         missing_for_python
     elif [ "$PYTHON" = python3 ]; then
@@ -57,8 +58,10 @@ missing_for_fuzz() {
     fi
 }
 
-# For the tests of deploy/, which only root can run: of network namespaces.
+# Clients of the tests; and for those of deploy/, which only root can run: of network namespaces.
 missing_for_test() {
+    command -v curl >/dev/null || echo curl
+    command -v openssl >/dev/null || echo openssl
     [ "$(id -u)" = 0 ] || return 0
     command -v ip >/dev/null || echo iproute2
     command -v nginx >/dev/null || echo nginx

@@ -6,6 +6,8 @@ left out, and none is ignored: a test compares the table with the installed guni
 """
 
 import os
+import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -48,13 +50,15 @@ class Refused(Exception):
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One row. ``note`` says how, or why not. ``convert`` gives our options (``how`` is "option").
-    ``only``: the other interface refuses it, for that it has no meaning there.
+    ``only``: the other interface refuses it, for that it has no meaning there. ``harmless``: values
+    that ask for what is done anyway.
     """
 
     how: Literal["gunicorn", "option", "worker", "refused"]
     note: str = ""
     convert: Callable[[Settings], Values] | None = None
     only: Interface | None = None
+    harmless: tuple[Any, ...] = ()
 
 
 def _option(
@@ -74,10 +78,15 @@ def _option(
 
 
 _GUNICORN = Rule("gunicorn")
-_TLS = Rule("refused", "TLS is not supported yet: put a TLS proxy in front")
 _HTTP2 = Rule("refused", "HTTP/2 is not supported yet")
 _LAX = Rule("refused", "requests are read strictly, without exceptions")
 _UWSGI = Rule("refused", "the uwsgi protocol is not spoken here: let the proxy speak HTTP")
+
+# As numbers, and as they may be written.
+_TLS_VERSIONS = (
+    ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_SERVER, "SSLv23", "TLS", "TLS_SERVER", "PROTOCOL_TLS",
+    "PROTOCOL_TLS_SERVER",
+)  # fmt: skip
 
 _UNKNOWN = Rule("refused", "it is newer than this version of asgiserver")
 
@@ -172,14 +181,24 @@ SETTINGS: Mapping[str, Rule] = {
     "proc_name": _GUNICORN,
     "default_proc_name": _GUNICORN,
     # --- TLS, HTTP/2, uwsgi ---
-    "keyfile": _TLS,
-    "certfile": _TLS,
-    "ssl_version": _TLS,
-    "cert_reqs": _TLS,
-    "ca_certs": _TLS,
-    "suppress_ragged_eofs": _TLS,
-    "do_handshake_on_connect": _TLS,
-    "ciphers": _TLS,
+    "keyfile": _option("ssl_keyfile", "keyfile"),
+    "certfile": _option(
+        "ssl_certfile", "certfile", "read by the master, and again when it changes and at HUP"
+    ),
+    "ssl_version": Rule(
+        "refused",
+        "TLS 1.2 and 1.3 are spoken (TLS, TLS_SERVER), with CONFIG_KWARGS `ssl_min_version` 1.3 only",
+        harmless=_TLS_VERSIONS,
+    ),
+    "cert_reqs": _option("ssl_cert_reqs", "cert_reqs", convert=int),
+    "ca_certs": _option("ssl_ca_certs", "ca_certs"),
+    "suppress_ragged_eofs": Rule(
+        "worker", "either way: HTTP tells where a message ends, not the connection"
+    ),
+    "do_handshake_on_connect": Rule(
+        "worker", "either way: handshakes are made beside other work, and hold nobody up"
+    ),
+    "ciphers": _option("ssl_ciphers", "ciphers"),
     "ssl_context": Rule("refused", "a context made in Python cannot be used by the C core"),
     "http_protocols": _HTTP2,
     "http2_cleartext": _HTTP2,
@@ -304,6 +323,7 @@ _FREE = frozenset(
     for row in options.OPTIONS
     if row.group in (options.HTTP, options.PROXY, options.LIMITS, options.TIMEOUTS)
     or row.name in ("factory", "interface", "lifespan", "loop", "root_path")
+    or row.name in ("ssl_keyfile_password", "ssl_sni_dir", "ssl_min_version", "ssl_reload_interval")
 ) - {
     "limit_max_requests", "limit_max_requests_jitter", "limit_max_age", "limit_max_rss",
     "timeout_worker_healthcheck",
@@ -334,7 +354,7 @@ def _refusals(cfg: Settings, interface: Interface) -> Iterator[str]:
         rule = SETTINGS.get(name, _UNKNOWN)
         if is_default(cfg, name):
             continue
-        if rule.how == "refused":
+        if rule.how == "refused" and cfg.settings[name].get() not in rule.harmless:
             yield f"{name} ({rule.note})"
         elif rule.only not in (None, interface):
             yield f"{name} (it has no meaning for {interface.upper()})"
@@ -362,13 +382,20 @@ def to_config(cfg: Settings, interface: Interface, overrides: Mapping[str, Any])
     try:
         config = WorkerConfig(None, **{**values, **overrides})
     except (TypeError, ValueError) as problem:
-        raise Refused(f"asgiserver cannot honour: {problem}.") from None
+        raise Refused(f"asgiserver cannot honour: {_in_their_words(str(problem))}.") from None
     config.schemes = tuple(
         (name.lower().encode("latin-1"), value.encode("latin-1"))
         for name, value in cfg.secure_scheme_headers.items()
     )
     config.protocol_trusted = _trusted(cfg.proxy_allow_ips)
     return config
+
+
+def _in_their_words(text: str) -> str:
+    """Our names of TLS settings are theirs with something in front."""
+    for name in ("certfile", "keyfile", "cert_reqs", "ca_certs", "ciphers"):
+        text = re.sub(rf"\bssl_{name}\b", name, text)
+    return text
 
 
 # --- the documentation ---

@@ -20,7 +20,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.util import make_fail_app
 from gunicorn.workers.base import Worker
 
-from .. import _core, importer, interface, logs, serve_asgi, serve_wsgi
+from .. import _core, importer, interface, logs, serve_asgi, serve_wsgi, tls
 from ..errors import StartError
 from ..interface import Receive, Scope, Send
 from ..loops import loop_factory
@@ -28,10 +28,12 @@ from ..service import Service
 from ..sockets import Listeners
 from ..stop import Level, StopRequest
 from . import requests
-from .settings import Interface, Refused, Settings, to_config
+from .settings import Interface, Refused, Settings, WorkerConfig, to_config
 
 _SECOND = 1.0
 _IDLE = (1.0, 2.0)  # least and most seconds for a request under way to an old worker
+# Made by the master: workers, and those that come after them, take up each other's sessions.
+_TICKET_KEY = tls.new_ticket_key()
 _FLUSH = 0.1  # seconds for other threads, behind worker_int: gunicorn's
 
 
@@ -98,6 +100,7 @@ class _Worker(Worker):
 
     interface: ClassVar[Interface]
     CONFIG_KWARGS: ClassVar[Mapping[str, Any]] = {}
+    _certificates: ClassVar[tls.Certificates | None] = None  # the last good ones
 
     # --- in the master ---
 
@@ -105,9 +108,16 @@ class _Worker(Worker):
     def check_config(cls, cfg: Settings, log: Any) -> None:
         """At start, before any worker is made. RuntimeError is gunicorn's way to end in a line."""
         try:
-            to_config(cfg, cls.interface, cls.CONFIG_KWARGS)
-        except Refused as problem:
+            cls._load_certificates(to_config(cfg, cls.interface, cls.CONFIG_KWARGS))
+        except (Refused, StartError) as problem:
             raise RuntimeError(str(problem)) from None
+
+    @classmethod
+    def _load_certificates(cls, config: WorkerConfig) -> tls.Certificates | None:
+        """From the files as they are now, which only the master may be allowed to read. Raises
+        StartError."""
+        _Worker._certificates = tls.load(config, _TICKET_KEY)
+        return _Worker._certificates
 
     def __init__(
         self, age: int, ppid: int, sockets: Any, app: Any, timeout: float, cfg: Settings, log: Any
@@ -116,6 +126,7 @@ class _Worker(Worker):
             self.config = to_config(cfg, self.interface, self.CONFIG_KWARGS)
         except Refused as problem:  # The configuration was read again, and has changed.
             raise HaltServer(str(problem), 1) from None
+        self.certificates = self._newest_certificates(log)
         self._stop = _Stop(
             {
                 signal.SIGINT: self.handle_quit,
@@ -128,6 +139,17 @@ class _Worker(Worker):
         self._core: _core.Server | None = None
         self._seen = 0
         super().__init__(age, ppid, sockets, app, timeout, cfg, log)
+
+    def _newest_certificates(self, log: Any) -> tls.Certificates | None:
+        """Bad files do not end a master whose workers serve: the last good ones are used on."""
+        last = _Worker._certificates
+        try:
+            return self._load_certificates(self.config)
+        except StartError as problem:
+            if last is None:
+                raise HaltServer(str(problem), 1) from None
+            log.error("The certificates stay as they were: %s", problem)
+            return last
 
     # --- what gunicorn's base class and hooks look at ---
 
@@ -299,7 +321,7 @@ class WSGIWorker(_Worker):
 
     def _serve(self, listeners: Listeners, service: Service) -> None:
         app = requests.adapt_wsgi(self.wsgi, self)
-        serve_wsgi.serve(app, self.config, listeners, self._stop, service)
+        serve_wsgi.serve(app, self.config, listeners, self._stop, service, self.certificates)
 
 
 class ASGIWorker(_Worker):
@@ -321,7 +343,7 @@ class ASGIWorker(_Worker):
         app = requests.adapt_asgi(self.wsgi, self)
         runner = asyncio.Runner(loop_factory=loop_factory(self.config.loop))
         serving = runner.get_loop().create_task(
-            serve_asgi.serve(app, self.config, listeners, self._stop, service)
+            serve_asgi.serve(app, self.config, listeners, self._stop, service, self.certificates)
         )
 
         async def wait() -> None:

@@ -52,7 +52,15 @@
     X(WS_UTF8, 0, "WebSocket text is not UTF-8")                                                       \
     X(WS_LARGE, 0, "WebSocket message too large")                                                      \
     X(WS_FIELD, 500, "this field of the handshake is the server's to send")                            \
+    /* TLS */                                                                                          \
+    X(TLS_SETTINGS, 0, "unusable TLS settings")                                                        \
+    X(TLS_PLAIN, 400, "plain HTTP request sent to a TLS port")                                         \
+    X(TLS_NONE, 0, "what came is no TLS handshake")                                                    \
+    X(TLS_HANDSHAKE, 0, "TLS handshake failed")                                                        \
+    X(TLS_RECORD, 0, "broken TLS record")                                                              \
+    X(TLS_CROWD, 0, "more TLS handshakes at once than limit_tls_handshakes")                           \
     /* time and load */                                                                                \
+    X(TIMEOUT_HANDSHAKE, 0, "TLS handshake not complete in time")                                      \
     X(TIMEOUT_HEAD, 408, "request head not complete in time")                                          \
     X(TIMEOUT_BODY, 408, "request body stalled")                                                       \
     X(TIMEOUT_WRITE, 0, "client stopped reading the response")                                         \

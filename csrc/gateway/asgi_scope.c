@@ -6,6 +6,7 @@
 #include "gateway/asgi.h"
 #include "http/target.h"
 #include "http/ws_handshake.h"
+#include "net/tls.h"
 
 #define TARGETS 64          /* rows, a power of two */
 #define TARGET_MAX 128      /* bytes; longer targets are not kept */
@@ -34,6 +35,7 @@ typedef struct as_scope_cache {
     PyObject *denial;                 /* the dict of a WebSocket's extensions, but for its value */
     PyObject *extensions[EXTENSIONS]; /* str */
     PyObject *asgi;                   /* the versions */
+    PyObject *tls;                    /* str: the extension's name */
     PyObject *version_1_0, *https, *wss;
     PyObject *method[64]; /* str by llhttp's number */
     PyObject *root_bytes; /* root_path as bytes */
@@ -43,12 +45,21 @@ typedef struct as_scope_cache {
 /* Kept with a connection in info->gateway: made with its first request. */
 typedef struct endpoints {
     PyObject *client, *server;
+    PyObject *tls; /* dict of the extension; NULL: plain */
 } endpoints;
 
 /* ---- the template ---- */
 
+/* `tls` goes in as a copy: what an application changes in a dict stays in its request. */
+static int add_tls(const as_scope_cache *cache, PyObject *dict, PyObject *tls) {
+    PyObject *own = PyDict_Copy(tls);
+    int result = own != NULL ? PyDict_SetItem(dict, cache->tls, own) : -1;
+    Py_XDECREF(own);
+    return result;
+}
+
 /* The dict of extensions, each with a dict of its own. */
-static PyObject *make_extensions(as_scope_cache *cache, bool http_1_1) {
+static PyObject *make_extensions(as_scope_cache *cache, bool http_1_1, PyObject *tls) {
     PyObject *dict = PyDict_New();
     size_t n = http_1_1 ? EXTENSIONS : 1;
     for (size_t i = 0; dict != NULL && i < n; i++) {
@@ -57,6 +68,9 @@ static PyObject *make_extensions(as_scope_cache *cache, bool http_1_1) {
             Py_CLEAR(dict);
         }
         Py_XDECREF(empty);
+    }
+    if (dict != NULL && tls != NULL && add_tls(cache, dict, tls) < 0) {
+        Py_CLEAR(dict);
     }
     return dict;
 }
@@ -101,6 +115,7 @@ struct as_scope_cache *as_scope_cache_new(as_server *server) {
         (cache->wss = PyUnicode_InternFromString("wss")) == NULL ||
         (cache->asgi = Py_BuildValue("{s:s, s:s}", "version", "3.0", "spec_version", "2.5")) ==
             NULL ||
+        (cache->tls = PyUnicode_InternFromString("tls")) == NULL ||
         (cache->version_1_0 = PyUnicode_InternFromString("1.0")) == NULL ||
         (cache->https = PyUnicode_InternFromString("https")) == NULL ||
         (cache->root_bytes = PyUnicode_AsUTF8String(server->root_path)) == NULL) {
@@ -135,6 +150,7 @@ void as_scope_cache_free(struct as_scope_cache *cache) {
     for (size_t i = 0; i < EXTENSIONS; i++) {
         Py_CLEAR(cache->extensions[i]);
     }
+    Py_CLEAR(cache->tls);
     Py_CLEAR(cache->version_1_0);
     Py_CLEAR(cache->https);
     Py_CLEAR(cache->root_bytes);
@@ -234,6 +250,41 @@ static cached_target *find_target(as_scope_cache *cache, const as_head *head,
 
 /* ---- connections ---- */
 
+static PyObject *make_chain(const as_tls_info *tls) {
+    PyObject *chain = PyTuple_New((Py_ssize_t)tls->nclient_chain);
+    for (size_t i = 0; chain != NULL && i < tls->nclient_chain; i++) {
+        PyObject *pem = PyUnicode_FromString(tls->client_chain[i]);
+        if (pem == NULL) {
+            Py_CLEAR(chain);
+        } else {
+            PyTuple_SET_ITEM(chain, (Py_ssize_t)i, pem);
+        }
+    }
+    return chain;
+}
+
+/* The TLS extension of ASGI, 0.2. */
+static PyObject *make_tls(as_tls *source) {
+    const as_tls_info *tls = as_tls_describe(source);
+    if (tls == NULL) {
+        return PyErr_NoMemory();
+    }
+    PyObject *chain = make_chain(tls);
+    return chain != NULL
+               ? Py_BuildValue("{s:s, s:N, s:z, s:z, s:i, s:i}", "server_cert", tls->server_cert,
+                               "client_cert_chain", chain, "client_cert_name", tls->client_subject,
+                               "client_cert_error", tls->client_error, "tls_version",
+                               (int)tls->version, "cipher_suite", (int)tls->cipher)
+               : NULL;
+}
+
+static void free_endpoints(endpoints *ends) {
+    Py_XDECREF(ends->client);
+    Py_XDECREF(ends->server);
+    Py_XDECREF(ends->tls);
+    PyMem_Free(ends);
+}
+
 static endpoints *find_endpoints(as_conn_info *info) {
     if (info->gateway != NULL) {
         return info->gateway;
@@ -243,11 +294,10 @@ static endpoints *find_endpoints(as_conn_info *info) {
         PyErr_NoMemory();
         return NULL;
     }
-    ends->client = as_client_tuple(info);
-    ends->server = ends->client != NULL ? as_server_tuple(info) : NULL;
-    if (ends->server == NULL) {
-        Py_XDECREF(ends->client);
-        PyMem_Free(ends);
+    if ((ends->client = as_client_tuple(info)) == NULL ||
+        (ends->server = as_server_tuple(info)) == NULL ||
+        (info->tls != NULL && (ends->tls = make_tls(info->tls)) == NULL)) {
+        free_endpoints(ends);
         return NULL;
     }
     info->gateway = ends;
@@ -258,9 +308,7 @@ void as_scope_connection_closed(as_conn_info *info) {
     endpoints *ends = info->gateway;
     info->gateway = NULL;
     if (ends != NULL) {
-        Py_DECREF(ends->client);
-        Py_DECREF(ends->server);
-        PyMem_Free(ends);
+        free_endpoints(ends);
     }
 }
 
@@ -330,12 +378,9 @@ static PyObject *make_server(const as_exchange *ex, const endpoints *ends) {
     return Py_BuildValue("(si)", via->server, (int)info->server_port);
 }
 
-static int set_endpoints(as_module_state *state, PyObject *scope, const as_exchange *ex) {
+static int set_endpoints(as_module_state *state, PyObject *scope, const as_exchange *ex,
+                         const endpoints *ends) {
     as_conn_info *info = ex->info;
-    const endpoints *ends = find_endpoints(info->via != NULL ? info->via : info);
-    if (ends == NULL) {
-        return -1;
-    }
     int failed = info->via == NULL
                      ? PyDict_SetItem(scope, state->str.client, ends->client) < 0 ||
                            PyDict_SetItem(scope, state->str.server, ends->server) < 0
@@ -345,9 +390,10 @@ static int set_endpoints(as_module_state *state, PyObject *scope, const as_excha
 }
 
 /* What HTTP and WebSocket have in common. `secure`: the scheme over TLS. */
-static int set_common(as_scope_cache *cache, PyObject *scope, as_request *req, PyObject *secure) {
+static int set_common(as_scope_cache *cache, PyObject *scope, as_request *req,
+                      const endpoints *ends, PyObject *secure) {
     as_module_state *state = cache->server->state;
-    int failed = set_endpoints(state, scope, req->ex) < 0 ||
+    int failed = set_endpoints(state, scope, req->ex, ends) < 0 ||
                  PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
                  set_target(cache, scope, req->ex->head) < 0 ||
                  set_own(scope, state->str.asgi, PyDict_Copy(cache->asgi)) < 0;
@@ -360,15 +406,26 @@ static int set_common(as_scope_cache *cache, PyObject *scope, as_request *req, P
     return failed ? -1 : 0;
 }
 
+/* Of the client's connection, be it a proxy's. */
+static const endpoints *endpoints_of(const as_request *req) {
+    as_conn_info *info = req->ex->info;
+    return find_endpoints(info->via != NULL ? info->via : info);
+}
+
 static int set_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
     as_module_state *state = cache->server->state;
     const as_head *head = req->ex->head;
+    const endpoints *ends = endpoints_of(req);
+    if (ends == NULL) {
+        return -1;
+    }
     PyObject *owned = NULL;
     PyObject *method = find_method(cache, head, &owned);
     int failed =
         method == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
-        set_common(cache, scope, req, cache->https) < 0 ||
-        set_own(scope, state->str.extensions, make_extensions(cache, head->minor == 1)) < 0;
+        set_common(cache, scope, req, ends, cache->https) < 0 ||
+        set_own(scope, state->str.extensions,
+                make_extensions(cache, head->minor == 1, ends->tls)) < 0;
     Py_XDECREF(owned);
     if (!failed && head->minor == 0) {
         failed = PyDict_SetItem(scope, state->str.http_version, cache->version_1_0) < 0;
@@ -393,11 +450,16 @@ static PyObject *make_subprotocols(const as_head *head) {
 
 static int set_ws_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
     as_module_state *state = cache->server->state;
+    const endpoints *ends = endpoints_of(req);
+    if (ends == NULL) {
+        return -1;
+    }
     PyObject *empty = PyDict_New(), *extensions = PyDict_New();
     int failed = empty == NULL || extensions == NULL ||
                  PyDict_SetItem(extensions, cache->denial, empty) < 0 ||
+                 (ends->tls != NULL && add_tls(cache, extensions, ends->tls) < 0) ||
                  PyDict_SetItem(scope, state->str.extensions, extensions) < 0 ||
-                 set_common(cache, scope, req, cache->wss) < 0 ||
+                 set_common(cache, scope, req, ends, cache->wss) < 0 ||
                  set_own(scope, state->str.subprotocols, make_subprotocols(req->ex->head)) < 0;
     Py_XDECREF(empty);
     Py_XDECREF(extensions);

@@ -168,6 +168,9 @@ void as_log_refusal(as_server *server, const as_conn_info *info, as_err why, as_
     unsigned status = as_err_status(why);
     if (client == NULL) {
         PyErr_Clear(); /* no memory for a line of the log */
+    } else if (status == 0 && ascii != NULL && detail.n > 0) {
+        as_log_message(server, "warning", "%U - connection cut: %s: %U", client, as_err_text(why),
+                       ascii);
     } else if (status == 0) {
         as_log_message(server, "warning", "%U - connection cut: %s", client, as_err_text(why));
     } else if (ascii != NULL && detail.n > 0) {

@@ -32,6 +32,8 @@ typedef struct as_module_state {
     PyTypeObject *request_type, *websocket_type, *receive_type, *send_type;
     PyTypeObject *awaitable_type, *driver_type;
     /* wsgi.c, wsgi_input.c */
+    PyTypeObject *tls_context_type; /* tls.c */
+    PyObject *tls_error;            /* exception class TLSError(ValueError) */
     PyTypeObject *start_response_type, *write_type, *input_type, *file_wrapper_type;
     /* constants by name id: bytes (ASGI) and "HTTP_…" str (WSGI); [AS_NAME_OTHER] is NULL */
     PyObject *name_bytes[AS_NAME_COUNT];
@@ -44,7 +46,7 @@ typedef struct as_module_state {
 #define AS_MODULE_OBJECTS(X)                                                                           \
     X(server_type) X(headers_type) X(request_type) X(websocket_type) X(receive_type) X(send_type)       \
     X(awaitable_type) X(driver_type) X(start_response_type) X(write_type) X(input_type)            \
-    X(file_wrapper_type) X(client_disconnected) X(empty_bytes)
+    X(file_wrapper_type) X(client_disconnected) X(empty_bytes) X(tls_context_type) X(tls_error)
 
 /* The server object (server.c: type Server). */
 typedef struct as_server {

@@ -14,6 +14,7 @@
 #include "gateway/access_log.h"
 #include "gateway/proxy.h"
 #include "gateway/threads.h"
+#include "gateway/tls.h"
 #include "http/response.h"
 #include "net/loop.h"
 
@@ -363,17 +364,43 @@ static int check_open(const as_server *self) {
 static PyObject *server_listen(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"fd", "tls", NULL};
     as_server *self = (as_server *)op;
-    int fd, tls = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|p:listen", keywords, &fd, &tls) ||
+    int fd;
+    PyObject *tls = Py_None;
+    as_tls_context *context = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|O:listen", keywords, &fd, &tls) ||
         check_open(self) < 0) {
         return NULL;
     }
-    as_err err = as_loop_listen(self->loop, fd, tls != 0);
+    if (tls != Py_None && (context = as_tls_context_of(self->state, tls)) == NULL) {
+        return NULL;
+    }
+    as_err err = as_loop_listen(self->loop, fd, context);
     if (err != AS_OK) {
         return PyErr_Format(PyExc_OSError, "cannot accept on descriptor %d: %s", fd,
                             as_err_text(err));
     }
     as_server_wake(self);
+    Py_RETURN_NONE;
+}
+
+typedef struct tls_args {
+    as_loop *loop;
+    as_tls_context *context;
+} tls_args;
+
+static void set_tls(void *arg) {
+    const tls_args *args = arg;
+    as_loop_set_tls(args->loop, args->context);
+}
+
+static PyObject *server_set_tls(PyObject *op, PyObject *tls) {
+    as_server *self = (as_server *)op;
+    as_tls_context *context = as_tls_context_of(self->state, tls);
+    if (context == NULL || check_open(self) < 0) {
+        return NULL;
+    }
+    tls_args call = {self->loop, context};
+    on_loop(self, set_tls, &call);
     Py_RETURN_NONE;
 }
 
@@ -775,6 +802,8 @@ static void server_dealloc(PyObject *op) {
 static PyMethodDef server_methods[] = {
     {"listen", (PyCFunction)(void (*)(void))server_listen, METH_VARARGS | METH_KEYWORDS,
      "Accept on a listening socket, which stays the caller's."},
+    {"set_tls", server_set_tls, METH_O,
+     "New connections to sockets that are TLS take this context from now on."},
     {"start", server_start, METH_NOARGS, "ASGI: watch the core's descriptor in the asyncio loop."},
     {"poll", server_poll, METH_NOARGS, "Handle what is ready."},
     {"_woken", server_woken, METH_NOARGS, NULL},

@@ -3,6 +3,7 @@
 
 #include "gateway/wsgi_input.h"
 #include "http/target.h"
+#include "net/tls.h"
 
 #ifdef AS_VERSION
 #define SOFTWARE "asgiserver/" AS_VERSION
@@ -36,6 +37,18 @@
     X(wsgi_file_wrapper, "wsgi.file_wrapper")                                                          \
     X(wsgi_input_terminated, "wsgi.input_terminated")
 
+/* Of TLS connections, as other servers name it: X(key, C expression of `tls`, NULL: not set) */
+#define TLS_KEYS(X)                                                                                    \
+    X("SSL_PROTOCOL", tls->version_name)                                                               \
+    X("SSL_CIPHER", tls->cipher_name)                                                                  \
+    X("SSL_TLS_SNI", tls->server_name)                                                                 \
+    X("SSL_CLIENT_S_DN", tls->client_subject)                                                          \
+    X("SSL_CLIENT_I_DN", tls->client_issuer)                                                           \
+    X("SSL_CLIENT_M_SERIAL", tls->client_serial)                                                       \
+    X("SSL_CLIENT_V_START", tls->client_start)                                                         \
+    X("SSL_CLIENT_V_END", tls->client_end)                                                             \
+    X("SSL_CLIENT_CERT", tls->nclient_chain > 0 ? tls->client_chain[0] : NULL)
+
 /* Values of these fields are kept for the next request. Left out: what differs with every request,
  * and what should not stay in memory longer than needed (Cookie, Authorization). */
 #define REPEATED_NAMES(X)                                                                              \
@@ -65,6 +78,7 @@ typedef struct target {
 /* What is made once per connection; info->gateway. */
 typedef struct connection {
     PyObject *remote_addr, *remote_port, *server_name, *server_port;
+    PyObject *tls; /* dict of TLS_KEYS; NULL: plain */
 } connection;
 
 struct as_environ_maker {
@@ -281,6 +295,7 @@ static void connection_free(connection *c) {
     Py_XDECREF(c->remote_port);
     Py_XDECREF(c->server_name);
     Py_XDECREF(c->server_port);
+    Py_XDECREF(c->tls);
     PyMem_Free(c);
 }
 
@@ -314,6 +329,43 @@ static int name_server(as_environ_maker *m, const as_conn_info *info, connection
     return c->server_name && c->server_port ? 0 : -1;
 }
 
+/* NULL: there is none. */
+static int put_text(PyObject *dict, const char *key, const char *text) {
+    PyObject *value = text != NULL ? as_latin1((as_slice){text, strlen(text)}) : NULL;
+    int result = value != NULL ? PyDict_SetItemString(dict, key, value) : text != NULL ? -1 : 0;
+    Py_XDECREF(value);
+    return result;
+}
+
+/* Whether the client's certificate is believed. */
+static int put_verify(PyObject *dict, const as_tls_info *tls) {
+    PyObject *text = tls->nclient_chain == 0 ? PyUnicode_FromString("NONE")
+                     : tls->client_error == NULL
+                         ? PyUnicode_FromString("SUCCESS")
+                         : PyUnicode_FromFormat("FAILED:%s", tls->client_error);
+    int result = text != NULL ? PyDict_SetItemString(dict, "SSL_CLIENT_VERIFY", text) : -1;
+    Py_XDECREF(text);
+    return result;
+}
+
+static PyObject *make_tls(as_tls *source) {
+    const as_tls_info *tls = as_tls_describe(source);
+    if (tls == NULL) {
+        return PyErr_NoMemory();
+    }
+    PyObject *dict = PyDict_New();
+    if (dict == NULL || put_verify(dict, tls) < 0) {
+        Py_CLEAR(dict);
+    }
+#define X(key, text)                                                                                   \
+    if (dict != NULL && put_text(dict, key, text) < 0) {                                               \
+        Py_CLEAR(dict);                                                                                \
+    }
+    TLS_KEYS(X)
+#undef X
+    return dict;
+}
+
 static connection *connection_new(as_environ_maker *m, const as_conn_info *info) {
     connection *c = PyMem_Calloc(1, sizeof *c);
     if (c == NULL) {
@@ -322,7 +374,8 @@ static connection *connection_new(as_environ_maker *m, const as_conn_info *info)
     }
     c->remote_addr = as_latin1((as_slice){info->client, strlen(info->client)});
     c->remote_port = PyUnicode_FromFormat("%u", (unsigned)info->client_port);
-    if (c->remote_addr == NULL || c->remote_port == NULL || name_server(m, info, c) < 0) {
+    if (c->remote_addr == NULL || c->remote_port == NULL || name_server(m, info, c) < 0 ||
+        (info->tls != NULL && (c->tls = make_tls(info->tls)) == NULL)) {
         connection_free(c);
         return NULL;
     }
@@ -388,8 +441,11 @@ static int set_client(as_environ_maker *m, PyObject *environ, const as_conn_info
 /* What some connections, or requests of a proxy, have and others have not. */
 static int set_connection(as_environ_maker *m, PyObject *environ, const as_exchange *ex) {
     const as_conn_info *info = ex->info;
-    const connection *c = info->gateway;
+    const connection *c = info->via != NULL ? info->via->gateway : info->gateway;
     const keys *k = &m->key;
+    if (c->tls != NULL && PyDict_Update(environ, c->tls) < 0) {
+        return -1;
+    }
     if (info->via != NULL) {
         if (set_server(m, environ, ex) < 0 || set_client(m, environ, info) < 0) {
             return -1;

@@ -101,6 +101,8 @@ struct as_conn_info {
     bool trusted;      /* a proxy that is believed */
     as_conn_info *via; /* the proxy's connection, where this is what it tells; else NULL */
     void *gateway; /* the gateway's own, per connection; NULL at first, and where `via` is set */
+    struct as_tls
+        *tls; /* of the connection itself (net/tls.h); NULL: it is plain, or `via` is set */
 };
 
 /* Downwards: what a protocol implements. Use the as_exchange_* calls below. The last four are NULL

@@ -389,6 +389,7 @@ static void apply(const as_forwarded *found, as_exchange *ex) {
     as_conn_info *info = &ex->own;
     *info = *ex->info;
     info->gateway = NULL;
+    info->tls = NULL;
     info->via = ex->info;
     ex->info = info;
     if (found->client.n > 0) {

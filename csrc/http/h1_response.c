@@ -72,6 +72,7 @@ void as__h1_let_go(as_h1 *h1) {
     }
     ex->own.via = NULL;
     ex->own.gateway = NULL;
+    ex->own.tls = NULL;
     ex->own.server = "";
     ex->info = &ex->own;
 }

@@ -571,6 +571,16 @@ void as_h1_timeout(as_h1 *h1) {
     leave(h1);
 }
 
+void as_h1_refuse(as_h1 *h1, as_err why) {
+    enter(h1);
+    refuse_plainly(h1, why);
+    leave(h1);
+}
+
+void as_h1_hang_up(as_h1 *h1, as_err why) {
+    close_gently(h1, why);
+}
+
 void as_h1_drain(as_h1 *h1) {
     if (h1->phase == AS_H1_IDLE) {
         as__h1_stop(h1, AS_H1_CLOSING, AS_OK);

@@ -125,6 +125,9 @@ void as_h1_disconnect(as_h1 *h1);
 void as_h1_alarm(as_h1 *h1);
 /* The phase's time is over: answers 408, or closes. */
 void as_h1_timeout(as_h1 *h1);
+/* What comes is no request: answers with the status of `why` and closes, or closes alone. */
+void as_h1_refuse(as_h1 *h1, as_err why);
+void as_h1_hang_up(as_h1 *h1, as_err why);
 /* The server stops: an idle connection closes, a busy one after its answer. */
 void as_h1_drain(as_h1 *h1);
 

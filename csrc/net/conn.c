@@ -1,6 +1,7 @@
 /* A connection's life:
  *
- *   open -> (readable: read, feed -> work)* -> [linger: shut down, read and drop] -> close
+ *   open -> [TLS handshake] -> (readable: read, feed -> work)* -> [linger: shut down, read and
+ * drop] -> close
  *
  * `work` is the one place that looks at what the protocol wants (as_h1_get_phase, as_h1_wants_read,
  * `out`) and makes the socket's watcher and the timeout follow; it runs at the end of every event,
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "net/listener.h"
+#include "net/tls.h"
 
 /* What one connection may do before the others get their turn. */
 #define READ_ROUNDS 8u                    /* full read buffers */
@@ -32,6 +34,7 @@
 /* What a connection can run out of time for. */
 typedef enum wait_kind {
     WAIT_NONE, /* nothing is expected of the client */
+    WAIT_HANDSHAKE,
     WAIT_HEAD,
     WAIT_BODY,
     WAIT_KEEP_ALIVE,
@@ -44,6 +47,13 @@ typedef enum wait_kind {
 /* What can restart a timeout that is already running. */
 enum { GOT_BYTES = 1, GOT_REQUEST = 2, WROTE = 4, ALARM_SET = 8 };
 
+/* A TLS handshake that is under way. */
+typedef struct as_handshake {
+    as_conn *conn;
+    as_link open; /* in as_loop.handshakes */
+    as_link due;  /* in as_loop.handshakes_due: it is some other turn's */
+} as_handshake;
+
 struct as_conn {
     uv_poll_t poll;
     as_h1 h1;
@@ -52,16 +62,17 @@ struct as_conn {
     as_loop *loop;
     as_link all, todo;
     as_timeout timeout;
-    uint64_t opened;      /* milliseconds */
-    uint64_t linger_end;  /* milliseconds */
-    uint32_t linger_left; /* bytes */
-    uint32_t unsent;      /* bytes that the kernel had not got rid of when WAIT_WRITE began */
-    uint32_t alarm;       /* milliseconds of WAIT_ALARM, 0: none */
-    as_buf *proxy;        /* a PROXY header is due: its bytes so far; else NULL */
-    as_err cut;           /* why it must be closed without ado */
-    uint8_t interest;     /* what the watcher looks for: UV_READABLE … */
-    uint8_t waiting;      /* wait_kind whose timeout runs */
-    uint8_t progress;     /* GOT_BYTES … since the timeout was looked at */
+    uint64_t opened;         /* milliseconds */
+    uint64_t linger_end;     /* milliseconds */
+    uint32_t linger_left;    /* bytes */
+    uint32_t unsent;         /* bytes that the kernel had not got rid of when WAIT_WRITE began */
+    uint32_t alarm;          /* milliseconds of WAIT_ALARM, 0: none */
+    as_buf *proxy;           /* a PROXY header is due: its bytes so far; else NULL */
+    as_handshake *handshake; /* NULL: over, or no TLS */
+    as_err cut;              /* why it must be closed without ado */
+    uint8_t interest;        /* what the watcher looks for: UV_READABLE … */
+    uint8_t waiting;         /* wait_kind whose timeout runs */
+    uint8_t progress;        /* GOT_BYTES … since the timeout was looked at */
     bool flushing;
     bool resume;     /* the gateway did something between events */
     bool drain;      /* draining has begun */
@@ -95,6 +106,17 @@ static void forget_proxy_header(as_conn *conn) {
     }
 }
 
+static void end_handshake(as_conn *conn) {
+    as_handshake *handshake = conn->handshake;
+    if (handshake != NULL) {
+        conn->handshake = NULL;
+        conn->loop->nhandshakes--;
+        as__link_remove(&handshake->open);
+        as__link_remove(&handshake->due);
+        free(handshake);
+    }
+}
+
 static void on_uv_closed(uv_handle_t *handle) {
     free(AS_OWNER(handle, as_conn, poll));
 }
@@ -118,6 +140,7 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     as__timeout_remove(&loop->wheel, &conn->timeout);
     loop->nconns--;
     forget_proxy_header(conn);
+    end_handshake(conn);
     as_h1_fini(&conn->h1, why);
     if (loop->config.handlers->on_close != NULL) {
         loop->config.handlers->on_close(loop->config.ctx, &conn->info);
@@ -126,20 +149,110 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
         set_reset(conn);
     }
     uv_close((uv_handle_t *)&conn->poll, on_uv_closed);
-    conn->transport.ops->close(&conn->transport);
+    conn->transport.ops->close(&conn->transport, !reset);
     as__loop_conn_gone(loop);
 }
 
-/* --- the PROXY protocol ----------------------------------------------------------------------- */
-
 /* For the log, by its name in the table of errors. */
-static void refuse(as_conn *conn, as_err why) {
+static void tell_refused(as_conn *conn, as_err why, as_slice detail) {
     const as_loop_config *config = &conn->loop->config;
-    conn->cut = why;
     if (config->handlers->on_refused != NULL) {
-        config->handlers->on_refused(config->ctx, &conn->info, why, (as_slice){"", 0}, 0);
+        config->handlers->on_refused(config->ctx, &conn->info, why, detail, 0);
     }
 }
+
+static void refuse(as_conn *conn, as_err why) {
+    conn->cut = why;
+    tell_refused(conn, why, AS_SLICE(""));
+}
+
+/* --- TLS -------------------------------------------------------------------------------------- */
+
+/* A step of a handshake takes as long as dozens of requests: of a flood of them each turn of the
+ * loop gets a few, and requests on open connections go in between. False: it will be called. */
+static bool may_shake_hands(as_conn *conn) {
+    as_loop *loop = conn->loop;
+    if (loop->handshakes_left > 0) {
+        loop->handshakes_left--;
+        as__link_remove(&conn->handshake->due);
+        return true;
+    }
+    if (!as__link_linked(&conn->handshake->due)) {
+        as__list_push(&loop->handshakes_due, &conn->handshake->due);
+    }
+    return false;
+}
+
+/* Whoever opens connections and says nothing on them must not keep out the others. */
+static void limit_handshakes(as_loop *loop) {
+    uint32_t limit = loop->limits.limit_tls_handshakes;
+    if (limit != 0 && loop->nhandshakes > limit) {
+        as_conn *oldest = AS_OWNER(loop->handshakes.next, as_handshake, open)->conn;
+        end_handshake(oldest);
+        refuse(oldest, AS_E_TLS_CROWD);
+        enqueue(oldest);
+    }
+}
+
+static as_err begin_handshake(as_conn *conn) {
+    as_loop *loop = conn->loop;
+    as_handshake *handshake = malloc(sizeof(*handshake));
+    if (handshake == NULL) {
+        return AS_E_NOMEM;
+    }
+    handshake->conn = conn;
+    as__link_init(&handshake->due);
+    as__list_push(&loop->handshakes, &handshake->open);
+    conn->handshake = handshake;
+    loop->nhandshakes++;
+    return AS_OK;
+}
+
+/* A client that took the port for a plain one is told so in its own language. */
+static void answer_plainly(as_conn *conn) {
+    as_tls_abandon(&conn->transport);
+    conn->info.is_tls = false;
+    conn->info.tls = NULL;
+    as_h1_refuse(&conn->h1, AS_E_TLS_PLAIN);
+}
+
+/* OpenSSL has sent the alert that says why, and the client is to read it. */
+static void handshake_failed(as_conn *conn) {
+    end_handshake(conn);
+    as_h1_hang_up(&conn->h1, AS_E_TLS_HANDSHAKE);
+    tell_refused(conn, AS_E_TLS_HANDSHAKE, as_tls_failure(conn->info.tls));
+}
+
+/* Not inlined, as it is no part of the way of a request. */
+static __attribute__((noinline)) void read_failed(as_conn *conn, as_err why) {
+    switch (why) {
+    case AS_E_TLS_PLAIN:
+        answer_plainly(conn);
+        break;
+    case AS_E_TLS_HANDSHAKE:
+        handshake_failed(conn);
+        break;
+    case AS_E_TLS_NONE:
+    case AS_E_TLS_RECORD:
+        conn->cut = why;
+        tell_refused(conn, why, as_tls_failure(conn->info.tls));
+        break;
+    default:
+        conn->cut = why;
+    }
+}
+
+static void handshake_expired(as_conn *conn) {
+    if (conn->proxy != NULL && conn->proxy->len > 0) {
+        refuse(conn, AS_E_PROXY_TRUNCATED);
+    } else if (as_tls_begun(conn->info.tls)) {
+        refuse(conn, AS_E_TIMEOUT_HANDSHAKE);
+    } else {
+        conn->cut = AS_E_CLOSED; /* somebody looked whether the port is open */
+    }
+}
+
+/* --- the PROXY protocol ----------------------------------------------------------------------- */
 
 /* From here on the connection is that of the client behind the proxy, who is believed about others
  * only if he is a proxy himself. */
@@ -224,7 +337,7 @@ static bool read_proxy_header(as_conn *conn) {
 /* --- reading ---------------------------------------------------------------------------------- */
 
 /* Reads what is there and feeds it; bounded, so that one client cannot keep the others waiting. */
-static void read_and_feed(as_conn *conn) {
+static inline void read_and_feed(as_conn *conn) {
     as_loop *loop = conn->loop;
     if (conn->proxy != NULL && !read_proxy_header(conn)) {
         return;
@@ -235,7 +348,7 @@ static void read_and_feed(as_conn *conn) {
         ssize_t n =
             conn->transport.ops->read(&conn->transport, loop->read_buf, AS_READ_BUFFER, &eof);
         if (n < 0) {
-            conn->cut = (as_err)n;
+            read_failed(conn, (as_err)n);
             return;
         }
         if (eof) {
@@ -344,10 +457,10 @@ static wait_kind waits_for(const as_conn *conn) {
     }
     switch (as_h1_get_phase(&conn->h1)) {
     case AS_H1_IDLE:
-        if (conn->loop->env.draining) {
-            return WAIT_LAST;
-        }
-        return conn->h1.served ? WAIT_KEEP_ALIVE : WAIT_HEAD;
+        return conn->loop->env.draining      ? WAIT_LAST
+               : conn->h1.served             ? WAIT_KEEP_ALIVE
+               : conn->transport.handshaking ? WAIT_HANDSHAKE
+                                             : WAIT_HEAD;
     case AS_H1_HEAD:
         return WAIT_HEAD;
     case AS_H1_BODY:
@@ -377,6 +490,8 @@ static uint32_t shorter(uint32_t left, uint32_t time) {
 static uint32_t time_for(const as_conn *conn, wait_kind kind) {
     const as_limits *limits = &conn->loop->limits;
     switch (kind) {
+    case WAIT_HANDSHAKE:
+        return limits->timeout_tls_handshake;
     case WAIT_HEAD:
         return limits->timeout_request_head;
     case WAIT_BODY:
@@ -452,7 +567,7 @@ static void set_timeout(as_conn *conn) {
 static void on_event(uv_poll_t *handle, int status, int events);
 
 static uint8_t wanted_interest(const as_conn *conn) {
-    uint8_t interest = 0;
+    uint8_t interest = conn->transport.wants;
     if (conn->lingering || as_h1_wants_read(&conn->h1)) {
         interest |= UV_READABLE;
     }
@@ -534,6 +649,13 @@ static bool is_finished(as_conn *conn) {
                                    !conn->lingering && !start_lingering(conn));
 }
 
+/* What waits in the transport: no event of the socket will tell. */
+static __attribute__((noinline)) void enqueue_buffered(as_conn *conn) {
+    if ((conn->interest & UV_READABLE) != 0) {
+        enqueue(conn);
+    }
+}
+
 /* Makes everything follow what the protocol wants now. Frees `conn` when that is its end. */
 static void work(as_conn *conn) {
     if (conn->cut == AS_OK && !conn->lingering) {
@@ -553,6 +675,18 @@ static void work(as_conn *conn) {
     }
     watch(conn);
     set_timeout(conn);
+    if (conn->transport.buffered) {
+        enqueue_buffered(conn);
+    }
+}
+
+/* As if the socket had become readable now. */
+static void on_readable(as_conn *conn) {
+    on_event(&conn->poll, 0, UV_READABLE);
+}
+
+void as__conn_shake_hands(as_link *due) {
+    on_readable(AS_OWNER(due, as_handshake, due)->conn);
 }
 
 void as__conn_work(as_link *todo) {
@@ -569,6 +703,10 @@ void as__conn_work(as_link *todo) {
         if (conn->resume) {
             conn->resume = false;
             resume(conn);
+        }
+        if (conn->transport.buffered && as_h1_wants_read(&conn->h1)) {
+            on_readable(conn);
+            return;
         }
     }
     work(conn);
@@ -593,11 +731,17 @@ static void on_event(uv_poll_t *handle, int status, int events) {
     }
     if (status < 0) {
         conn->cut = AS_E_RESET; /* libuv's way to say EPOLLERR */
-    } else if (conn->cut == AS_OK && (events & UV_READABLE) != 0) {
+    } else if (conn->cut == AS_OK && (events & (UV_READABLE | conn->transport.wants)) != 0) {
+        if (conn->handshake != NULL && !may_shake_hands(conn)) {
+            return;
+        }
         if (conn->lingering) {
             read_and_drop(conn);
         } else {
             read_and_feed(conn);
+        }
+        if (conn->handshake != NULL && !conn->transport.handshaking) {
+            end_handshake(conn);
         }
     } else if (conn->cut == AS_OK && (events & UV_PRIORITIZED) != 0) {
         on_priority(conn);
@@ -610,6 +754,9 @@ void as__conn_expire(as_timeout *timeout) {
     wait_kind kind = (wait_kind)conn->waiting;
     conn->waiting = WAIT_NONE;
     switch (kind) {
+    case WAIT_HANDSHAKE:
+        handshake_expired(conn);
+        break;
     case WAIT_WRITE:
         if (unsent_bytes(conn) < conn->unsent) {
             break; /* the client reads */
@@ -711,7 +858,8 @@ unsigned as__conn_cut_all(as_loop *loop) {
 static void describe(as_conn *conn, const as_listener *listener, const struct sockaddr *peer) {
     as_conn_info *info = &conn->info;
     info->is_unix = listener->is_unix;
-    info->is_tls = listener->is_tls;
+    info->is_tls = listener->tls != NULL;
+    info->tls = as_tls_of(&conn->transport);
     info->server = listener->server;
     info->server_port = listener->port;
     as_address address = as_address_of_socket(peer);
@@ -744,21 +892,43 @@ static as_conn *allocate(const as_loop *loop, const as_listener *listener) {
     return conn;
 }
 
+/* Takes over `fd`, also when it fails. */
+static as_err open_transport(as_conn *conn, const as_listener *listener, int fd) {
+    as_loop *loop = conn->loop;
+    as_tcp_transport_init(&conn->transport, fd);
+    as_err err = AS_OK;
+    if (listener->tls != NULL) {
+        err = as_tls_transport_init(&conn->transport, fd, listener->tls, loop->tls_scratch);
+    }
+    if (err == AS_OK && listener->tls != NULL) {
+        err = begin_handshake(conn);
+    }
+    if (err == AS_OK && uv_poll_init(&loop->uv, &conn->poll, fd) != 0) {
+        err = AS_E_NOMEM;
+    }
+    if (err != AS_OK) {
+        end_handshake(conn);
+        conn->transport.ops->close(&conn->transport, false);
+    }
+    return err;
+}
+
 as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
                      const struct sockaddr *peer) {
     as_conn *conn = allocate(loop, listener);
-    if (conn == NULL || uv_poll_init(&loop->uv, &conn->poll, fd) != 0) {
-        if (conn != NULL) {
-            forget_proxy_header(conn);
-        }
-        free(conn);
+    if (conn == NULL) {
         (void)close(fd);
         return AS_E_NOMEM;
     }
     conn->loop = loop;
+    as_err err = open_transport(conn, listener, fd);
+    if (err != AS_OK) {
+        forget_proxy_header(conn);
+        free(conn);
+        return err;
+    }
     as__link_init(&conn->todo);
     as__timeout_init(&conn->timeout);
-    as_tcp_transport_init(&conn->transport, fd);
     conn->opened = as__loop_now(loop);
     describe(conn, listener, peer);
     as_h1_init(&conn->h1, &loop->env, &conn->info);
@@ -767,5 +937,8 @@ as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
     loop->conns_total++;
     watch(conn);
     set_timeout(conn);
+    if (conn->handshake != NULL) {
+        limit_handshakes(loop);
+    }
     return AS_OK;
 }

@@ -22,6 +22,8 @@ as_err as__conn_open(as_loop *loop, const struct as_listener *listener, int fd,
                      const struct sockaddr *peer);
 /* Does what is due: resumes, writes, watches, closes. May run handlers and free `conn`. */
 void as__conn_work(as_link *todo);
+/* A step of its TLS handshake, by as_loop.handshakes_due. The same. */
+void as__conn_shake_hands(as_link *due);
 /* Its deadline has come. May run handlers and free the connection. */
 void as__conn_expire(as_timeout *timeout);
 /* For all connections of the loop; the work itself is done from as_loop_poll. */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "net/conn.h"
+#include "net/tls.h"
 
 #define ACCEPT_MAX 64u   /* connections taken at once, before the others are served again */
 #define QUEUE_MAX 65536u /* connections taken before accepting ends: a backlog's largest size */
@@ -183,20 +184,122 @@ static as_err describe(as_listener *listener) {
     return AS_OK;
 }
 
-as_err as__listener_open(as_loop *loop, int fd, bool is_tls) {
+/* --- TLS -------------------------------------------------------------------------------------- */
+
+/* The shortest interval of all contexts; 0: none is watched. */
+static uint32_t watch_interval(const as_loop *loop) {
+    uint32_t shortest = 0;
+    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
+        const as_listener *listener = AS_OWNER(at, as_listener, link);
+        uint32_t interval =
+            listener->tls != NULL && !listener->closed ? as_tls_context_interval(listener->tls) : 0;
+        if (interval != 0 && (shortest == 0 || interval < shortest)) {
+            shortest = interval;
+        }
+    }
+    return shortest;
+}
+
+static void watch_files(as_loop *loop) {
+    uint32_t interval = watch_interval(loop);
+    uint64_t now = as__loop_now(loop);
+    if (interval == 0) {
+        as__timeout_remove(&loop->wheel, &loop->tls_watch);
+        return;
+    }
+    as__timeout_set(&loop->wheel, &loop->tls_watch, now, now + interval);
+    as__loop_timer(loop);
+}
+
+/* NULL as `from`: of all TLS sockets. */
+static void exchange_context(as_loop *loop, as_tls_context *from, as_tls_context *to) {
+    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
+        as_listener *listener = AS_OWNER(at, as_listener, link);
+        if (listener->tls != NULL && (from == NULL || listener->tls == from)) {
+            as_tls_context_unref(listener->tls);
+            listener->tls = as_tls_context_ref(to);
+        }
+    }
+}
+
+void as__listeners_set_tls(as_loop *loop, as_tls_context *tls) {
+    exchange_context(loop, NULL, tls);
+    watch_files(loop);
+}
+
+static void tell_reloaded(as_loop *loop, const as_tls_context *tls) {
+    size_t n;
+    const as_tls_certificate *first = as_tls_context_certificates(tls, &n);
+    char text[AS_TLS_WHY], more[32] = "";
+    if (n > 1) {
+        (void)snprintf(more, sizeof(more), ", and %zu more", n - 1);
+    }
+    (void)snprintf(text, sizeof(text), "TLS: reloaded %.300s, valid until %s%s", first->path,
+                   first->not_after, more);
+    as__loop_notice(loop, text);
+    if (*as_tls_context_warnings(tls) != '\0') {
+        (void)snprintf(text, sizeof(text), "TLS: left out: %.480s", as_tls_context_warnings(tls));
+        as__loop_notice(loop, text);
+    }
+}
+
+/* The old one stays where the files cannot be used: half of a pair may be written by now. */
+static void make_again(as_loop *loop, as_tls_context *old) {
+    as_tls_context *fresh;
+    char why[AS_TLS_WHY], text[AS_TLS_WHY + 64];
+    as_err err = as_tls_context_again(old, &fresh, why);
+    if (err != AS_OK) {
+        (void)snprintf(text, sizeof(text), "TLS: cannot reload, the old certificates stay: %s",
+                       err == AS_E_TLS_SETTINGS ? why : as_err_text(err));
+        as__loop_notice(loop, text);
+        return;
+    }
+    exchange_context(loop, old, fresh);
+    tell_reloaded(loop, fresh);
+    as_tls_context_unref(fresh);
+}
+
+void as__listeners_check_tls(as_loop *loop) {
+    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
+        const as_listener *listener = AS_OWNER(at, as_listener, link);
+        if (listener->tls != NULL && as_tls_context_interval(listener->tls) != 0 &&
+            as_tls_context_changed(listener->tls)) {
+            as_tls_context *old = as_tls_context_ref(listener->tls);
+            make_again(loop, old);
+            as_tls_context_unref(old);
+        }
+    }
+    watch_files(loop);
+}
+
+/* --- opening and closing ---------------------------------------------------------------------- */
+
+/* What all TLS connections of the loop share. */
+static as_err prepare_tls(as_loop *loop) {
+    if (loop->tls_scratch == NULL) {
+        loop->tls_scratch = malloc(AS_TLS_RECORD);
+    }
+    return loop->tls_scratch != NULL ? AS_OK : AS_E_NOMEM;
+}
+
+as_err as__listener_open(as_loop *loop, int fd, as_tls_context *tls) {
+    if (tls != NULL && prepare_tls(loop) != AS_OK) {
+        return AS_E_NOMEM;
+    }
     as_listener *listener = calloc(1, sizeof(*listener));
     if (listener == NULL) {
         return AS_E_NOMEM;
     }
     listener->loop = loop;
     listener->fd = fd;
-    listener->is_tls = is_tls;
     as_err err = describe(listener);
     if (err != AS_OK || uv_poll_init(&loop->uv, &listener->poll, fd) != 0) {
         free(listener);
         return err != AS_OK ? err : AS_E_IO;
     }
+    listener->tls = tls != NULL ? as_tls_context_ref(tls) : NULL;
     as__list_push(&loop->listeners, &listener->link);
+    watch_files(loop);
     if (!loop->accept_paused) {
         (void)uv_poll_start(&listener->poll, UV_READABLE, on_readable);
     }
@@ -232,6 +335,7 @@ void as__listeners_close(as_loop *loop) {
         }
     }
     as__timeout_remove(&loop->wheel, &loop->accept_retry);
+    as__timeout_remove(&loop->wheel, &loop->tls_watch);
 }
 
 void as__listeners_resume(as_loop *loop) {
@@ -252,6 +356,8 @@ void as__listeners_resume(as_loop *loop) {
 void as__listeners_free(as_loop *loop) {
     as_link *link;
     while ((link = as__list_pop(&loop->listeners)) != NULL) {
-        free(AS_OWNER(link, as_listener, link));
+        as_listener *listener = AS_OWNER(link, as_listener, link);
+        as_tls_context_unref(listener->tls);
+        free(listener);
     }
 }

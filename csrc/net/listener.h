@@ -18,17 +18,22 @@ typedef struct as_listener {
     as_loop *loop;
     int fd; /* the caller's */
     bool closed;
-    bool is_tls, is_unix;
-    bool wildcard; /* the address that a client reached is the connection's, not ours */
+    bool is_unix;
+    as_tls_context *tls; /* of new connections; NULL: plain */
+    bool wildcard;       /* the address that a client reached is the connection's, not ours */
     uint16_t port;
     char server[AS_SERVER_MAX];
 } as_listener;
 
-as_err as__listener_open(as_loop *loop, int fd, bool is_tls);
+as_err as__listener_open(as_loop *loop, int fd, as_tls_context *tls);
 /* The same as the next, once those who wait in the queues are accepted. */
 void as__listeners_drain(as_loop *loop);
 /* No more connections; the memory stays. */
 void as__listeners_close(as_loop *loop);
+/* New connections to TLS sockets take this context. */
+void as__listeners_set_tls(as_loop *loop, as_tls_context *tls);
+/* as_loop.tls_watch: contexts whose files have changed are made again. */
+void as__listeners_check_tls(as_loop *loop);
 /* Accepts again after a pause. */
 void as__listeners_resume(as_loop *loop);
 /* Frees what as__listeners_close left; the uv loop has forgotten the handles. */

@@ -15,6 +15,7 @@
 #define POOL_BLOCKS 64u /* of AS_BUF_BLOCK bytes are kept for the next writers */
 #define OVERLOADED_QUIET 60000u /* milliseconds between two lines about the same limit */
 #define POLL_ROUNDS 8u  /* in one as_loop_poll, before the driver gets its turn */
+#define HANDSHAKES 8u   /* steps of TLS handshakes, likewise */
 
 /* --- time ------------------------------------------------------------------------------------- */
 
@@ -190,6 +191,9 @@ static void init_fields(as_loop *loop, const as_loop_config *config) {
     as__link_init(&loop->listeners);
     as__timeout_init(&loop->accept_retry);
     as__timeout_init(&loop->alarm);
+    as__timeout_init(&loop->tls_watch);
+    as__link_init(&loop->handshakes);
+    as__link_init(&loop->handshakes_due);
     as__wheel_init(&loop->wheel, as__loop_now(loop));
     as_buf_pool_init(&loop->pool, POOL_BLOCKS);
 }
@@ -263,12 +267,17 @@ void as_loop_free(as_loop *loop) {
     as__listeners_free(loop);
     fini_env(loop);
     as_buf_pool_fini(&loop->pool);
+    free(loop->tls_scratch);
     free(loop->read_buf);
     free(loop);
 }
 
-as_err as_loop_listen(as_loop *loop, int fd, bool is_tls) {
-    return as__listener_open(loop, fd, is_tls);
+as_err as_loop_listen(as_loop *loop, int fd, as_tls_context *tls) {
+    return as__listener_open(loop, fd, tls);
+}
+
+void as_loop_set_tls(as_loop *loop, as_tls_context *tls) {
+    as__listeners_set_tls(loop, tls);
 }
 
 /* --- polling ---------------------------------------------------------------------------------- */
@@ -286,6 +295,8 @@ static void expire(as_timeout *timeout, void *arg) {
     as_loop *loop = arg;
     if (timeout == &loop->accept_retry) {
         as__listeners_resume(loop);
+    } else if (timeout == &loop->tls_watch) {
+        as__listeners_check_tls(loop);
     } else if (timeout == &loop->alarm) {
         loop->config.alarm(loop->config.ctx);
     } else {
@@ -297,11 +308,21 @@ int as_loop_fd(const as_loop *loop) {
     return uv_backend_fd(&loop->uv);
 }
 
+/* Those that wait longest first; what is left of the allowance is for those that come in. */
+static void run_handshakes(as_loop *loop) {
+    while (loop->handshakes_left > 0 && as__link_linked(&loop->handshakes_due)) {
+        as__conn_shake_hands(loop->handshakes_due.next);
+    }
+}
+
 /* Timeouts are judged by the time before the sockets were looked at: what a client sent in time is
  * seen first, however long a handler kept the loop busy. */
 static void poll_once(as_loop *loop) {
     uint64_t now = as__loop_now(loop);
     loop->again = false;
+    if (loop->nhandshakes > 0) {
+        run_handshakes(loop);
+    }
     (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
     run_todo(loop);
     as__wheel_advance(&loop->wheel, now, expire, loop);
@@ -315,12 +336,13 @@ void as_loop_poll(as_loop *loop) {
     loop->polling = true;
     loop->woken = false;
     as__loop_tick_date(loop);
+    loop->handshakes_left = HANDSHAKES;
     unsigned round = 0;
     do {
         poll_once(loop);
     } while (loop->again && ++round < POLL_ROUNDS);
     loop->polling = false;
-    if (loop->again) {
+    if (loop->again || as__link_linked(&loop->handshakes_due)) {
         as__loop_again(loop);
     }
     as__loop_timer(loop);

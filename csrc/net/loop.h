@@ -16,6 +16,7 @@
 #include "http/exchange.h"
 #include "http/forwarded.h"
 #include "http/proxy_protocol.h"
+#include "net/tls_context.h"
 
 typedef struct as_loop as_loop;
 
@@ -50,8 +51,12 @@ as_loop_new(const as_loop_config *config); /* NULL: no memory or no descriptors,
 /* Cuts what is left (on_abort, on_close run) and closes the listeners. */
 void as_loop_free(as_loop *loop);
 
-/* Accepts on `fd`, a listening socket, which stays the caller's and must stay open. */
-as_err as_loop_listen(as_loop *loop, int fd, bool is_tls);
+/* Accepts on `fd`, a listening socket, which stays the caller's and must stay open. `tls`: what is
+ * spoken there; NULL: plain HTTP. The files of a context are watched: when they change, another one
+ * takes its place. */
+as_err as_loop_listen(as_loop *loop, int fd, as_tls_context *tls);
+/* From now on new connections to all TLS sockets take this one. */
+void as_loop_set_tls(as_loop *loop, as_tls_context *tls);
 
 int as_loop_fd(const as_loop *loop);
 /* Handles what is ready; never blocks. A nested call does nothing but ask for another round. */

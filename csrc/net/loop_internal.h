@@ -30,6 +30,14 @@ struct as_loop {
     as_link listeners; /* as_listener.link; also closed ones, whose names connections point to */
     as_timeout accept_retry, alarm;
 
+    /* Only where a listener is TLS. */
+    char *tls_scratch;      /* AS_TLS_RECORD bytes for all connections; else NULL */
+    as_link handshakes;     /* those under way, the oldest first: as_handshake.open in conn.c */
+    as_link handshakes_due; /* those that had no turn yet: .due */
+    uint32_t nhandshakes;
+    uint32_t handshakes_left; /* steps that this as_loop_poll still allows */
+    as_timeout tls_watch;     /* files are looked at */
+
     uv_poll_t wakeup;
     int wakeup_fds[2]; /* a pipe, so that a signal handler of Python's may write to it */
 

@@ -12,6 +12,7 @@
 #include "http/exchange_rules.h"
 #include "http/response.h"
 #include "net/bridge_internal.h"
+#include "net/tls.h"
 
 #define KEPT_MAX 64u                   /* remotes that are kept for reuse */
 #define MERGED_MAX ((size_t)64 * 1024) /* bytes of body in one record */
@@ -75,6 +76,9 @@ static as_conn_info *copy_info(as_remote *r, const as_conn_info *info) {
     const as_conn_info *connection = info->via != NULL ? info->via : info;
     r->info = *connection;
     r->info.gateway = NULL;
+    if (connection->tls != NULL) {
+        r->info.tls = as_tls_ref(connection->tls);
+    }
     r->info.server = r->server;
     (void)snprintf(r->server, sizeof(r->server), "%s", connection->server);
     if (info->via == NULL) {
@@ -86,8 +90,14 @@ static as_conn_info *copy_info(as_remote *r, const as_conn_info *info) {
     return &r->told;
 }
 
+/* What the hand may ask for, which only this thread can find out. */
+static bool knows_tls(const as_conn_info *info) {
+    as_tls *tls = info->via != NULL ? info->via->tls : info->tls;
+    return tls == NULL || as_tls_describe(tls) != NULL;
+}
+
 as_remote *as_remote_new(as_bridge *b, as_exchange *real, uint64_t memory_max) {
-    as_head *head = as_head_keep(real->head);
+    as_head *head = knows_tls(real->info) ? as_head_keep(real->head) : NULL;
     as_remote *r = head != NULL ? take_free(b) : NULL;
     if (r == NULL) {
         as_head_unref(head);
@@ -123,6 +133,7 @@ void as__remote_free(as_remote *r) {
     as_bridge *b = r->bridge;
     as_spool_fini(&r->body);
     as_head_unref(r->ex.head);
+    as_tls_unref(r->info.tls);
     empty(&r->out);
     empty(&r->published);
     empty(&r->replayed);

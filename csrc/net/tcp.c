@@ -66,7 +66,8 @@ static void tcp_shutdown(as_transport *t) {
     (void)shutdown(t->fd, SHUT_WR);
 }
 
-static void tcp_close(as_transport *t) {
+static void tcp_close(as_transport *t, bool clean) {
+    (void)clean; /* the owner has set what makes it a reset */
     if (t->fd >= 0) {
         (void)close(t->fd);
         t->fd = -1;
@@ -82,6 +83,5 @@ static const as_transport_ops tcp_ops = {
 };
 
 void as_tcp_transport_init(as_transport *t, int fd) {
-    t->ops = &tcp_ops;
-    t->fd = fd;
+    *t = (as_transport){.ops = &tcp_ops, .fd = fd};
 }

@@ -117,6 +117,7 @@ def test_case(echo: Any, backend: Any, case: Case, cut: Callable[[bytes], list[b
         run_case(client, case, backend.interface, cut(case.raw))
 
 
+@pytest.mark.tls_too
 @pytest.mark.parametrize("cut", [whole, growing])
 def test_case_behind_another_request(
     echo: Any, backend: Any, case: Case, cut: Callable[[bytes], list[bytes]]

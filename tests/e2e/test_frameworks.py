@@ -45,7 +45,12 @@ def framework(request: pytest.FixtureRequest, shared: Factory) -> Server:
 
 @pytest.fixture
 def client(framework: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=framework.url, timeout=20 * SLOWNESS, trust_env=False) as made:
+    with httpx.Client(
+        base_url=framework.url,
+        timeout=20 * SLOWNESS,
+        trust_env=False,
+        verify=framework.context or True,
+    ) as made:
         yield made
 
 

@@ -597,7 +597,6 @@ def test_quick_end(start, either):
 @pytest.mark.parametrize(
     ("conf", "name"),
     [
-        ("keyfile = __file__\ncertfile = __file__\n", "keyfile"),
         ("def ssl_context(conf, factory): return factory()\n", "ssl_context"),
         ("protocol = 'uwsgi'\n", "protocol"),
         ("strip_header_spaces = True\n", "strip_header_spaces"),

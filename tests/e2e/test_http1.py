@@ -75,6 +75,7 @@ def await_event(server: Server, event: str) -> None:
 # --- order -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.tls_too
 def test_pipelined_answers_in_order(probe: Server) -> None:
     """RFC 9112, 9.3.2."""
     requests = [f"GET /hello?{n} HTTP/1.1\r\nHost: a\r\n\r\n" for n in range(200)]
@@ -85,6 +86,7 @@ def test_pipelined_answers_in_order(probe: Server) -> None:
         assert nothing_to_read(client)
 
 
+@pytest.mark.tls_too
 def test_pipelined_answers_of_different_kinds_in_order(probe: Server) -> None:
     """Chunked, counted, empty and failed answers keep their bounds."""
     targets = [
@@ -106,6 +108,7 @@ def test_pipelined_answers_of_different_kinds_in_order(probe: Server) -> None:
             assert (response.status, response.body) == expected
 
 
+@pytest.mark.tls_too
 def test_pipelined_uploads(probe: Server) -> None:
     bodies = [b"%d" % n * (n * 37 % 1000) for n in range(60)]
     requests = [
@@ -188,6 +191,7 @@ def test_disconnect_is_seen_behind_pipelined_bytes(asgi_probe: Server) -> None:
 # --- half-closed clients, and closing ----------------------------------------------------------------------
 
 
+@pytest.mark.tls_too
 def test_half_closed_client_is_answered(probe: Server) -> None:
     with probe.raw() as client:
         client.get("/hello?half")
@@ -196,6 +200,7 @@ def test_half_closed_client_is_answered(probe: Server) -> None:
         assert client.at_end()
 
 
+@pytest.mark.tls_too
 def test_half_closed_client_of_pipelined_requests_is_answered(probe: Server) -> None:
     with probe.raw() as client:
         client.send("".join(f"GET /hello?{n} HTTP/1.1\r\nHost: a\r\n\r\n" for n in range(20)))
@@ -205,6 +210,7 @@ def test_half_closed_client_of_pipelined_requests_is_answered(probe: Server) -> 
         assert client.at_end()
 
 
+@pytest.mark.tls_too
 def test_half_closed_client_of_a_long_answer(probe: Server) -> None:
     with probe.raw() as client:
         client.get("/stream?n=300&size=10000")
@@ -264,6 +270,7 @@ def test_413_of_a_chunked_body(with_options: Callable[..., Server]) -> None:
         assert client.at_end()
 
 
+@pytest.mark.tls_too
 def test_400_in_a_body_reaches_a_client_that_still_sends(probe: Server) -> None:
     with probe.raw() as client:
         client.send("POST /digest HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -275,6 +282,7 @@ def test_400_in_a_body_reaches_a_client_that_still_sends(probe: Server) -> None:
         assert client.at_end()
 
 
+@pytest.mark.tls_too
 def test_400_in_a_head_reaches_a_client_that_still_sends(probe: Server) -> None:
     with probe.raw() as client:
         send_most(client, b"POST /digest HTTP/1.1\r\nBad header\r\n\r\n" + b"x" * (5 << 20))
@@ -282,6 +290,7 @@ def test_400_in_a_head_reaches_a_client_that_still_sends(probe: Server) -> None:
         assert client.at_end()
 
 
+@pytest.mark.tls_too
 def test_answer_reaches_a_client_whose_upload_is_not_read(probe: Server) -> None:
     """gunicorn 26: closing without reading the rest truncates the answer."""
     with probe.raw() as client:
@@ -299,6 +308,7 @@ def send_most(client: RawClient, data: bytes) -> None:
         pass
 
 
+@pytest.mark.tls_too
 def test_unread_body_is_never_taken_for_a_request(probe: Server) -> None:
     """gunicorn 25: "keepalive smuggling"; a body that the application ignores is skipped."""
     body = b"GET /fail HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -310,6 +320,7 @@ def test_unread_body_is_never_taken_for_a_request(probe: Server) -> None:
         assert client.recv_response().text == "hello next"
 
 
+@pytest.mark.tls_too
 def test_unread_body_that_comes_later_is_never_taken_for_a_request(probe: Server) -> None:
     """As above: the answer is out before the body is in."""
     body = b"GET /fail HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -348,6 +359,7 @@ def test_unread_body_above_the_limit_closes(serve: Factory, loop: str) -> None:
         assert client.at_end()
 
 
+@pytest.mark.tls_too
 def test_shutdown_lets_the_client_read_everything(probe: Server) -> None:
     """Behind Connection: close a long answer arrives whole, also when more was pipelined."""
     with probe.raw() as client:
@@ -366,6 +378,7 @@ def test_shutdown_lets_the_client_read_everything(probe: Server) -> None:
 EXPECT = "POST {} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n"
 
 
+@pytest.mark.tls_too
 def test_continue_when_the_body_is_asked_for(probe: Server) -> None:
     with probe.raw() as client:
         for body in (b"hello", b"again"):
@@ -376,6 +389,7 @@ def test_continue_when_the_body_is_asked_for(probe: Server) -> None:
             assert client.recv_response().text == f"5 {hashlib.sha256(body).hexdigest()}"
 
 
+@pytest.mark.tls_too
 def test_continue_chunked(probe: Server) -> None:
     with probe.raw() as client:
         client.send(
@@ -430,6 +444,7 @@ def test_continue_at_most_once(probe: Server) -> None:
 # --- persistence -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.tls_too
 def test_keep_alive_1_1(probe: Server) -> None:
     with probe.raw() as client:
         for n in range(5):
@@ -439,6 +454,7 @@ def test_keep_alive_1_1(probe: Server) -> None:
             assert response.get("connection") is None
 
 
+@pytest.mark.tls_too
 def test_keep_alive_1_0(probe: Server) -> None:
     """RFC 9112, C.2.2: a client of 1.0 is told that the connection stays."""
     with probe.raw() as client:
@@ -453,6 +469,7 @@ def test_keep_alive_1_0(probe: Server) -> None:
         assert client.at_end()
 
 
+@pytest.mark.tls_too
 def test_unknown_length_over_1_0_ends_with_the_connection(probe: Server) -> None:
     """RFC 9112, 6.3: no chunks for HTTP/1.0, keep-alive or not."""
     with probe.raw() as client:
@@ -462,6 +479,7 @@ def test_unknown_length_over_1_0_ends_with_the_connection(probe: Server) -> None
         assert response.get("connection") in (None, b"close")
 
 
+@pytest.mark.tls_too
 def test_known_length_over_1_0_keeps_alive(probe: Server) -> None:
     with probe.raw() as client:
         client.get("/stream?n=3&size=5&length=1", "Connection: keep-alive", version="1.0")
@@ -471,6 +489,7 @@ def test_known_length_over_1_0_keeps_alive(probe: Server) -> None:
         assert client.recv_response().text == "hello "
 
 
+@pytest.mark.tls_too
 def test_unknown_length_over_1_1_is_chunked(probe: Server) -> None:
     with probe.raw() as client:
         client.get("/stream?n=3&size=5")
@@ -502,6 +521,7 @@ def test_keep_alive_of_zero_closes_each(with_options: Callable[..., Server]) -> 
 
 
 @pytest.mark.parametrize("target", ["/hello", "/stream?n=3&size=5", "/stream?n=3&size=5&length=1"])
+@pytest.mark.tls_too
 def test_head_is_a_get_without_its_body(probe: Server, target: str) -> None:
     """RFC 9110, 9.3.2: the same fields, but for those that cannot be known."""
     with probe.raw() as client:
@@ -553,6 +573,7 @@ def test_reason_phrase(probe: Server) -> None:
 
 
 @pytest.mark.parametrize(("said", "sent"), [(10, 5), (5, 10), (0, 1)])
+@pytest.mark.tls_too
 def test_wrong_length_is_never_hidden(probe: Server, said: int, sent: int) -> None:
     """A body that is not as long as announced: the connection is cut, or the answer is a 500; never a wrong frame."""
     probe.expect_tracebacks()
@@ -648,6 +669,7 @@ def test_own_date_and_server_replace(probe: Server) -> None:
 # --- large bodies ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.tls_too
 def test_large_upload_arrives_whole(probe: Server) -> None:
     body = bytes(range(256)) * 40_000
     with probe.raw() as client:
@@ -657,6 +679,7 @@ def test_large_upload_arrives_whole(probe: Server) -> None:
         assert client.recv_response().text == "hello "
 
 
+@pytest.mark.tls_too
 def test_large_chunked_upload_arrives_whole(probe: Server) -> None:
     body = bytes(range(256)) * 10_000
     with probe.raw() as client:
@@ -674,6 +697,7 @@ def test_large_chunked_upload_arrives_whole(probe: Server) -> None:
     "query", ["n=1&size=10000000", "n=1000&size=10000", "n=20000&size=1", "n=50&size=200001"]
 )
 @pytest.mark.parametrize("length", ["", "&length=1"])
+@pytest.mark.tls_too
 def test_large_download_arrives_whole(probe: Server, query: str, length: str) -> None:
     n, size = (int(word.partition("=")[2]) for word in query.split("&"))
     with probe.raw() as client:
@@ -685,6 +709,7 @@ def test_large_download_arrives_whole(probe: Server, query: str, length: str) ->
         assert client.recv_response().text == "hello "
 
 
+@pytest.mark.tls_too
 def test_slow_reader_gets_everything(probe: Server) -> None:
     """The write queue goes above its mark and below it again, many times."""
     with probe.raw() as client:
@@ -872,6 +897,7 @@ def seconds_until_closed(client: RawClient) -> tuple[float, bytes]:
     return time.monotonic() - begin, data
 
 
+@pytest.mark.tls_too
 def test_timeout_of_the_head(with_options: Callable[..., Server]) -> None:
     server = with_options("--timeout-request-head", "0.4", "--timeout-keep-alive", "60")
     with server.raw() as client:
@@ -903,6 +929,7 @@ def test_timeout_of_the_second_head(with_options: Callable[..., Server]) -> None
         assert client.recv_response().status == 408
 
 
+@pytest.mark.tls_too
 def test_timeout_of_the_body(with_options: Callable[..., Server]) -> None:
     server = with_options("--timeout-request-body", "0.4")
     with server.raw() as client:
@@ -939,6 +966,7 @@ def test_body_time_does_not_run_while_the_application_does_not_read(
         assert client.recv_response().text == "waited long"
 
 
+@pytest.mark.tls_too
 def test_timeout_of_keep_alive(with_options: Callable[..., Server]) -> None:
     """An idle connection is closed without a word."""
     server = with_options("--timeout-keep-alive", "0.4", "--timeout-request-head", "60")
@@ -999,6 +1027,7 @@ def test_timeout_of_writing_wsgi(serve: Factory) -> None:
             client.recv_response()
 
 
+@pytest.mark.tls_too
 def test_a_slow_reader_that_reads_is_not_cut(with_options: Callable[..., Server]) -> None:
     server = with_options("--timeout-write", "0.6")
     with server.raw() as client:
@@ -1166,6 +1195,7 @@ def test_a_running_request_is_finished(serve: Factory, loop: str) -> None:
     assert server.wait() == 0
 
 
+@pytest.mark.tls_too
 def test_a_download_is_finished(with_options: Callable[..., Server]) -> None:
     """SIGTERM while an answer is on its way: it arrives whole."""
     server = with_options()
@@ -1207,6 +1237,7 @@ def test_requests_that_do_not_end_are_cut(serve: Factory, loop: str) -> None:
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
+@pytest.mark.tls_too
 def test_clients_that_leave_do_no_harm(probe: Server, leave: str) -> None:
     """At every point of a request and of an answer."""
     probe.expect_tracebacks()  # An application may let the OSError of send pass.

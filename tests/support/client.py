@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import socket
+import ssl
 import struct
 from dataclasses import dataclass, field
 from typing import Any, Self
+
+from .tls import open_pipe
 
 # Sanitizers and valgrind make everything slower; every time-out of the tests is stretched by this.
 SLOWNESS = float(
@@ -193,8 +196,23 @@ def parse_field_line(line: bytes) -> tuple[bytes, bytes]:
     return found[1].lower(), found[2]
 
 
+@dataclass(frozen=True)
+class TLSAddress:
+    """An address where TLS is spoken; ``name`` is the server's in its certificate."""
+
+    address: Any
+    context: ssl.SSLContext
+    name: str
+
+
 def connect(address: Any, timeout: float | None = None) -> RawClient:
-    """``address``: a path (Unix socket) or (host, port). ``timeout``: seconds for each receive."""
+    """``address``: a path (Unix socket), (host, port), or either as a TLSAddress. ``timeout``: seconds
+    for each receive."""
+    if isinstance(address, TLSAddress):
+        plain = connect(address.address, timeout).socket
+        sock: socket.socket = open_pipe(plain, address.context, address.name)
+        sock.settimeout((timeout if timeout is not None else 10) * SLOWNESS)
+        return RawClient(sock)
     if isinstance(address, str):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.connect(address)  # With a time-out set, a full backlog would be an error.

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from .certificates import Authority
 from .client import RawClient, connect
 from .server import APPS, FORBIDDEN, Server, child_environment
 
@@ -29,9 +30,11 @@ class Gunicorn(Server):
         env: dict[str, str] | None = None,
         script: Path | None = None,
         pass_fds: tuple[int, ...] = (),
+        tls: Authority | None = None,
     ) -> None:
         """``script``: a program that starts gunicorn itself."""
         self.app, self.uds, self.host, self.port = app, None, "127.0.0.1", 0
+        self.context = tls.trusting() if tls is not None else None
         self.tracebacks_expected = self.aborts_expected = False
         self.conf = folder / "gunicorn.conf.py"
         self.write(conf)
@@ -47,7 +50,7 @@ class Gunicorn(Server):
         self.conf.write_text(head + conf)
 
     def await_ready(self) -> None:
-        found = self.wait_log(r"Listening at: (?:http://[\d.]+:(\d+)|unix:(\S+))")
+        found = self.wait_log(r"Listening at: (?:https?://[\d.]+:(\d+)|unix:(\S+))")
         self.port = int(found[1] or 0)
         if found[2]:
             self.uds = Path(found[2])
@@ -98,7 +101,7 @@ class Load:
         client: RawClient | None = None
         while not self._ending.is_set():
             try:
-                client = client or connect((self._server.host, self._server.port))
+                client = client or connect(self._server.address)
                 client.get(self._path)
                 response = client.recv_response()
                 assert response.status == 200, response

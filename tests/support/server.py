@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .client import SLOWNESS, RawClient, connect
+from .certificates import Authority
+from .client import SLOWNESS, RawClient, TLSAddress, connect
 
 APPS = Path(__file__).resolve().parent.parent / "apps"
 
@@ -33,7 +34,8 @@ FORBIDDEN = re.compile(
 
 
 class Server:
-    """One running server. Made by the fixtures ``serve`` and ``shared`` (see tests/conftest.py)."""
+    """One running server. With ``tls`` it has a certificate of that authority, unless ``args`` say which,
+    and ``raw`` connects by TLS, as ``context`` says. Made by the fixtures ``serve`` and ``shared`` (see tests/conftest.py)."""
 
     def __init__(
         self,
@@ -50,7 +52,12 @@ class Server:
         binds: Sequence[str] | None = None,
         rlimits: Mapping[int, int] | None = None,
         python: Sequence[str] = (),
+        tls: Authority | None = None,
     ) -> None:
+        self.context = tls.trusting() if tls is not None else None
+        if tls is not None and "--ssl-certfile" not in args:
+            # Nobody replaces the files.
+            args = (*tls.here.words, "--ssl-reload-interval", "0", *args)
         self.app, self.uds, self.host = app, uds, bind
         self.port = 0
         self.tracebacks_expected = self.abort_expected = False
@@ -129,12 +136,15 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://{self.authority}"
+        return f"{'http' if self.context is None else 'https'}://{self.authority}"
 
     @property
     def address(self) -> Any:
         """What ``connect`` takes."""
-        return str(self.uds) if self.uds is not None else (self.host, self.port)
+        plain = str(self.uds) if self.uds is not None else (self.host, self.port)
+        if self.context is None:
+            return plain
+        return TLSAddress(plain, self.context, "localhost" if self.uds is not None else self.host)
 
     def raw(self, timeout: float | None = None) -> RawClient:
         """A fresh connection; use it as a context manager."""

@@ -254,7 +254,7 @@ static server *start(unsigned nhands) {
     assert(s->loop != NULL && s->bridge != NULL && s->fd >= 0);
     assert(bind(s->fd, (struct sockaddr *)&s->address, len) == 0 && listen(s->fd, 64) == 0);
     assert(getsockname(s->fd, (struct sockaddr *)&s->address, &len) == 0);
-    assert(as_loop_listen(s->loop, s->fd, false) == AS_OK);
+    assert(as_loop_listen(s->loop, s->fd, NULL) == AS_OK);
     as_bridge_open(s->bridge, s->loop);
     assert(pthread_create(&s->loop_thread, NULL, run_loop, s) == 0);
     s->nhands = nhands;

@@ -1,6 +1,7 @@
 """``Config``: checks, and what the core gets from it."""
 
 import re
+import ssl
 from typing import Any
 
 import pytest
@@ -55,12 +56,44 @@ def test_settings_are_keywords() -> None:
             "access_log_format: %({PATH_INFO}e)s: the access log knows only HTTP_",
         ),
         ({"access_log_format": "%(s)s \ud800"}, ValueError, "access_log_format: "),
+        ({"ssl_keyfile": "k"}, ValueError, "ssl_keyfile: does nothing without ssl_certfile"),
+        ({"ssl_min_version": "TLSv1.3"}, ValueError, "ssl_min_version: does nothing without ssl_c"),
+        (
+            {"ssl_certfile": "c", "ssl_cert_reqs": "required"},
+            ValueError,
+            "ssl_cert_reqs: nobody could show a certificate without ssl_ca_certs",
+        ),
+        (
+            {"ssl_certfile": "c", "ssl_ca_certs": "a", "ssl_cert_reqs": "none"},
+            ValueError,
+            "it does nothing without ssl_cert_reqs",
+        ),
+        ({"ssl_certfile": "c", "ssl_cert_reqs": "must"}, TypeError, "ssl_cert_reqs: int expected"),
+        (
+            {"ssl_certfile": "c", "ssl_min_version": "1.1"},
+            ValueError,
+            "'1.1' is not one of TLSv1.2",
+        ),
         ({"log_config": 3}, TypeError, "log_config: str expected, not int"),
     ],
 )
 def test_refused(settings: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=re.escape(text)):
         Config("main:app", **settings)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(0, 0), (ssl.CERT_OPTIONAL, 1), (2, 2), ("optional", 1), ("required", 2)],
+)
+def test_certificates_of_clients(value: Any, number: int) -> None:
+    ca = "ca" if number else None
+    config = Config(ssl_certfile="c", ssl_cert_reqs=value, ssl_ca_certs=ca)
+    assert config.client_certificates == number
+
+
+def test_the_password_is_not_shown() -> None:
+    assert "secret" not in repr(Config(ssl_certfile="c", ssl_keyfile_password="secret"))
 
 
 def test_limits_for_the_core() -> None:

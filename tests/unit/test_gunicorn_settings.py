@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +105,7 @@ def own_context(config, factory):
 
 
 REFUSED: dict[str, Any] = {
-    "keyfile": __file__,
-    "certfile": __file__,
-    "ssl_version": 3,
-    "cert_reqs": 2,
-    "ca_certs": __file__,
-    "suppress_ragged_eofs": False,
-    "do_handshake_on_connect": True,
-    "ciphers": "HIGH",
+    "ssl_version": ssl.PROTOCOL_TLSv1_2,
     "ssl_context": own_context,
     "http_protocols": "h1,h2",
     "http2_cleartext": "upgrade",
@@ -137,6 +131,41 @@ def test_every_refusal_is_tried():
     assert set(REFUSED) == {name for name, rule in SETTINGS.items() if rule.how == "refused"}
 
 
+TLS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"certfile": "a", "keyfile": "b"}, {"ssl_certfile": "a", "ssl_keyfile": "b"}),
+    ({"certfile": "a", "ciphers": "HIGH"}, {"ssl_ciphers": "HIGH"}),
+    (
+        {"certfile": "a", "ca_certs": "c", "cert_reqs": ssl.CERT_REQUIRED},
+        {"ssl_ca_certs": "c", "ssl_cert_reqs": 2},
+    ),
+    ({"certfile": "a", "ssl_version": ssl.PROTOCOL_TLS_SERVER}, {"ssl_min_version": "TLSv1.2"}),
+    ({"certfile": "a", "ssl_version": "TLS_SERVER"}, {}),
+    ({"certfile": "a", "suppress_ragged_eofs": False, "do_handshake_on_connect": True}, {}),
+]
+
+
+@pytest.mark.parametrize("interface", BOTH)
+@pytest.mark.parametrize(("values", "wanted"), TLS)
+def test_tls(interface, values, wanted):
+    config = to_config(configured(**values), interface, {"ssl_reload_interval": 1})
+    assert {name: getattr(config, name) for name in wanted} == wanted
+    assert config.ssl_reload_interval == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"keyfile": "b"}, "keyfile: does nothing without certfile"),
+        ({"certfile": "a", "cert_reqs": 2}, "cert_reqs: .* without ca_certs"),
+        ({"certfile": "a", "ca_certs": "b"}, "ca_certs: .* without cert_reqs"),
+        ({"certfile": "a", "cert_reqs": 3}, "cert_reqs: 3 is more than 2"),
+    ],
+)
+def test_tls_that_does_not_go_together(values, text):
+    with pytest.raises(Refused, match=rf"^asgiserver cannot honour: {text}\.$"):
+        to_config(configured(**values), "asgi", {})
+
+
 @pytest.mark.parametrize("interface", BOTH)
 @pytest.mark.parametrize("setting", REFUSED)
 def test_refused(interface, setting):
@@ -146,10 +175,10 @@ def test_refused(interface, setting):
 
 def test_all_refusals_are_in_one_line():
     with pytest.raises(Refused) as caught:
-        to_config(configured(keyfile=__file__, header_map="refuse"), "wsgi", {"frobnicate": 1})
+        to_config(configured(protocol="uwsgi", header_map="refuse"), "wsgi", {"frobnicate": 1})
     text = str(caught.value)
     assert "\n" not in text
-    assert all(name in text for name in ("keyfile", "header_map", "CONFIG_KWARGS['frobnicate']"))
+    assert all(name in text for name in ("protocol", "header_map", "CONFIG_KWARGS['frobnicate']"))
 
 
 def test_a_setting_of_a_newer_gunicorn_is_refused_unless_default():

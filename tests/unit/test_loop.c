@@ -250,7 +250,7 @@ static void start_at(server *s, uint32_t host) {
     assert(getsockname(s->fd, (struct sockaddr *)&s->address, &len) == 0);
     s->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     s->loop = as_loop_new(&s->config);
-    assert(s->loop != NULL && as_loop_listen(s->loop, s->fd, false) == AS_OK);
+    assert(s->loop != NULL && as_loop_listen(s->loop, s->fd, NULL) == AS_OK);
 }
 
 static void start(server *s) {
@@ -1285,7 +1285,7 @@ static void test_ipv6(void) {
     }
     assert(listen(fd, 8) == 0 && getsockname(fd, (struct sockaddr *)&any, &len) == 0);
     start(&s);
-    assert(as_loop_listen(s.loop, fd, false) == AS_OK);
+    assert(as_loop_listen(s.loop, fd, NULL) == AS_OK);
     s.address.sin_port = any.sin6_port;
     client mapped = connect_to(&s);
     say(&mapped, GET);
@@ -1314,7 +1314,7 @@ static void test_unix_socket(void) {
     (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s/socket", folder);
     int fd = listen_on((struct sockaddr *)&address, sizeof(address));
     start(&s);
-    assert(as_loop_listen(s.loop, fd, false) == AS_OK);
+    assert(as_loop_listen(s.loop, fd, NULL) == AS_OK);
     client c = {.fd = socket(AF_UNIX, SOCK_STREAM, 0)};
     assert(connect(c.fd, (struct sockaddr *)&address, sizeof(address)) == 0);
     assert(fcntl(c.fd, F_SETFL, O_NONBLOCK) == 0);

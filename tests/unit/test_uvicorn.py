@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -135,7 +136,6 @@ def translated(**settings: Any) -> dict[str, Any]:
         ({"factory": True, "app_dir": "/tmp"}, {"factory": True, "app_dir": "/tmp"}),
         ({"h11_max_incomplete_event_size": 4096}, {"limit_request_head": 4096}),
         ({"http": "h11", "ws": "wsproto", "reset_contextvars": True}, {}),
-        ({"http": "httptools", "ws": "auto", "ssl_keyfile": None}, {}),
         ({"ws": "none"}, {"ws": "off"}),
         ({"ws_max_size": 9, "ws_max_queue": 2}, {"ws_max_size": 9, "ws_max_queue": 2}),
         (
@@ -143,6 +143,20 @@ def translated(**settings: Any) -> dict[str, Any]:
             {"ws_ping_interval": 0.0, "ws_ping_timeout": 3.0},
         ),
         ({"ws_per_message_deflate": False}, {"ws_per_message_deflate": False}),
+        ({"http": "httptools", "ws": "auto", "ssl_keyfile": None, "ssl_version": 2}, {}),
+        (
+            {"ssl_certfile": Path("a.pem"), "ssl_keyfile": "b.pem", "ssl_keyfile_password": "c"},
+            {"ssl_certfile": "a.pem", "ssl_keyfile": "b.pem", "ssl_keyfile_password": "c"},
+        ),
+        (
+            {
+                "ssl_certfile": "a",
+                "ssl_ca_certs": Path("b"),
+                "ssl_cert_reqs": ssl.CERT_REQUIRED,
+                "ssl_ciphers": "HIGH",
+            },
+            {"ssl_certfile": "a", "ssl_ca_certs": "b", "ssl_cert_reqs": 2, "ssl_ciphers": "HIGH"},
+        ),
     ],
 )  # fmt: skip
 def test_what_a_setting_becomes(given: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -160,14 +174,8 @@ def test_what_a_setting_becomes(given: dict[str, Any], expected: dict[str, Any])
         ("reload_delay", 1.0, "no delay to set"),
         ("timeout_notify", 1, "a task of your own"),
         ("callback_notify", app, "a task of your own"),
-        ("ssl_keyfile", "key.pem", "no TLS yet"),
-        ("ssl_certfile", Path("cert.pem"), "no TLS yet"),
-        ("ssl_keyfile_password", "secret", "no TLS yet"),
-        ("ssl_version", 2, "no TLS yet"),
-        ("ssl_cert_reqs", 2, "no TLS yet"),
-        ("ssl_ca_certs", "ca.pem", "no TLS yet"),
-        ("ssl_ciphers", "HIGH", "no TLS yet"),
-        ("ssl_context_factory", app, "no TLS yet"),
+        ("ssl_version", 5, "TLS 1.2 and 1.3 are spoken"),
+        ("ssl_context_factory", app, "made in Python cannot be used"),
         ("loop", "zuvloop", "not one of auto, uvloop, asyncio"),
         ("log_level", 11, "none of 5, 10"),
         ("port", 65536, "65535"),

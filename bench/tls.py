@@ -1,0 +1,265 @@
+"""TLS beside nginx: what a request, a handshake and an idle connection cost.
+
+Two servers share one core and answer a constant: the floor (bench/floor.c, the core without Python), and
+nginx (`return 200`). Same certificate (ECDSA on P-256), same cipher suite, one process each, no log. wrk asks
+over 64 kept connections, `openssl s_time` opens new ones without resuming any, each version in turn, in
+interleaved rounds. CPU time is the server's own, from the scheduler. Memory is the growth of the server's
+private memory with idle connections open that have been served once.
+
+Needs wrk, openssl and nginx: .venv/bin/python bench/tls.py
+"""
+
+import argparse
+import contextlib
+import json
+import re
+import shutil
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import harness
+from idle import SAMPLE, SPARE_FILES, raise_file_limit
+from run_hello import Series, figure, spread, wrk
+
+BODY = b"Hello, World!"
+CIPHERS = {"TLSv1.2": "ECDHE-ECDSA-AES128-GCM-SHA256", "TLSv1.3": "TLS_AES_256_GCM_SHA384"}
+GOALS = {"cpu": 1.15, "handshakes": 0.95, "idle": 20 * 1024}
+
+NGINX = """\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr error;
+worker_rlimit_nofile {files};
+events {{ worker_connections {files}; }}
+http {{
+    access_log off;
+    keepalive_timeout 600;
+    keepalive_requests 1000000000;
+    client_body_temp_path {folder};
+    proxy_temp_path {folder};
+    fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder};
+    scgi_temp_path {folder};
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256;
+    ssl_ecdh_curve X25519:prime256v1:secp384r1;
+    ssl_session_cache off;
+    server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_certificate {folder}/cert.pem;
+        ssl_certificate_key {folder}/key.pem;
+        location / {{ default_type text/plain; return 200 "Hello, World!"; }}
+    }}
+}}
+"""
+
+
+def make_certificate(folder: Path) -> None:
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
+        "-subj /CN=localhost -keyout key.pem -out cert.pem"
+    )
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+
+
+def start(name: str, folder: Path, files: int, core: int) -> Any:
+    """A running server, as a context manager."""
+    port = harness.free_port()
+    if name == "nginx":
+        config = folder / "nginx.conf"
+        config.write_text(NGINX.format(folder=folder, port=port, files=files))
+        nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin") or "nginx"
+        command = [nginx, "-c", str(config), "-p", str(folder)]
+    else:
+        keys = ("--tls", str(folder / "cert.pem"), str(folder / "key.pem"))
+        command = [str(harness.find_floor()), "--timeout-keep-alive", "600"]
+        command += ["--port", str(port), *keys]
+    return harness.serving(name, command, port, core)
+
+
+def client_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def ask(client: ssl.SSLSocket) -> None:
+    client.sendall(harness.REQUEST)
+    with client.makefile("rb") as stream:
+        if (got := harness.read_answer(stream)) != BODY:
+            raise harness.BenchError(f"wrong answer: {got[:80]!r}")
+
+
+def handshakes(server: harness.Server, version: str, seconds: int, core: int) -> float:
+    """Microseconds of CPU for each new connection, none of which is resumed."""
+    flag = version.replace("TLSv", "-tls").replace(".", "_")
+    kind = "-ciphersuites" if version == "TLSv1.3" else "-cipher"
+    command = ["taskset", "-c", str(core), "openssl", "s_time", "-new", "-time", str(seconds)]
+    command += [flag, kind, CIPHERS[version], "-connect", f"{harness.HOST}:{server.port}"]
+    before = server.cpu_ns()
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds + 30, check=False
+    )
+    spent = server.cpu_ns() - before
+    count = re.search(r"(\d+) connections in \d+ real seconds", done.stdout)
+    if done.returncode or not count or not int(count[1]):
+        raise harness.BenchError(f"openssl s_time failed:\n{done.stdout}{done.stderr}")
+    return spent / 1000 / int(count[1])
+
+
+def requests(server: harness.Server, seconds: int, core: int) -> float:
+    """Microseconds of CPU a request."""
+    before = server.cpu_ns()
+    count, _ = wrk(server.port, "plain", seconds, core, scheme="https")
+    return (server.cpu_ns() - before) / 1000 / count
+
+
+def check(server: harness.Server) -> str:
+    """The right answer; the cipher suite that wrk, too, gets."""
+    context = client_context()
+    with (
+        socket.create_connection((harness.HOST, server.port), 5) as raw,
+        context.wrap_socket(raw) as client,
+    ):
+        ask(client)
+        return str(client.cipher())
+
+
+def idle(server: harness.Server, count: int) -> float:
+    """Bytes for each of `count` idle connections. The client's side keeps the socket alone."""
+    context = client_context()
+    kept: list[socket.socket] = []
+    with contextlib.ExitStack() as stack:
+
+        def connect(keep: bool) -> ssl.SSLSocket:
+            raw = socket.create_connection((harness.HOST, server.port), 10)
+            client = context.wrap_socket(raw)
+            ask(client)
+            if not keep:
+                kept.append(stack.enter_context(socket.socket(fileno=client.detach())))
+            return client
+
+        stack.enter_context(connect(keep=True))
+        before = server.memory()["private"]
+        asked = [stack.enter_context(connect(keep=n % SAMPLE == 0)) for n in range(count)]
+        after = server.memory()["private"]
+        for client in asked[::SAMPLE]:
+            ask(client)
+    return (after - before) / count
+
+
+@contextlib.contextmanager
+def both(folder: Path, files: int, core: int) -> Iterator[list[harness.Server]]:
+    with start("floor", folder, files, core) as floor, start("nginx", folder, files, core) as nginx:
+        yield [floor, nginx]
+
+
+def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    server_core, client_core = harness.two_cores()
+    make_certificate(folder)
+    series: dict[str, dict[str, Series]] = {}
+
+    def measured(load: str, server: harness.Server, cpu_us: float) -> None:
+        series.setdefault(load, {}).setdefault(server.name, Series()).cpu_us.append(cpu_us)
+        print(f"{load:18} {server.name:5} {cpu_us:8.2f} µs", file=sys.stderr, flush=True)
+
+    files = args.connections + SPARE_FILES
+    with both(folder, files, server_core) as servers:
+        if len({check(server) for server in servers}) != 1:
+            raise harness.BenchError("the two use different cipher suites")
+        for server in servers:
+            requests(server, 1, client_core)
+        for number in range(args.rounds):
+            for server in servers if number % 2 else servers[::-1]:
+                measured("request", server, requests(server, args.seconds, client_core))
+                for version in CIPHERS:
+                    cost = handshakes(server, version, args.seconds, client_core)
+                    measured(f"handshake {version}", server, cost)
+    memory = {}
+    with both(folder, files, server_core) as servers:
+        for server in servers:
+            memory[server.name] = round(idle(server, args.connections))
+    return {
+        "benchmark": "tls",
+        "openssl": ssl.OPENSSL_VERSION,
+        "rounds": args.rounds,
+        "seconds": args.seconds,
+        "connections": args.connections,
+        "cpu_us": {
+            load: {name: spread(one.cpu_us, 2) for name, one in rows.items()}
+            | {"ratio": round(ratio(rows), 3)}
+            for load, rows in series.items()
+        },
+        "idle": memory,
+    }
+
+
+def ratio(rows: dict[str, Series]) -> float:
+    """The floor's CPU in multiples of nginx's: the median of the rounds' ratios."""
+    pairs = zip(rows["floor"].cpu_us, rows["nginx"].cpu_us, strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        f"TLS on one core, {results['openssl']}, ECDSA on P-256, {results['rounds']} interleaved "
+        f"rounds of {results['seconds']} s. Medians, in brackets the least and the greatest.",
+        "",
+        "| CPU µs for a | floor | nginx | nginx = 1 | goal |",
+        "|---|---|---|---|---|",
+    ]
+    for load, row in results["cpu_us"].items():
+        goal = GOALS["cpu"] if load == "request" else 1 / GOALS["handshakes"]
+        lines.append(
+            f"| {load} | {figure(row['floor'], ',.2f')} | {figure(row['nginx'], ',.2f')} | "
+            f"{row['ratio']:.2f} | ≤ {goal:.2f} |"
+        )
+    floor, nginx = results["idle"]["floor"], results["idle"]["nginx"]
+    lines += [
+        "",
+        f"Memory of each of {results['connections']:,} idle connections that were served once: floor "
+        f"{floor:,} bytes, nginx {nginx:,}; goal ≤ {GOALS['idle']:,}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Run from the command line; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
+    parser.add_argument("--connections", type=int, default=10_000, help="idle ones")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=harness.BENCH / "results" / "tls",
+        help="path of the results, without suffix: .md and .json are written",
+    )
+    args = parser.parse_args()
+    try:
+        raise_file_limit(args.connections + SPARE_FILES)
+        with tempfile.TemporaryDirectory(prefix="bench-tls-") as folder:
+            results = run(args, Path(folder))
+    except (harness.BenchError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    text = table(results)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
+    args.output.with_suffix(".md").write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
