@@ -142,7 +142,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def run_websocket(args: argparse.Namespace) -> dict[str, Any]:
     """Measure the floor, and the echo application with and without compression."""
     core = harness.two_cores()[0]
-    ours = harness.asgiserver_command("asgi", "--ws-ping-interval", "0", "--lifespan", "off", name="echo")
+    ours = harness.asgiserver_command(
+        "asgi", "--ws-ping-interval", "0", "--lifespan", "off", name="echo"
+    )
     commands = {
         "floor": ([str(harness.find_floor(args.floor))], False),
         "asgi, asyncio": ([*ours, "--loop", "asyncio"], False),
@@ -158,7 +160,8 @@ def run_websocket(args: argparse.Namespace) -> dict[str, Any]:
         port = harness.free_port()
         ask = functools.partial(ask_websocket, deflate=deflate, opened={})
         with harness.serving(name, [*command, "--port", str(port)], port, core) as server:
-            rows.append({"server": name, **measure(server, args.connections, ask), "goal": None if deflate else GOAL_WEBSOCKET})
+            goal = None if deflate else GOAL_WEBSOCKET
+            rows.append({"server": name, **measure(server, args.connections, ask), "goal": goal})
     return {
         "benchmark": "idle_websocket",
         "python": platform.python_version(),
