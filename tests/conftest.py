@@ -24,7 +24,7 @@ status 0 and with no traceback in its log::
   ``.stop(status=0)``, ``.rss()``, ``.cpu()``, ``.open_files()``.
 
 ``shared(app, *args, **options)`` is the same for tests that leave the server as they found it: one process
-for each different call is kept for the whole session; ``log`` sees only what this test caused.
+for each different call is kept, of the last two dozen; ``log`` sees only what this test caused.
 
 ``backend`` parametrises a test over asgi-asyncio, asgi-uvloop, wsgi and wsgi-threads, ``loop`` over the two loops;
 pass ``**backend.options`` to ``serve`` or ``shared``. ``@pytest.mark.tls_too`` adds asgi-uvloop-tls.
@@ -167,34 +167,54 @@ def serve(request: pytest.FixtureRequest, made: Factory) -> Iterator[Factory]:
     end_all(request.node, started)
 
 
+class SharedServers:
+    """Those that were used last are kept: under a sanitizer each takes 100 MB."""
+
+    KEPT = 24
+
+    def __init__(self) -> None:
+        self._servers: dict[Any, Server] = {}  # the one used last is the last
+        self.problems: list[str] = []  # of those that ended
+
+    def find(self, key: Any, make: Callable[[], Server]) -> Server:
+        server = self._servers.pop(key, None)
+        if server is not None and server.alive():
+            self._servers[key] = server
+        else:
+            self._servers[key] = server = make()
+            server.await_ready()
+            self.end_all_but(self.KEPT)
+        return server
+
+    def end_all_but(self, count: int) -> None:
+        while len(self._servers) > count:
+            server = self._servers.pop(next(iter(self._servers)))
+            try:
+                server.mark()
+                server.stop()
+            except AssertionError as error:
+                self.problems.append(str(error))
+            finally:
+                server.kill()
+
+
 @pytest.fixture(scope="session")
-def shared_servers() -> Iterator[dict[Any, Server]]:
-    servers: dict[Any, Server] = {}
+def shared_servers() -> Iterator[SharedServers]:
+    servers = SharedServers()
     yield servers
-    problems = []
-    for server in servers.values():
-        try:
-            server.mark()
-            server.stop()
-        except AssertionError as error:
-            problems.append(str(error))
-        finally:
-            server.kill()
-    assert not problems, "\n".join(problems)
+    servers.end_all_but(0)
+    assert not servers.problems, "\n".join(servers.problems)
 
 
 @pytest.fixture
 def shared(
-    request: pytest.FixtureRequest, made: Factory, shared_servers: dict[Any, Server]
+    request: pytest.FixtureRequest, made: Factory, shared_servers: SharedServers
 ) -> Iterator[Factory]:
     used: list[Server] = []
 
     def find(app: str, *args: str, **options: Any) -> Server:
         key = (app, args, tuple(sorted(options.items())))
-        server = shared_servers.get(key)
-        if server is None or not server.alive():
-            server = shared_servers[key] = made(app, *args, **options)
-            server.await_ready()
+        server = shared_servers.find(key, lambda: made(app, *args, **options))
         if server not in used:
             server.mark()
             server.tracebacks_expected = False

@@ -336,8 +336,10 @@ static as_err parser_error(const as_h1 *h1, llhttp_errno_t code) {
 
 static as_h1_got refuse_parsed(as_h1 *h1, llhttp_errno_t code, uint64_t offset) {
     const char *reason = h1->failure == AS_OK ? llhttp_get_error_reason(&h1->parser) : NULL;
-    as_slice detail = {reason, reason != NULL ? strlen(reason) : 0};
-    as__h1_refuse(h1, parser_error(h1, code), detail, offset);
+    if (reason == NULL) {
+        reason = "";
+    }
+    as__h1_refuse(h1, parser_error(h1, code), (as_slice){reason, strlen(reason)}, offset);
     return AS_H1_GOT_ERROR;
 }
 

@@ -298,12 +298,11 @@ def test_notify_reloading(serve, manager, tmp_path):
 def test_watchdog(serve, backend, manager, workers):
     app = WSGI if backend.interface == "wsgi" else ASGI
     env = {"NOTIFY_SOCKET": manager.shown, "WATCHDOG_USEC": "600000"}
+    began = time.monotonic()  # several may wait by the time that the first is read
     serve(app, "--workers", workers, env=env, **backend.options)
-    manager.until("WATCHDOG")
-    began = time.monotonic()
-    for _ in range(4):
+    for _ in range(5):
         assert manager.until("WATCHDOG") == {"WATCHDOG": "1"}
-    assert time.monotonic() - began > 4 * 0.3 * 0.5
+    assert time.monotonic() - began > 4 * 0.3 * 0.75
 
 
 def test_a_watchdog_of_another_process(serve, manager):
