@@ -860,6 +860,30 @@ def test_stopping_is_seen_by_the_application(serve: Factory, loop: str) -> None:
     assert "ClientDisconnected" in server.log()
 
 
+def test_a_worker_retires(serve: Factory) -> None:
+    """SIGHUP: its WebSockets are told to come again, and find its successor."""
+    server = serve(APP, "--workers", "2", "--timeout-disconnect", "0.2", interface="asgi")
+    with opened(server) as before:
+        server.signal(signal.SIGHUP)
+        before.expect_close(1012)
+        before.close(1012)
+        assert before.at_end()
+    with opened(server) as after:
+        after.text("again")
+        after.expect(TEXT, "again")
+
+
+def test_a_recycled_worker(serve: Factory) -> None:
+    """limit_max_requests counts a WebSocket as one."""
+    server = serve(
+        APP, "--limit-max-requests", "1", "--timeout-disconnect", "0.2", interface="asgi"
+    )
+    with opened(server) as before:
+        before.text("hello")
+        before.expect(TEXT, "hello")
+        before.expect_close(1012)
+
+
 # --- limits and the log ------------------------------------------------------------------------------------
 
 
