@@ -51,10 +51,17 @@ class Server:
         }
 
 
-def asgiserver_command(interface: str, *options: str) -> list[str]:
-    """The command line that serves bench/hello.py under `interface`, without the port."""
+def asgiserver_command(interface: str, *options: str, name: str = "") -> list[str]:
+    """The command line that serves `name` of bench/hello.py under `interface`, without the port."""
     return [
-        *(sys.executable, "-m", "asgiserver", f"hello:{interface}", "--app-dir", str(BENCH)),
+        *(
+            sys.executable,
+            "-m",
+            "asgiserver",
+            f"hello:{name or interface}",
+            "--app-dir",
+            str(BENCH),
+        ),
         *("--interface", interface, "--host", HOST, "--no-access-log", "--log-level", "warning"),
         *options,
     ]

@@ -491,7 +491,7 @@ static void refuse(as_server *server, as_exchange *ex, as_err why) {
 }
 
 as_request *as_websocket_new(as_server *server, as_exchange *ex) {
-    as_ws_handshake handshake;
+    as_ws_handshake handshake; /* read again when it is accepted: what waits holds little */
     as_err err =
         as_ws_handshake_read(ex->head, server->limits.ws_per_message_deflate, &handshake);
     if (err == AS_OK && server->stopping) {
@@ -506,7 +506,6 @@ as_request *as_websocket_new(as_server *server, as_exchange *ex) {
         return NULL;
     }
     memset((char *)ws + sizeof(PyObject), 0, sizeof(*ws) - sizeof(PyObject));
-    ws->handshake = handshake;
     as_request_init(&ws->req, server, &websocket_kind, ex);
     return &ws->req;
 }

@@ -119,15 +119,15 @@ static as_slice *resolve(fields *f) {
 }
 
 /* The handshake's own (RFC 6455, 4.2.2). */
-static as_err add_own(const as_websocket *ws, fields *f, as_slice subprotocol) {
+static as_err add_own(const as_ws_handshake *handshake, fields *f, as_slice subprotocol) {
     char extensions[AS_WS_EXTENSION_MAX];
     const as_slice pairs[][2] = {
         {AS_SLICE("upgrade"), AS_SLICE("websocket")},
         {AS_SLICE("sec-websocket-accept"),
-         {ws->handshake.accept, sizeof(ws->handshake.accept)}},
+         {handshake->accept, sizeof(handshake->accept)}},
         {AS_SLICE("sec-websocket-protocol"), subprotocol},
         {AS_SLICE("sec-websocket-extensions"),
-         {extensions, as_ws_extensions_write(&ws->handshake.deflate, extensions)}},
+         {extensions, as_ws_extensions_write(&handshake->deflate, extensions)}},
     };
     as_err err = AS_OK;
     for (size_t i = 0; err == AS_OK && i < sizeof(pairs) / sizeof(*pairs); i++) {
@@ -139,13 +139,14 @@ static as_err add_own(const as_websocket *ws, fields *f, as_slice subprotocol) {
     return err;
 }
 
-static int open_tunnel(as_websocket *ws, fields *f, const char *type) {
+static int open_tunnel(as_websocket *ws, const as_ws_deflate_params *deflate, fields *f,
+                       const char *type) {
     as_request *req = &ws->req;
     if (check_there(req, type) < 0) {
         return -1; /* since the headers were read */
     }
     const struct as_websockets *websockets = as_asgi_websockets(req->server);
-    ws->codec = as_ws_new(websockets->env, &ws->handshake.deflate, req->server->limits.ws_max_size);
+    ws->codec = as_ws_new(websockets->env, deflate, req->server->limits.ws_max_size);
     as_err err = ws->codec != NULL ? as_exchange_upgrade(req->ex, resolve(f),
                                                          f->pairs.len / sizeof(as_slice))
                                    : AS_E_NOMEM;
@@ -176,6 +177,7 @@ static int get_subprotocol(as_request *req, PyObject *message, const char *type,
 
 static int send_accept(as_request *req, PyObject *message, const char *type) {
     as_websocket *ws = websocket_of(req);
+    as_ws_handshake handshake;
     as_slice subprotocol;
     fields f = {0};
     if (get_subprotocol(req, message, type, &subprotocol) < 0 || check_there(req, type) < 0) {
@@ -186,15 +188,20 @@ static int send_accept(as_request *req, PyObject *message, const char *type) {
         return -1;
     }
     int result = -1;
-    if (add_own(ws, &f, subprotocol) == AS_OK) {
+    as_err err = as_ws_handshake_read(req->ex->head, req->server->limits.ws_per_message_deflate,
+                                      &handshake);
+    if (err == AS_OK) {
+        err = add_own(&handshake, &f, subprotocol);
+    }
+    if (err == AS_OK) {
         ws->accepting = &f;
         result = as_send_headers(req, message, collect_field, type);
         ws->accepting = NULL;
     } else {
-        PyErr_NoMemory();
+        as_raise(req->server->state, err, type);
     }
     if (result == 0) {
-        result = open_tunnel(ws, &f, type);
+        result = open_tunnel(ws, &handshake.deflate, &f, type);
     }
     as_buf_fini(&f.bytes, NULL);
     as_buf_fini(&f.pairs, NULL);

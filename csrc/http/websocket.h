@@ -7,8 +7,7 @@
  *     while ((err = as_ws_next(ws, &in, &event)) == AS_OK && event.kind != AS_WS_NOTHING) …
  *
  * An error is final; as_ws_close_code gives the code to close with. Idle, it holds no buffers
- * beside the inflating and deflating contexts that were negotiated with takeover and have been
- * used. */
+ * beside what was said lately, at most a window, in a direction that has takeover. */
 #ifndef AS_HTTP_WEBSOCKET_H
 #define AS_HTTP_WEBSOCKET_H
 
@@ -37,8 +36,8 @@ typedef struct as_ws_deflate_params {
     uint8_t server_bits, client_bits; /* 9 to 15, 8 to 15; of a window of 2^bits bytes */
 } as_ws_deflate_params;
 
-/* What all WebSockets of one loop share: scratch memory, and the contexts of those that negotiated
- * no takeover. Owner: the gateway; outlives them. */
+/* What all WebSockets of one loop share: the contexts of zlib, and the memory of what was inflated
+ * and deflated last. Owner: the gateway; outlives them. */
 typedef struct as_ws_env as_ws_env;
 as_ws_env *as_ws_env_new(as_buf_pool *pool); /* pool may be NULL; NULL: no memory */
 void as_ws_env_free(as_ws_env *env);
@@ -83,7 +82,9 @@ size_t as_ws_frame_header(char out[AS_WS_FRAME_HEADER_MAX], as_ws_opcode opcode,
                           uint64_t n);
 /* Whether messages of `n` bytes are worth deflating on this connection. */
 bool as_ws_deflates(const as_ws *ws, size_t n);
-/* The payload of a frame with RSV1; valid until the next call on this as_ws or its as_ws_env. */
+/* The payload of a frame with RSV1, of at least a byte; valid until the next call on this as_ws or
+ * its as_ws_env. The frame has to be sent, and in this order: the next message may build on it.
+ * After AS_E_NOMEM the connection cannot go on deflating. `data` may be what as_ws_next gave. */
 as_err as_ws_deflate(as_ws *ws, as_slice data, as_slice *out);
 
 #endif

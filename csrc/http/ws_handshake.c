@@ -149,7 +149,11 @@ static bool take_quoted(reader *r, parameter *param) {
             return false;
         }
     }
-    return r->p < r->end && *r->p++ == '"' && param->nvalue > 0;
+    if (r->p == r->end) {
+        return false;
+    }
+    r->p++;
+    return param->nvalue > 0;
 }
 
 static bool take_value(reader *r, parameter *param) {

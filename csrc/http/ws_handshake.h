@@ -17,7 +17,8 @@ typedef struct as_ws_handshake {
 
 /* Judges a request that asks for it. AS_E_WS_METHOD (405, Allow: GET), AS_E_WS_VERSION (426, with
  * Sec-WebSocket-Version: 13 and Upgrade: websocket), AS_E_WS_HANDSHAKE (400: a key that is missing,
- * repeated or no base64 of 16 bytes, a version given twice, a body). */
+ * repeated or no base64 of 16 bytes, a version given twice, a body, subprotocols that are no
+ * tokens, extensions that are no grammar). */
 as_err as_ws_handshake_read(const as_head *head, bool deflate_wanted, as_ws_handshake *out);
 
 enum { AS_WS_EXTENSION_MAX = 160 };

@@ -178,6 +178,75 @@ async def endless(scope, receive, send):
         left.append(1)
 
 
+async def ws_echo(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept", "headers": [(b"x-a", b"b")]})
+    try:
+        while (message := await receive())["type"] != "websocket.disconnect":
+            await send({**message, "type": "websocket.send"})
+        await send({"type": "websocket.send", "text": "too late"})
+    except OSError:
+        left.append(1)
+
+
+async def ws_tasks(scope, receive, send):
+    await asyncio.create_task(receive())
+    await asyncio.create_task(send({"type": "websocket.accept"}))
+    waiting = asyncio.create_task(receive())
+    while (message := await waiting)["type"] != "websocket.disconnect":
+        await asyncio.create_task(send({**message, "type": "websocket.send"}))
+        waiting = asyncio.create_task(receive())
+    scope["cycle"] = scope
+
+
+async def ws_busy(scope, receive, send):
+    """Takes nothing of what comes."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await asyncio.sleep(0.001)
+
+
+async def ws_reject(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.close"})
+    await receive()
+
+
+async def ws_deny(scope, receive, send):
+    body = "websocket.http.response.body"
+    await send({"type": "websocket.http.response.start", "status": 401, "headers": [(b"a", b"b")]})
+    await send({"type": body, "body": b"who", "more_body": True})
+    await send({"type": body, "body": b"?"})
+
+
+async def ws_close(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": "x"})
+    await send({"type": "websocket.send", "bytes": bytearray(20_000)})
+    await send({"type": "websocket.send", "text": "\u00e4" * 20_000})
+    await send({"type": "websocket.close", "code": 4000, "reason": "why"})
+    await receive()
+
+
+async def ws_fail(scope, receive, send):
+    await send({"type": "websocket.accept"})
+    raise RuntimeError("on purpose")
+
+
+async def ws_wrong(scope, receive, send):
+    for message in (
+        {"type": "websocket.send", "text": "x"},
+        {"type": "websocket.accept", "headers": [(b"a", b"b"), (b"sec-websocket-accept", b"x")]},
+        {"type": "websocket.accept", "subprotocol": "a b"},
+        {"type": "websocket.close", "reason": b"x"},
+    ):
+        try:
+            await send(message)
+        except (RuntimeError, TypeError, ValueError):
+            pass
+    await ws_echo(scope, receive, send)
+
+
 async def departed(scope, receive, send):
     """How many have left; the counter begins anew."""
     number = b"%d" % len(left)
@@ -194,6 +263,6 @@ async def end(scope, receive, send):
 
 
 async def app(scope, receive, send):
-    if scope["type"] != "http":
+    if scope["type"] == "lifespan":
         raise NotImplementedError
     await globals()[scope["path"][1:]](scope, receive, send)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from support.client import SLOWNESS
 from support.server import Server
+from support.websocket import BINARY, PING, TEXT, close_frame, frame, handshake
 
 Factory = Callable[..., Server]
 
@@ -35,6 +37,18 @@ def post(path: str, body: bytes, *fields: str) -> bytes:
     return request(path, f"Content-Length: {len(body)}", *fields, method="POST", body=body)
 
 
+def shaken(path: str, *frames: bytes, fields: tuple[str, ...] = ()) -> bytes:
+    """A handshake, and frames with it."""
+    return handshake(f"/{path}", *fields).encode() + b"".join(frames)
+
+
+def deflated(text: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    data = compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    return frame(TEXT, data[:-4], rsv=4)
+
+
+OFFER = ("Sec-WebSocket-Extensions: permessage-deflate",)
 CHUNKS = b"5\r\nhello\r\n3;x=y\r\nabc\r\n0\r\nX-A: b\r\n\r\n"
 
 
@@ -82,6 +96,61 @@ KINDS = {
     "background": Kind(request("background"), "asgi"),
     "pathsend": Kind(request("path"), "asgi"),
     "trailers": Kind(request("trailers", "TE: trailers"), "asgi"),
+    # WebSocket: of a client that sends all it has to say at once
+    "websocket": Kind(
+        shaken("ws_echo", frame(TEXT, "a"), frame(PING, "b"), frame(BINARY, b"c" * 300), close_frame()),
+        "asgi",
+        status=b"101",
+        n=SOME,
+        alone="read",
+    ),
+    "websocket, deflated": Kind(
+        shaken("ws_echo", deflated(b"hello " * 50), deflated(b"hello"), close_frame(), fields=OFFER),
+        "asgi",
+        status=b"101",
+        n=SOME,
+        alone="read",
+    ),
+    "websocket, large": Kind(
+        shaken("ws_echo", frame(BINARY, b"x" * 200_000), close_frame()),
+        "asgi",
+        status=b"101",
+        n=200,
+        alone="read",
+    ),
+    "websocket, in tasks": Kind(
+        shaken("ws_tasks", frame(TEXT, "a"), close_frame(None)), "asgi", b"101", SOME, "read"
+    ),
+    "websocket, not received": Kind(
+        shaken("ws_busy", *[frame(TEXT, "a")] * 50, close_frame()), "asgi", b"101", SOME, "read"
+    ),
+    "websocket, bad frame": Kind(
+        shaken("ws_echo", frame(TEXT, b"\xff")), "asgi", b"101", SOME, "read"
+    ),
+    "websocket, bad part": Kind(
+        shaken("ws_echo", frame(TEXT, b"x" * 500, fin=False), frame(TEXT, b"y")),
+        "asgi",
+        b"101",
+        SOME,
+        "read",
+    ),
+    "websocket, half-closed": Kind(shaken("ws_echo", frame(TEXT, "a")), "asgi", b"101", SOME, "half"),
+    "websocket, reset": Kind(
+        shaken("ws_echo", frame(TEXT, "a")), "asgi", n=SOME, alone="reset, waited for"
+    ),
+    "websocket, part of a message": Kind(
+        shaken("ws_echo", frame(TEXT, "a" * 999, fin=False)), "asgi", n=SOME, alone="reset, waited for"
+    ),
+    "websocket, rejected": Kind(shaken("ws_reject"), "asgi", b"403", SOME, "read"),
+    "websocket, denied": Kind(shaken("ws_deny"), "asgi", b"401", SOME, "read"),
+    "websocket, refused": Kind(
+        shaken("ws_echo", fields=("Sec-WebSocket-Version: 1",)), "asgi", b"426", SOME, "read"
+    ),
+    "websocket, closed": Kind(shaken("ws_close", close_frame(4000)), "asgi", b"101", SOME, "read"),
+    "websocket, failing": Kind(
+        shaken("ws_fail", close_frame()), "asgi", b"101", SOME, "read", tracebacks=True
+    ),
+    "websocket, wrong": Kind(shaken("ws_wrong", close_frame()), "asgi", b"101", SOME, "read"),
     # WSGI
     "several": Kind(request("several"), "wsgi"),
     "write": Kind(request("write"), "wsgi"),
