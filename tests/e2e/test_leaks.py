@@ -98,14 +98,18 @@ KINDS = {
     "trailers": Kind(request("trailers", "TE: trailers"), "asgi"),
     # WebSocket: of a client that sends all it has to say at once
     "websocket": Kind(
-        shaken("ws_echo", frame(TEXT, "a"), frame(PING, "b"), frame(BINARY, b"c" * 300), close_frame()),
+        shaken(
+            "ws_echo", frame(TEXT, "a"), frame(PING, "b"), frame(BINARY, b"c" * 300), close_frame()
+        ),
         "asgi",
         status=b"101",
         n=SOME,
         alone="read",
     ),
     "websocket, deflated": Kind(
-        shaken("ws_echo", deflated(b"hello " * 50), deflated(b"hello"), close_frame(), fields=OFFER),
+        shaken(
+            "ws_echo", deflated(b"hello " * 50), deflated(b"hello"), close_frame(), fields=OFFER
+        ),
         "asgi",
         status=b"101",
         n=SOME,
@@ -134,12 +138,17 @@ KINDS = {
         SOME,
         "read",
     ),
-    "websocket, half-closed": Kind(shaken("ws_echo", frame(TEXT, "a")), "asgi", b"101", SOME, "half"),
+    "websocket, half-closed": Kind(
+        shaken("ws_echo", frame(TEXT, "a")), "asgi", b"101", SOME, "half"
+    ),
     "websocket, reset": Kind(
         shaken("ws_echo", frame(TEXT, "a")), "asgi", n=SOME, alone="reset, waited for"
     ),
     "websocket, part of a message": Kind(
-        shaken("ws_echo", frame(TEXT, "a" * 999, fin=False)), "asgi", n=SOME, alone="reset, waited for"
+        shaken("ws_echo", frame(TEXT, "a" * 999, fin=False)),
+        "asgi",
+        n=SOME,
+        alone="reset, waited for",
     ),
     "websocket, rejected": Kind(shaken("ws_reject"), "asgi", b"403", SOME, "read"),
     "websocket, denied": Kind(shaken("ws_deny"), "asgi", b"401", SOME, "read"),

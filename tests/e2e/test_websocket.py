@@ -143,7 +143,11 @@ def test_behind_another_request(server: Server) -> None:
 def test_scope(shared: Factory, loop: str) -> None:
     server = shared(APP, "--root-path", "/r", interface="asgi", loop=loop)
     with opened(
-        server, "/scope?a=%20b", "Sec-WebSocket-Protocol: x, y", "Sec-WebSocket-Protocol: z", "X-A: b"
+        server,
+        "/scope?a=%20b",
+        "Sec-WebSocket-Protocol: x, y",
+        "Sec-WebSocket-Protocol: z",
+        "X-A: b",
     ) as ws:
         port = ws.raw.socket.getsockname()[1]
         first = ws.recv()
@@ -171,9 +175,7 @@ def test_scope(shared: Factory, loop: str) -> None:
 
 def test_scheme_and_client_behind_a_proxy(shared: Factory, loop: str) -> None:
     server = shared(APP, interface="asgi", loop=loop)
-    with opened(
-        server, "/scope", "X-Forwarded-Proto: https", "X-Forwarded-For: 192.0.2.7"
-    ) as ws:
+    with opened(server, "/scope", "X-Forwarded-Proto: https", "X-Forwarded-For: 192.0.2.7") as ws:
         scope = ast.literal_eval(ws.recv().payload.decode())
     assert scope["scheme"] == "wss"
     assert scope["client"][0] == "192.0.2.7"
@@ -198,7 +200,11 @@ def test_defaults_of_the_head(serve: Factory) -> None:
 @pytest.mark.parametrize(
     ("fields", "status", "answer"),
     [
-        (["Sec-WebSocket-Version: 8"], 426, {"sec-websocket-version": b"13", "upgrade": b"websocket"}),
+        (
+            ["Sec-WebSocket-Version: 8"],
+            426,
+            {"sec-websocket-version": b"13", "upgrade": b"websocket"},
+        ),
         (["Sec-WebSocket-Version:"], 426, {"sec-websocket-version": b"13"}),
         (["Sec-WebSocket-Key: short"], 400, {}),
         (["Sec-WebSocket-Key:"], 400, {}),
@@ -206,9 +212,7 @@ def test_defaults_of_the_head(serve: Factory) -> None:
         (["Transfer-Encoding: chunked"], 400, {}),
     ],
 )
-def test_refused(
-    server: Server, fields: list[str], status: int, answer: dict[str, bytes]
-) -> None:
+def test_refused(server: Server, fields: list[str], status: int, answer: dict[str, bytes]) -> None:
     """The application does not hear of it."""
     with websocket(server) as ws:
         ws.raw.send(handshake("/echo", *fields))
@@ -504,7 +508,13 @@ def test_client_closes(server: Server, code: int | None, reason: str) -> None:
 
 def test_application_closes(server: Server) -> None:
     client, key = run(
-        server, "receive", ACCEPT, {**CLOSING, "code": 3001, "reason": "näh"}, "receive", SEND, CLOSING
+        server,
+        "receive",
+        ACCEPT,
+        {**CLOSING, "code": 3001, "reason": "näh"},
+        "receive",
+        SEND,
+        CLOSING,
     )
     with WebSocket(client) as ws:
         ws.opened()
@@ -550,7 +560,9 @@ def test_client_leaves_before_the_answer(server: Server, end: str) -> None:
 
 def test_close_timeout(shared: Factory, loop: str) -> None:
     """A client that does not answer a close frame is left."""
-    server = shared(APP, "--ws-close-timeout", "0.3", "--timeout-linger", "0.3", interface="asgi", loop=loop)
+    server = shared(
+        APP, "--ws-close-timeout", "0.3", "--timeout-linger", "0.3", interface="asgi", loop=loop
+    )
     client, _ = run(server, "receive", ACCEPT, CLOSING)
     with WebSocket(client) as ws:
         ws.opened()
@@ -582,7 +594,9 @@ BAD_FRAMES: list[tuple[str, int, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize(("code", "raw"), [row[1:] for row in BAD_FRAMES], ids=[r[0] for r in BAD_FRAMES])
+@pytest.mark.parametrize(
+    ("code", "raw"), [row[1:] for row in BAD_FRAMES], ids=[r[0] for r in BAD_FRAMES]
+)
 def test_bad_frame(server: Server, code: int, raw: bytes) -> None:
     client, key = run(server, "receive", ACCEPT, "all", SEND)
     with WebSocket(client) as ws:
@@ -655,7 +669,9 @@ def test_close_behind_messages_that_wait(server: Server) -> None:
 
 
 def test_ping_interval(shared: Factory, loop: str) -> None:
-    server = shared(APP, "--ws-ping-interval", "0.3", "--ws-ping-timeout", "30", interface="asgi", loop=loop)
+    server = shared(
+        APP, "--ws-ping-interval", "0.3", "--ws-ping-timeout", "30", interface="asgi", loop=loop
+    )
     with opened(server) as ws:
         for _ in range(2):
             ping = ws.recv()
@@ -670,7 +686,9 @@ def test_ping_interval(shared: Factory, loop: str) -> None:
 
 def test_ping_timeout(shared: Factory, loop: str) -> None:
     """A pong of another payload is none."""
-    server = shared(APP, "--ws-ping-interval", "0.2", "--ws-ping-timeout", "0.3", interface="asgi", loop=loop)
+    server = shared(
+        APP, "--ws-ping-interval", "0.2", "--ws-ping-timeout", "0.3", interface="asgi", loop=loop
+    )
     client, key = run(server, "receive", ACCEPT, "receive")
     with WebSocket(client) as ws:
         ws.opened()
