@@ -26,6 +26,18 @@ async def asgi(
     await send(END)
 
 
+async def websocket(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
+    """Sends every message back."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({**message, "type": "websocket.send"})
+
+
 def wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", FIELDS)
     return [BODY]
@@ -37,17 +49,3 @@ def busy(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
     while time.thread_time() < end:
         pass
     return wsgi(environ, start_response)
-
-
-async def echo(
-    scope: dict[str, Any],
-    receive: Callable[[], Awaitable[dict[str, Any]]],
-    send: Callable[[dict[str, Any]], Awaitable[None]],
-) -> None:
-    """Each WebSocket message of text comes back."""
-    if scope["type"] != "websocket":
-        return  # servers that try lifespan
-    await receive()
-    await send({"type": "websocket.accept"})
-    while (message := await receive())["type"] == "websocket.receive":
-        await send({"type": "websocket.send", "text": message["text"]})

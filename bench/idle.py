@@ -1,19 +1,16 @@
-"""Memory of idle keep-alive connections, for each of them, with 10,000 of them open.
+"""Memory of idle connections, for each of them, with 10,000 of them open.
 
-Every connection makes one request, reads its answer and stays. The figure is the growth of the
+Every connection makes one request, reads its answer and stays: a keep-alive connection. Or it is a
+WebSocket, which has had one message sent back, and whose application waits in `receive()`; the
+second kind agreed to permessage-deflate, and its messages were compressed. The figure is the growth of the
 server's private and anonymous memory (not the kernel's socket buffers) divided by their number.
 Afterwards a sample of the connections is asked again: they must still be served.
 
     .venv/bin/python bench/idle.py
-    .venv/bin/python bench/idle.py --websocket      # WebSockets that have had one message echoed
-
-With compression, a message that is compressed leaves what zlib keeps of it for the next ones.
 """
 
 import argparse
 import contextlib
-import functools
-import importlib.util
 import json
 import platform
 import resource
@@ -28,18 +25,9 @@ import harness
 from hello import BODY
 
 GOAL = 2048  # bytes of user memory for each connection
-GOAL_WEBSOCKET = 3072  # uncompressed
+GOAL_WEBSOCKET = 3072
 KEEP_ALIVE = "600"  # seconds: longer than this takes
 SPARE_FILES = 256
-HANDSHAKE = (
-    b"GET / HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-)
-OFFER = (
-    b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"  # as browsers do
-)
-MASK = b"\x37\xfa\x21\x3d"
-TEXT = b"idle for the rest of the day " * 4
 SAMPLE = 100  # each hundredth connection is asked again
 
 
@@ -64,38 +52,72 @@ def ask(client: socket.socket) -> None:
             raise harness.BenchError(f"wrong answer: {got[:80]!r}")
 
 
-def ask_websocket(client: socket.socket, deflate: bool, opened: dict[int, Any]) -> None:
-    """One message and its echo, behind the handshake if there was none. `opened`: by descriptor, what
-    inflates (RFC 7692, 7.2.2)."""
-    with client.makefile("rb") as stream:
-        if client.fileno() not in opened:
-            opened[client.fileno()] = zlib.decompressobj(wbits=-15)
-            client.sendall(HANDSHAKE + (OFFER if deflate else b"") + b"\r\n")
-            head = b"".join(iter(stream.readline, b"\r\n"))
-            if b" 101 " not in head or (b"permessage-deflate" in head) is not deflate:
-                raise harness.BenchError(f"the handshake was answered by {head!r}")
-        payload = compressed(TEXT) if deflate else TEXT
-        first = 0xC1 if deflate else 0x81  # FIN, RSV1 if compressed, text (RFC 6455, 5.2)
-        masked = bytes(byte ^ MASK[at % 4] for at, byte in enumerate(payload))
-        client.sendall(bytes([first, 0x80 | len(payload)]) + MASK + masked)
-        first, length = stream.read(2)
-        echo = stream.read(length)
-        if first & 0x40:
-            echo = opened[client.fileno()].decompress(echo + b"\0\0\xff\xff")
-        if echo != TEXT:
-            raise harness.BenchError(f"wrong echo: {echo[:80]!r}")
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+)
+DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+FIN_TEXT, RSV1, MASKED = 0x81, 0x40, 0x80
 
 
-def compressed(data: bytes) -> bytes:
-    """As a message that refers to none before it (RFC 7692, 7.2.1)."""
-    deflater = zlib.compressobj(wbits=-15)
-    return (deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
+def read_exactly(client: socket.socket, n: int) -> bytes:
+    data = b""
+    while len(data) < n:
+        if not (more := client.recv(n - len(data))):
+            raise harness.BenchError("the server has closed a WebSocket")
+        data += more
+    return data
+
+
+def shake_hands(client: socket.socket, fields: bytes = b"") -> None:
+    client.sendall(HANDSHAKE + fields + b"\r\n")
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += read_exactly(client, 1)
+    if not head.startswith(b"HTTP/1.1 101 ") or (b"permessage-deflate" in head) != bool(fields):
+        raise harness.BenchError(f"no handshake: {head!r}")
+
+
+def say(client: socket.socket, text: bytes = b"hello") -> None:
+    """A message, masked with zeros, and the same back."""
+    client.sendall(bytes([FIN_TEXT, MASKED | len(text)]) + bytes(4) + text)
+    first, n = read_exactly(client, 2)
+    got = read_exactly(client, n)
+    if (first, got) != (FIN_TEXT, text):
+        raise harness.BenchError(f"wrong message: {first:#x} {got!r}")
+
+
+def say_deflated(client: socket.socket) -> None:
+    """The same, compressed both ways."""
+    compressor = zlib.compressobj(wbits=-15)
+    text = b"hello " * 20
+    data = (compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    client.sendall(bytes([FIN_TEXT | RSV1, MASKED | len(data)]) + bytes(4) + data)
+    first, n = read_exactly(client, 2)
+    read_exactly(client, n)
+    if first != FIN_TEXT | RSV1:
+        raise harness.BenchError(f"a message that is not compressed: {first:#x}")
+
+
+def open_websocket(client: socket.socket) -> None:
+    shake_hands(client)
+    say(client)
+
+
+def open_deflated(client: socket.socket) -> None:
+    shake_hands(client, DEFLATE)
+    say_deflated(client)
+
+
+Use = Callable[[socket.socket], None]
 
 
 def measure(
-    server: harness.Server, count: int, ask: Callable[[socket.socket], None]
+    server: harness.Server, count: int, first: Use = ask, again: Use = ask
 ) -> dict[str, float]:
-    """Bytes for each of `count` idle connections: private and anonymous."""
+    """Bytes for each of `count` idle connections: private and anonymous. `first` is what each is
+    used for, `again` what a sample of them is asked in the end.
+    """
     clients: list[socket.socket] = []
     with contextlib.ExitStack() as stack:
 
@@ -104,33 +126,40 @@ def measure(
                 socket.create_connection((harness.HOST, server.port), timeout=10)
             )
 
-        ask(connect())  # what the first request costs is not a connection's
+        first(connect())  # what the first request costs is not a connection's
         before = server.memory()
         for _ in range(count):
             clients.append(connect())
-            ask(clients[-1])
+            first(clients[-1])
         after = server.memory()
         for client in clients[::SAMPLE]:
-            ask(client)
+            again(client)
     return {name: round((after[name] - before[name]) / count, 1) for name in before}
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure the floor, ASGI and WSGI, one after the other."""
-    if args.websocket:
-        return run_websocket(args)
+    """Measure the floor, ASGI, WSGI and WebSockets, one after the other."""
     core = harness.two_cores()[0]
     keep = ("--timeout-keep-alive", KEEP_ALIVE)
-    commands = {
-        "floor": [str(harness.find_floor(args.floor)), *keep],
-        "asgi": harness.asgiserver_command("asgi", *keep),
-        "wsgi": harness.asgiserver_command("wsgi", *keep),
+    floor = [str(harness.find_floor(args.floor)), *keep]
+    websocket = harness.asgiserver_command("asgi", "--ws-ping-interval", "0", name="websocket")
+    kinds: dict[str, tuple[list[str], Use, Use, int | None]] = {
+        "floor": (floor, ask, ask, GOAL),
+        "asgi": (harness.asgiserver_command("asgi", *keep), ask, ask, GOAL),
+        "wsgi": (harness.asgiserver_command("wsgi", *keep), ask, ask, GOAL),
+        "websocket, floor": (floor, open_websocket, say, None),
+        "websocket": (websocket, open_websocket, say, GOAL_WEBSOCKET),
+        "websocket, deflated": (websocket, open_deflated, say_deflated, None),
     }
     rows = []
-    for name, command in commands.items():
+    for name, (command, first, again, goal) in kinds.items():
+        if args.only and name not in args.only:
+            continue
         port = harness.free_port()
         with harness.serving(name, [*command, "--port", str(port)], port, core) as server:
-            rows.append({"server": name, **measure(server, args.connections, ask), "goal": GOAL})
+            rows.append(
+                {"server": name, **measure(server, args.connections, first, again), "goal": goal}
+            )
     return {
         "benchmark": "idle",
         "python": platform.python_version(),
@@ -139,50 +168,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def run_websocket(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure the floor, and the echo application with and without compression."""
-    core = harness.two_cores()[0]
-    ours = harness.asgiserver_command(
-        "asgi", "--ws-ping-interval", "0", "--lifespan", "off", name="echo"
-    )
-    commands = {
-        "floor": ([str(harness.find_floor(args.floor))], False),
-        "asgi, asyncio": ([*ours, "--loop", "asyncio"], False),
-        "asgi, uvloop": ([*ours, "--loop", "uvloop"], False),
-        "asgi, uvloop, compressed": ([*ours, "--loop", "uvloop"], True),
-    }
-    if importlib.util.find_spec("uvicorn"):
-        uvicorn = [sys.executable, "-m", "uvicorn", "hello:echo", "--app-dir", str(harness.BENCH)]
-        uvicorn += ["--log-level", "warning", "--lifespan", "off", "--ws-ping-interval", KEEP_ALIVE]
-        commands["uvicorn, websockets"] = ([*uvicorn, "--loop", "uvloop"], False)
-    rows = []
-    for name, (command, deflate) in commands.items():
-        port = harness.free_port()
-        ask = functools.partial(ask_websocket, deflate=deflate, opened={})
-        with harness.serving(name, [*command, "--port", str(port)], port, core) as server:
-            goal = None if deflate else GOAL_WEBSOCKET
-            rows.append({"server": name, **measure(server, args.connections, ask), "goal": goal})
-    return {
-        "benchmark": "idle_websocket",
-        "python": platform.python_version(),
-        "connections": args.connections,
-        "results": rows,
-    }
-
-
 def table(results: dict[str, Any]) -> str:
     """The results as a Markdown table."""
-    what = "WebSocket" if results["benchmark"] == "idle_websocket" else "keep-alive connection"
     lines = [
-        f"Memory of an idle {what}, with {results['connections']:,} of them open, "
+        f"Memory of an idle connection, with {results['connections']:,} of them open, "
         f"CPython {results['python']}.",
         "",
         "| server | private, bytes | anonymous, bytes | goal |",
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {row['server']} | {row['private']:,.0f} | {row['anonymous']:,.0f} | "
-        f"{'' if row['goal'] is None else '≤ {:,}'.format(row['goal'])} |"
+        f"| {row['server']} | {row['private']:,.0f} | {row['anonymous']:,.0f} "
+        f"| {f'≤ {goal:,}' if (goal := row['goal']) else ''} |"
         for row in results["results"]
     ]
     return "\n".join(lines) + "\n"
@@ -192,16 +189,15 @@ def main() -> int:
     """Run from the command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--only", action="append", help="this row alone; may be given repeatedly")
     parser.add_argument("--floor", type=Path, help="the floor's executable (default: bench/floor)")
     parser.add_argument(
         "--output",
         type=Path,
+        default=harness.BENCH / "results" / "idle",
         help="path of the results, without suffix: .md and .json are written",
     )
-    parser.add_argument("--websocket", action="store_true", help="idle WebSockets instead")
     args = parser.parse_args()
-    name = "idle_websocket" if args.websocket else "idle"
-    args.output = args.output or harness.BENCH / "results" / name
     try:
         raise_file_limit(args.connections + SPARE_FILES)
         results = run(args)

@@ -31,7 +31,7 @@ LOADS = {"64 B": (64, 1), "64 B, 16 deep": (64, 16), "16 KiB": (16384, 1)}  # si
 GOAL = 1.5  # messages a second, in multiples of the best peer's, on the same core
 
 PYTHON = sys.executable
-APP = "hello:echo"
+APP = "hello:websocket"
 UVICORN = [PYTHON, "-m", "uvicorn", APP, "--app-dir", str(harness.BENCH), "--lifespan", "off"]
 UVICORN += ["--log-level", "warning", "--loop", "uvloop"]
 GRANIAN = [

@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--cases", default="", help="which cases, such as '1.* 12.1.1' (all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="clients at a time")
     parser.add_argument("--loop", choices=LOOPS, action="append", help="which loop (both)")
-    parser.add_argument("--timeout", type=float, default=1200.0, help="seconds of a client (1200)")
+    parser.add_argument("--timeout", type=float, default=3600.0, help="seconds of a client (3600)")
     parser.add_argument("--url", help="test a server that runs already, at this ws:// address")
     args = parser.parse_args()
     cases = list(dict.fromkeys(args.cases.split())) or ALL

@@ -33,6 +33,11 @@ def content(message):
     return message["bytes"] if message.get("bytes") is not None else message["text"]
 
 
+def tell(query, what):
+    if "id" in query:
+        notes[query["id"]].put_nowait(what)
+
+
 def as_message(data):
     return {"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data}
 
@@ -43,7 +48,7 @@ async def echo(scope, query, receive, send):
     while (message := await receive())["type"] == "websocket.receive":
         await send(as_message(content(message)))
     assert message["type"] == "websocket.disconnect"
-    notes[query.get("id")].put_nowait([message["code"], message.get("reason", "")])
+    tell(query, [message["code"], message.get("reason", "")])
     print(f"left with {message['code']}", flush=True)
 
 
@@ -67,7 +72,7 @@ async def choose(scope, query, receive, send):
 async def close(scope, query, receive, send):
     await send({"type": "websocket.accept"})
     await send({"type": "websocket.close", "code": int(query["code"]), "reason": query["reason"]})
-    notes[query.get("id")].put_nowait((await receive())["type"])
+    tell(query, (await receive())["type"])
 
 
 async def deny(scope, query, receive, send):
@@ -106,9 +111,9 @@ async def stream(scope, query, receive, send):
             _, pending = await asyncio.wait({sending}, timeout=0.25)
             if pending:
                 waited = True
-                notes[query["id"]].put_nowait(number)
+                tell(query, number)
         await sending
-    notes[query["id"]].put_nowait("all sent")
+    tell(query, "all sent")
     await receive()
 
 
