@@ -46,6 +46,12 @@ def chat(serve: Factory, loop: str, scheme: str, tmp_path: Path) -> Server:
     return serve("examples.chat:app", "--app-dir", str(ROOT), *options, loop=loop)
 
 
+@pytest.fixture(autouse=True)
+def pages_are_closed(browser: Browser, chat: Server) -> Iterator[None]:
+    yield
+    browser.close_pages()
+
+
 def make_certificate(folder: Path) -> tuple[Path, Path]:
     """Signed by itself: the browser is told not to mind."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
@@ -80,7 +86,7 @@ def test_two_pages(browser: Browser, chat: Server, scheme: str) -> None:
     negotiated = ada.evaluate("socket.extensions")
     assert "permessage-deflate" in negotiated
     assert ada.evaluate("socket.url").startswith("wss:" if scheme == "https" else "ws:")
-    bob.call("Page.close")
+    bob.close()
     said(ada, "Bob has left")
     assert ada.errors == bob.errors == []
 

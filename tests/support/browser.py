@@ -129,22 +129,30 @@ class Browser:
         """A page of its own, in a window of its own."""
         target = self.call("Target.createTarget", url="about:blank", newWindow=True)["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        page = self._pages[session] = Page(self, session)
+        page = self._pages[session] = Page(self, session, target)
         for domain in ("Page", "Runtime", "Log"):
             page.call(f"{domain}.enable")
         page.call("Page.navigate", url=url)
         return page
 
+    def close_pages(self) -> None:
+        for page in list(self._pages.values()):
+            page.close()
+
 
 class Page:
     """One page. ``errors``: what its console and its scripts complained of."""
 
-    def __init__(self, browser: Browser, session: str) -> None:
-        self._browser, self._session = browser, session
+    def __init__(self, browser: Browser, session: str, target: str) -> None:
+        self._browser, self._session, self._target = browser, session, target
         self.errors: list[str] = []
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         return self._browser.call(method, self._session, **params)
+
+    def close(self) -> None:
+        del self._browser._pages[self._session]
+        self._browser.call("Target.closeTarget", targetId=self._target)
 
     def _notice(self, event: dict[str, Any]) -> None:
         params = event["params"]
