@@ -141,7 +141,7 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
         set_reset(conn);
     }
     uv_close((uv_handle_t *)&conn->poll, on_uv_closed);
-    conn->transport.ops->close(&conn->transport, !reset);
+    conn->transport.ops->close(&conn->transport, !reset && why != AS_E_RESET);
     as__loop_conn_gone(loop);
 }
 

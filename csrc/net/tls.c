@@ -126,7 +126,8 @@ static ssize_t read_raw(const as_transport *t, char *buf, size_t n, int *eof) {
 }
 
 /* Records until `buf` is full, or OpenSSL would have to ask the socket again: it is watched, and
- * tells if there is more. An end that comes behind bytes is told by the next call. */
+ * tells if there is more. Behind a full record there usually is. An end that comes behind bytes is
+ * told by the next call. */
 static ssize_t read_records(as_transport *t, char *buf, size_t n, int *eof) {
     as_tls *tls = t->tls;
     size_t got = 0, one;
@@ -146,7 +147,7 @@ static ssize_t read_records(as_transport *t, char *buf, size_t n, int *eof) {
             return (ssize_t)got;
         }
         got += one;
-    } while (got < n && SSL_has_pending(tls->ssl));
+    } while (got < n && (one == AS_TLS_RECORD || SSL_has_pending(tls->ssl)));
     t->buffered = got == n && SSL_has_pending(tls->ssl);
     return (ssize_t)got;
 }
@@ -293,6 +294,8 @@ static void notify_close(as_transport *t) {
 
 static void tls_shutdown(as_transport *t) {
     notify_close(t);
+    t->buffered = false; /* whatever it is, it comes too late */
+    t->wants = 0;
     (void)shutdown(t->fd, SHUT_WR);
 }
 

@@ -281,12 +281,16 @@ static void append_name(char *list, const char *name) {
     strcat(list, name);
 }
 
+/* "!aNULL", "-RC4", "+DHE", "@SECLEVEL=1": they mean nothing alone. */
+static bool is_directive(const char *name) {
+    return strchr("!-+@", *name) != NULL;
+}
+
 /* A list with one usable name passes OpenSSL, however many are misspelt: each is tried alone. */
 static as_err check_cipher(SSL_CTX *ctx, const char *name, char why[AS_TLS_WHY]) {
-    bool plain = strpbrk(name, "!+-@=") == NULL || strchr("!+-@=", name[0]) == NULL;
-    int known = is_tls13_suite(name)                   ? SSL_CTX_set_ciphersuites(ctx, name)
-                : plain && strpbrk(name, "@=") == NULL ? SSL_CTX_set_cipher_list(ctx, name)
-                                                       : 1;
+    int known = is_directive(name)     ? 1
+                : is_tls13_suite(name) ? SSL_CTX_set_ciphersuites(ctx, name)
+                                       : SSL_CTX_set_cipher_list(ctx, name);
     if (known != 1) {
         (void)snprintf(why, AS_TLS_WHY, "unknown cipher: %.100s", name);
         ERR_clear_error();

@@ -151,7 +151,7 @@ typedef struct server {
     mode mode;
     as_exchange *held;
     uint64_t stream_at, stream_end;
-    unsigned requests, aborts, eofs, closes, refused;
+    unsigned requests, aborts, eofs, closes, refused, wakes;
     uint64_t body_bytes;
     as_err abort_why, refused_why;
     char refused_detail[128], client[64];
@@ -296,6 +296,10 @@ static void on_refused(void *ctx, const as_conn_info *info, as_err why, as_slice
     (void)snprintf(s->refused_detail, sizeof(s->refused_detail), "%.*s", (int)detail.n, detail.p);
 }
 
+static void wake(void *ctx) {
+    ((server *)ctx)->wakes++;
+}
+
 static void notice(void *ctx, const char *text) {
     server *s = ctx;
     size_t n = strlen(s->notices);
@@ -329,6 +333,7 @@ static void prepare(server *s) {
     *s = (server){.fd = -1, .settings = usual_settings()};
     s->config = (as_loop_config){.handlers = &handlers, .ctx = s, .notice = notice};
     as_limits_init(&s->config.limits);
+    s->config.limits.timeout_keep_alive = 10 * PATIENCE; /* nothing ends by waiting for it */
 }
 
 static as_tls_context *make_context(const as_tls_settings *settings) {
@@ -348,6 +353,8 @@ static void start(server *s) {
     socklen_t len = sizeof(s->address);
     s->fd = socket(AF_INET, SOCK_STREAM, 0);
     assert(s->fd >= 0 && bind(s->fd, (struct sockaddr *)&s->address, len) == 0);
+    int large = 400000; /* what a client says at once arrives at once */
+    assert(setsockopt(s->fd, SOL_SOCKET, SO_RCVBUF, &large, sizeof(large)) == 0);
     assert(listen(s->fd, 512) == 0);
     assert(getsockname(s->fd, (struct sockaddr *)&s->address, &len) == 0);
     s->context = make_context(&s->settings);
@@ -534,6 +541,17 @@ static unsigned count_of(client *c, const char *what) {
 static void say_bytes(client *c, const char *p, size_t n) {
     size_t written;
     assert(SSL_write_ex(c->ssl, p, n, &written) == 1 && written == n);
+    pump(c);
+}
+
+/* In small records and full ones by turns, so that the server's buffer is full in the middle of
+ * one. */
+static void say_mixed(client *c, const char *p, size_t n) {
+    for (size_t at = 0, turns = 0, written; at < n; at += written, turns++) {
+        size_t size = turns % 14 < 10 ? 1000 : AS_TLS_RECORD;
+        size = size < n - at ? size : n - at;
+        assert(SSL_write_ex(c->ssl, p + at, size, &written) == 1 && written == size);
+    }
     pump(c);
 }
 
@@ -868,7 +886,7 @@ static void test_pipelined_requests_that_wait(void) {
     for (size_t i = 0; i < REQUESTS; i++) {
         memcpy(all + i * n, GET, n);
     }
-    say_bytes(&c, all, n * REQUESTS);
+    say_mixed(&c, all, n * REQUESTS);
     free(all);
     UNTIL(&s, s.held != NULL);
     for (int i = 0; i < 20; i++) {
@@ -879,6 +897,27 @@ static void test_pipelined_requests_that_wait(void) {
     s.mode = ANSWER;
     answer(s.held);
     UNTIL(&s, count_of(&c, "hello") == REQUESTS);
+    hang_up(&c);
+    stop(&s);
+}
+
+/* The same where nothing is in the way: a few bytes are left when the read buffer is full. */
+static void test_rest_of_a_full_buffer(void) {
+    static const char head[] = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 75000\r\n\r\n";
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    start(&s);
+    client c = connect_to(&s, TLS1_3_VERSION);
+    UNTIL(&s, established(&c));
+    size_t n = strlen(head) + 75000;
+    char *text = calloc(1, n);
+    memcpy(text, head, strlen(head));
+    say_mixed(&c, text, n);
+    free(text);
+    UNTIL(&s, s.body_bytes == 75000);
+    answer(s.held);
+    UNTIL(&s, count_of(&c, "hello") == 1);
     hang_up(&c);
     stop(&s);
 }
@@ -894,7 +933,7 @@ static void test_paused_body_goes_on(void) {
     say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 600000\r\n\r\n");
     UNTIL(&s, s.held != NULL);
     char *body = calloc(1, BODY);
-    say_bytes(&c, body, BODY);
+    say_mixed(&c, body, BODY);
     free(body);
     for (int i = 0; i < 20; i++) {
         pump(&c);
@@ -1014,6 +1053,29 @@ static void test_we_say_goodbye(void) {
     UNTIL(&s, ended(&idle)); /* without one */
     assert(idle.notified && idle.eof && !idle.reset);
     hang_up(&idle);
+    stop(&s);
+}
+
+/* The client's goodbye came with its request, and waits in OpenSSL: it keeps nobody awake. */
+static void test_lingering_rests(void) {
+    server s;
+    prepare(&s);
+    s.config.wake = wake;
+    start(&s);
+    client c = connect_to(&s, TLS1_3_VERSION);
+    UNTIL(&s, established(&c));
+    size_t n;
+    assert(SSL_write_ex(c.ssl, GET_CLOSE, strlen(GET_CLOSE), &n) == 1);
+    assert(SSL_shutdown(c.ssl) == 0);
+    UNTIL(&s, count_of(&c, "hello") == 1 && c.eof);
+    turn(&s, 1);
+    unsigned before = s.wakes;
+    for (int i = 0; i < 10; i++) {
+        turn(&s, 1);
+    }
+    assert(s.wakes == before && connections(&s) == 1);
+    hang_up(&c);
+    UNTIL(&s, connections(&s) == 0);
     stop(&s);
 }
 
@@ -1478,11 +1540,13 @@ int main(void) {
     RUN(test_leaving_in_the_handshake);
     RUN(test_proxy_header_comes_first);
     RUN(test_pipelined_requests_that_wait);
+    RUN(test_rest_of_a_full_buffer);
     RUN(test_paused_body_goes_on);
     RUN(test_large_answers_to_a_slow_reader);
     RUN(test_file);
     RUN(test_stalled_reader_is_cut);
     RUN(test_we_say_goodbye);
+    RUN(test_lingering_rests);
     RUN(test_client_says_goodbye);
     RUN(test_client_is_cut_off);
     RUN(test_cut_answer_looks_cut);
