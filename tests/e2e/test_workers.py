@@ -103,6 +103,7 @@ def test_reuse_port_and_the_number_of_workers(serve, tmp_path):
 # --- addresses ---
 
 
+@pytest.mark.plain("it looks for http:// addresses")
 def test_several_addresses(serve, tmp_path):
     path = tmp_path / "s"
     server = serve(
@@ -540,6 +541,11 @@ def refused(server: Server) -> bool:
         return client.recv_response().status == 503
 
 
+<<<<<<< HEAD
+=======
+@pytest.mark.memory
+@pytest.mark.plain("what hundreds of handshakes at once took stays with malloc")
+>>>>>>> tls-py
 @pytest.mark.parametrize("app", [ASGI, WSGI])
 def test_tcp_probes(serve, app):
     """No line tells of them; test_leaks.py sees that they leave nothing behind."""
