@@ -541,11 +541,6 @@ def refused(server: Server) -> bool:
         return client.recv_response().status == 503
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.memory
-@pytest.mark.plain("what hundreds of handshakes at once took stays with malloc")
->>>>>>> tls-py
 @pytest.mark.parametrize("app", [ASGI, WSGI])
 def test_tcp_probes(serve, app):
     """No line tells of them; test_leaks.py sees that they leave nothing behind."""
