@@ -50,8 +50,8 @@ def test_help_names_every_option() -> None:
 def test_version() -> None:
     done = command("--version")
     assert re.fullmatch(
-        r"asgiserver \d+\.\d+\.\d+ \(CPython 3\.\d+\.\d+\S*, libuv \d+\.\d+\.\d+, llhttp \d+\.\d+\.\d+, OpenSSL \d+\.\d+\.\d+,"
-        r" Linux \w+\)\n",
+        r"asgiserver \d+\.\d+\.\d+ \(CPython 3\.\d+\.\d+\S*, libuv \d+\.\d+\.\d+, llhttp \d+\.\d+\.\d+,"
+        r" OpenSSL \d+\.\d+\.\d+, Linux \w+\)\n",
         done.stdout,
     )
 
