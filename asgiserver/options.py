@@ -402,7 +402,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "timeout_disconnect", "float", 1.0, TIMEOUTS,
         "ASGI: for running requests when the server stops, before receive() says that the client "
-        "has left, which ends streams and long polls.",
+        "has left, which ends streams and long polls, and WebSockets are closed with 1012.",
         minimum=0.0, maximum=DAY,
     ),
     _seconds(

@@ -11,8 +11,11 @@ logger = logging.getLogger("asgiserver.asgi")
 
 def _short(message: Any) -> dict[str, Any]:
     shown = {key: message[key] for key in message if key not in ("headers", "state")}
-    if isinstance(shown.get("body"), bytes):
-        shown["body"] = f"<{len(shown['body'])} bytes>"
+    for key in ("body", "bytes"):
+        if isinstance(shown.get(key), bytes):
+            shown[key] = f"<{len(shown[key])} bytes>"
+    if isinstance(shown.get("text"), str):
+        shown["text"] = f"<{len(shown['text'])} characters>"
     return shown
 
 

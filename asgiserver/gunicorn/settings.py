@@ -291,9 +291,7 @@ SETTINGS: Mapping[str, Rule] = {
         lambda value: value or 0.001,
         only="asgi",
     ),
-    "websocket_max_message_size": _option(
-        "ws_max_size", "websocket_max_message_size", only="asgi"
-    ),
+    "websocket_max_message_size": _option("ws_max_size", "websocket_max_message_size", only="asgi"),
 }
 
 

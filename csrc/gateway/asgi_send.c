@@ -127,17 +127,16 @@ static long get_status(as_request *req, PyObject *message, const char *type) {
     }
     /* http.HTTPStatus is an int, too. */
     if (!PyLong_Check(status)) {
-        PyErr_Format(PyExc_TypeError,
-                     "ASGI message '%s': key 'status' must be an int, not %.100s", type,
-                     Py_TYPE(status)->tp_name);
+        PyErr_Format(PyExc_TypeError, "ASGI message '%s': key 'status' must be an int, not %.100s",
+                     type, Py_TYPE(status)->tp_name);
         return -1;
     }
     int overflow;
     long value = PyLong_AsLongAndOverflow(status, &overflow);
     if (overflow != 0 || value < 200 || value > 999) {
-        PyErr_Format(
-            PyExc_ValueError,
-            "ASGI message '%s': key 'status' must be from 200 to 999, got %R", type, status);
+        PyErr_Format(PyExc_ValueError,
+                     "ASGI message '%s': key 'status' must be from 200 to 999, got %R", type,
+                     status);
         return -1;
     }
     return value;
@@ -208,9 +207,8 @@ static int send_body_object(as_request *req, PyObject *body, bool more, const ch
     }
     Py_buffer view;
     if (!PyObject_CheckBuffer(body)) {
-        PyErr_Format(PyExc_TypeError,
-                     "ASGI message '%s': key 'body' must be bytes, not %.100s", type,
-                     Py_TYPE(body)->tp_name);
+        PyErr_Format(PyExc_TypeError, "ASGI message '%s': key 'body' must be bytes, not %.100s",
+                     type, Py_TYPE(body)->tp_name);
         return -1;
     }
     if (PyObject_GetBuffer(body, &view, PyBUF_SIMPLE) < 0) {

@@ -63,17 +63,32 @@ static PySendResult start_waiting(as_awaitable *self, PyObject **result) {
     return PyIter_Send(self->steps, Py_None, result);
 }
 
-void as_awaitables_wake(as_awaitable *first) {
-    /* Waking runs the loop's Python code, which may change the list: collect the futures first. */
-    Py_ssize_t n = 0;
-    for (as_awaitable *at = first; at != NULL; at = at->next) {
-        n++;
+static void wake(const as_module_state *state, PyObject *future) {
+    PyObject *done = PyObject_CallMethodNoArgs(future, state->str.done);
+    if (done == Py_False) {
+        Py_XDECREF(PyObject_CallMethodOneArg(future, state->str.set_result, Py_None));
     }
-    PyObject *futures = n > 0 ? PyList_New(0) : NULL;
+    Py_XDECREF(done);
+    if (PyErr_Occurred()) {
+        PyErr_WriteUnraisable(future);
+    }
+}
+
+void as_awaitables_wake(as_awaitable *first) {
+    if (first == NULL) {
+        return;
+    }
+    const as_module_state *state = first->req->server->state;
+    if (first->next == NULL) {
+        PyObject *future = Py_NewRef(first->future);
+        wake(state, future);
+        Py_DECREF(future);
+        return;
+    }
+    /* Waking runs the loop's Python code, which may change the list: collect the futures first. */
+    PyObject *futures = PyList_New(0);
     if (futures == NULL) {
-        if (n > 0) {
-            PyErr_WriteUnraisable(NULL);
-        }
+        PyErr_WriteUnraisable(NULL);
         return;
     }
     for (as_awaitable *at = first; at != NULL; at = at->next) {
@@ -81,17 +96,8 @@ void as_awaitables_wake(as_awaitable *first) {
             PyErr_WriteUnraisable((PyObject *)at);
         }
     }
-    as_module_state *state = first->req->server->state;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(futures); i++) {
-        PyObject *future = PyList_GET_ITEM(futures, i);
-        PyObject *done = PyObject_CallMethodNoArgs(future, state->str.done);
-        if (done == Py_False) {
-            Py_XDECREF(PyObject_CallMethodOneArg(future, state->str.set_result, Py_None));
-        }
-        Py_XDECREF(done);
-        if (PyErr_Occurred()) {
-            PyErr_WriteUnraisable(future);
-        }
+        wake(state, PyList_GET_ITEM(futures, i));
     }
     Py_DECREF(futures);
 }

@@ -789,7 +789,8 @@ static PyMethodDef server_methods[] = {
      "request "
      "came for `idle` seconds."},
     {"disconnect", server_disconnect, METH_NOARGS,
-     "ASGI: receive() of the running requests says that the client has left."},
+     "ASGI: receive() of the running requests says that the client has left; WebSockets are "
+     "closed."},
     {"set_healthy", server_set_healthy, METH_O, "What the health path says."},
     {"call_at", server_call_at, METH_VARARGS,
      "Call the callback when so many requests were seen, counted from the first."},

@@ -203,8 +203,7 @@ static void answer_ping(as_websocket *ws, as_slice payload) {
     if (ws->closing) {
         return;
     }
-    (void)as__ws_frame(ws, AS_WS_PONG, false,
-                       (as_bytes){payload.p, payload.n, NULL, NULL, NULL});
+    (void)as__ws_frame(ws, AS_WS_PONG, false, (as_bytes){payload.p, payload.n, NULL, NULL, NULL});
     ws->clogged = as_exchange_pending(ws->req.ex) > ws->req.server->limits.limit_write_buffer;
 }
 
@@ -255,7 +254,8 @@ static void refuse_frame(as_websocket *ws, as_err err) {
     }
 }
 
-/* Python may run in here (a callable that is woken, a line of the log), and let go of everything. */
+/* Python may run in here (a callable that is woken, a line of the log), and let go of everything.
+ */
 static void read_frames(as_websocket *ws, as_slice data) {
     as_ws_input in = {(char *)(uintptr_t)data.p, data.n};
     as_ws_event event;
@@ -347,8 +347,8 @@ static void send_ping(as_websocket *ws) {
     ws->awaits_pong = limits->ws_ping_timeout > 0;
     as_bytes payload = {(const char *)&ws->ping, sizeof(ws->ping), NULL, NULL, NULL};
     if (as__ws_frame(ws, AS_WS_PING, false, payload) == AS_OK) {
-        as_exchange_set_alarm(ws->req.ex, ws->awaits_pong ? limits->ws_ping_timeout
-                                                          : limits->ws_ping_interval);
+        as_exchange_set_alarm(ws->req.ex,
+                              ws->awaits_pong ? limits->ws_ping_timeout : limits->ws_ping_interval);
     }
 }
 
@@ -492,8 +492,7 @@ static void refuse(as_server *server, as_exchange *ex, as_err why) {
 
 as_request *as_websocket_new(as_server *server, as_exchange *ex) {
     as_ws_handshake handshake; /* read again when it is accepted: what waits holds little */
-    as_err err =
-        as_ws_handshake_read(ex->head, server->limits.ws_per_message_deflate, &handshake);
+    as_err err = as_ws_handshake_read(ex->head, server->limits.ws_per_message_deflate, &handshake);
     if (err == AS_OK && server->stopping) {
         err = AS_E_SHUTDOWN; /* it would be told to leave at once */
     }

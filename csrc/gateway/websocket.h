@@ -15,8 +15,8 @@
 #include "http/ws_handshake.h"
 
 typedef struct as_websocket {
-    as_request req; /* first: a request to everybody else */
-    as_ws *codec;   /* while it is open or closing */
+    as_request req;           /* first: a request to everybody else */
+    as_ws *codec;             /* while it is open or closing */
     struct fields *accepting; /* ws_send.c: while websocket.accept is read */
     struct {
         PyObject **items; /* str and bytes; NULL: none */

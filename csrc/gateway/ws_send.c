@@ -68,12 +68,13 @@ typedef struct fields fields;
 /* What the handshake says itself, or what is not of a 101. */
 static as_err judge_field(as_slice name, bool *write) {
     static const as_slice own[] = {
-        {"sec-websocket-accept", 20},  {"sec-websocket-extensions", 24},
-        {"sec-websocket-key", 17},     {"sec-websocket-protocol", 22},
-        {"sec-websocket-version", 21},
+        {"sec-websocket-accept", 20},   {"sec-websocket-extensions", 24}, {"sec-websocket-key", 17},
+        {"sec-websocket-protocol", 22}, {"sec-websocket-version", 21},
     };
-    static const as_slice dropped[] = {{"connection", 10},     {"content-length", 14},
-                                       {"keep-alive", 10},     {"transfer-encoding", 17},
+    static const as_slice dropped[] = {{"connection", 10},
+                                       {"content-length", 14},
+                                       {"keep-alive", 10},
+                                       {"transfer-encoding", 17},
                                        {"upgrade", 7}};
     *write = true;
     for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++) {
@@ -98,7 +99,7 @@ static as_err collect_field(as_exchange *ex, as_slice name, as_slice value) {
     bool write;
     as_err err = judge_field(name, &write);
     if (err == AS_OK) {
-        err = !as_is_token(name)                  ? AS_E_RESPONSE_NAME
+        err = !as_is_token(name)                   ? AS_E_RESPONSE_NAME
               : !as_is_field_value(as_trim(value)) ? AS_E_RESPONSE_VALUE
                                                    : AS_OK;
     }
@@ -123,8 +124,7 @@ static as_err add_own(const as_ws_handshake *handshake, fields *f, as_slice subp
     char extensions[AS_WS_EXTENSION_MAX];
     const as_slice pairs[][2] = {
         {AS_SLICE("upgrade"), AS_SLICE("websocket")},
-        {AS_SLICE("sec-websocket-accept"),
-         {handshake->accept, sizeof(handshake->accept)}},
+        {AS_SLICE("sec-websocket-accept"), {handshake->accept, sizeof(handshake->accept)}},
         {AS_SLICE("sec-websocket-protocol"), subprotocol},
         {AS_SLICE("sec-websocket-extensions"),
          {extensions, as_ws_extensions_write(&handshake->deflate, extensions)}},
@@ -147,9 +147,9 @@ static int open_tunnel(as_websocket *ws, const as_ws_deflate_params *deflate, fi
     }
     const struct as_websockets *websockets = as_asgi_websockets(req->server);
     ws->codec = as_ws_new(websockets->env, deflate, req->server->limits.ws_max_size);
-    as_err err = ws->codec != NULL ? as_exchange_upgrade(req->ex, resolve(f),
-                                                         f->pairs.len / sizeof(as_slice))
-                                   : AS_E_NOMEM;
+    as_err err = ws->codec != NULL
+                     ? as_exchange_upgrade(req->ex, resolve(f), f->pairs.len / sizeof(as_slice))
+                     : AS_E_NOMEM;
     if (err != AS_OK) {
         as_ws_free(ws->codec);
         ws->codec = NULL;
@@ -184,12 +184,13 @@ static int send_accept(as_request *req, PyObject *message, const char *type) {
         return -1;
     }
     if (ws->accepting != NULL) {
-        PyErr_Format(PyExc_RuntimeError, "unexpected ASGI message '%s': another is being read", type);
+        PyErr_Format(PyExc_RuntimeError, "unexpected ASGI message '%s': another is being read",
+                     type);
         return -1;
     }
     int result = -1;
-    as_err err = as_ws_handshake_read(req->ex->head, req->server->limits.ws_per_message_deflate,
-                                      &handshake);
+    as_err err =
+        as_ws_handshake_read(req->ex->head, req->server->limits.ws_per_message_deflate, &handshake);
     if (err == AS_OK) {
         err = add_own(&handshake, &f, subprotocol);
     }
@@ -328,8 +329,7 @@ static int send_bytes(as_websocket *ws, PyObject *bytes, const char *type) {
         return -1;
     }
     as_bytes data = {view.buf, (size_t)view.len, NULL, NULL, NULL};
-    int result =
-        check_there(&ws->req, type) < 0 ? -1 : write_message(ws, AS_WS_BINARY, data, type);
+    int result = check_there(&ws->req, type) < 0 ? -1 : write_message(ws, AS_WS_BINARY, data, type);
     PyBuffer_Release(&view);
     return result;
 }

@@ -860,6 +860,30 @@ def test_stopping_is_seen_by_the_application(serve: Factory, loop: str) -> None:
     assert "ClientDisconnected" in server.log()
 
 
+def test_a_worker_retires(serve: Factory) -> None:
+    """SIGHUP: its WebSockets are told to come again, and find its successor."""
+    server = serve(APP, "--workers", "2", "--timeout-disconnect", "0.2", interface="asgi")
+    with opened(server) as before:
+        server.signal(signal.SIGHUP)
+        before.expect_close(1012)
+        before.close(1012)
+        assert before.at_end()
+    with opened(server) as after:
+        after.text("again")
+        after.expect(TEXT, "again")
+
+
+def test_a_recycled_worker(serve: Factory) -> None:
+    """limit_max_requests counts a WebSocket as one."""
+    server = serve(
+        APP, "--limit-max-requests", "1", "--timeout-disconnect", "0.2", interface="asgi"
+    )
+    with opened(server) as before:
+        before.text("hello")
+        before.expect(TEXT, "hello")
+        before.expect_close(1012)
+
+
 # --- limits and the log ------------------------------------------------------------------------------------
 
 
@@ -900,3 +924,16 @@ def test_per_message_deflate(shared: Factory, loop: str) -> None:
         assert ws.open("/echo", offer).get("sec-websocket-extensions") is None
         ws.raw.send(frame(TEXT, "x", rsv=4))
         assert ws.recv().code == 1002
+
+
+def test_trace(serve: Factory) -> None:
+    """Messages by their size."""
+    server = serve(APP, "--log-level", "trace", interface="asgi")
+    with opened(server) as ws:
+        ws.text("secret")
+        ws.expect(TEXT, "secret")
+        ws.send(BINARY, b"secret")
+        ws.expect(BINARY, b"secret")
+    log = server.wait_log(r"\[\d+\] send .*'bytes': '<6 bytes>'").string
+    assert re.search(r"receive \{'type': 'websocket.receive', 'text': '<6 characters>'\}", log)
+    assert "secret" not in log

@@ -1780,7 +1780,8 @@ static void check_no_upgrade(const char *name, const char *request, const as_sli
 }
 
 static void test_no_tunnel(void) {
-    static const as_slice bad_name[] = {{"a b", 3}, {"x", 1}}, bad_value[] = {{"a", 1}, {"x\ny", 3}};
+    static const as_slice bad_name[] = {{"a b", 3}, {"x", 1}},
+                          bad_value[] = {{"a", 1}, {"x\ny", 3}};
     check_no_upgrade("a name that is none", UPGRADE, bad_name, AS_E_RESPONSE_NAME);
     check_no_upgrade("a value with a line end", UPGRADE, bad_value, AS_E_RESPONSE_VALUE);
     check_no_upgrade("HTTP/1.0", GET_10, upgrade_pairs, AS_E_RESPONSE_STATE);
@@ -1925,7 +1926,8 @@ static void act_on_event(world *w, as_exchange *ex) {
 
 static void test_random_gateway(void) {
     current = "a gateway without a plan";
-    static const script random_script = {act_on_data, act_on_data, act_on_event, act_on_event, NULL};
+    static const script random_script = {act_on_data, act_on_data, act_on_event, act_on_event,
+                                         NULL};
     for (unsigned round = 0; round < 6000; round++) {
         unsigned seed = round;
         text raw = {NULL, 0};
