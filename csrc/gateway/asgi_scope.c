@@ -421,11 +421,10 @@ static int set_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
     }
     PyObject *owned = NULL;
     PyObject *method = find_method(cache, head, &owned);
-    int failed =
-        method == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
-        set_common(cache, scope, req, ends, cache->https) < 0 ||
-        set_own(scope, state->str.extensions,
-                make_extensions(cache, head->minor == 1, ends->tls)) < 0;
+    int failed = method == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
+                 set_common(cache, scope, req, ends, cache->https) < 0 ||
+                 set_own(scope, state->str.extensions,
+                         make_extensions(cache, head->minor == 1, ends->tls)) < 0;
     Py_XDECREF(owned);
     if (!failed && head->minor == 0) {
         failed = PyDict_SetItem(scope, state->str.http_version, cache->version_1_0) < 0;
