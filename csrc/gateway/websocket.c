@@ -69,7 +69,7 @@ static void steer(as_websocket *ws) {
     if (ex == NULL) {
         return;
     }
-    if (!ws->closing && (ws->clogged || ws->inbox.n >= max)) {
+    if (!ws->closing && (ws->clogged || ws->broken != AS_OK || ws->inbox.n >= max)) {
         as_exchange_pause(ex);
     } else if (ws->closing || ws->inbox.n <= max / 2) {
         as_exchange_resume(ex);
@@ -149,6 +149,7 @@ static void hang_up(as_websocket *ws) {
 void as__ws_close(as_websocket *ws, unsigned code, as_slice reason) {
     as_exchange *ex = ws->req.ex;
     ws->closing = true;
+    ws->broken = AS_OK; /* the codec tells again, and then it is over */
     send_close_frame(ws, code, reason);
     as_exchange_set_alarm(ex, ws->req.server->limits.ws_close_timeout);
     steer(ws);
@@ -254,6 +255,22 @@ static void refuse_frame(as_websocket *ws, as_err err) {
     }
 }
 
+/* What came before the frame is answered first, unless the application takes too long for that. */
+static void meet_error(as_websocket *ws, as_err err) {
+    if (ws->closing || ws->inbox.n == 0) {
+        refuse_frame(ws, err);
+        return;
+    }
+    ws->broken = (int16_t)err;
+    as_exchange_set_alarm(ws->req.ex, ws->req.server->limits.ws_close_timeout);
+}
+
+static void refuse_broken(as_websocket *ws) {
+    as_err err = (as_err)ws->broken;
+    ws->broken = AS_OK;
+    refuse_frame(ws, err);
+}
+
 /* Python may run in here (a callable that is woken, a line of the log), and let go of everything.
  */
 static void read_frames(as_websocket *ws, as_slice data) {
@@ -262,7 +279,7 @@ static void read_frames(as_websocket *ws, as_slice data) {
     while (!ws->hung_up && ws->req.ex != NULL) {
         as_err err = as_ws_next(ws->codec, &in, &event);
         if (err != AS_OK) {
-            refuse_frame(ws, err);
+            meet_error(ws, err);
         }
         if (err != AS_OK || event.kind == AS_WS_NOTHING) {
             return;
@@ -273,7 +290,7 @@ static void read_frames(as_websocket *ws, as_slice data) {
 
 static void on_body(as_request *req, as_slice data) {
     as_websocket *ws = websocket_of(req);
-    if (ws->codec == NULL || ws->hung_up) {
+    if (ws->codec == NULL || ws->hung_up || ws->broken != AS_OK) {
         return;
     }
     Py_INCREF(req);
@@ -352,12 +369,15 @@ static void send_ping(as_websocket *ws) {
     }
 }
 
-/* A ping is due, or its answer, or that to our close frame. */
+/* A ping is due, or its answer, or that to our close frame, or an application that takes nothing.
+ */
 static void on_alarm(as_request *req) {
     as_websocket *ws = websocket_of(req);
     Py_INCREF(req);
     if (ws->closing) {
         hang_up(ws);
+    } else if (ws->broken != AS_OK) {
+        refuse_broken(ws);
     } else if (!ws->awaits_pong) {
         send_ping(ws);
     } else if (req->ex->paused) {
@@ -411,6 +431,9 @@ static PyObject *next_message(as_request *req) {
     }
     if (ws->inbox.n > 0) {
         return next_data(ws, templates);
+    }
+    if (ws->broken != AS_OK && req->ex != NULL && !req->gone) {
+        refuse_broken(ws);
     }
     bool over = req->gone || req->ex == NULL || req->send_state == AS_SEND_DONE;
     return over ? make_disconnect(ws) : NULL;

@@ -27,6 +27,7 @@ typedef struct as_websocket {
     uint64_t written; /* the last write that did not wait for others */
     uint32_t ping;    /* the payload of the last ping */
     uint16_t code;    /* of the disconnect; 0: there is none yet */
+    int16_t broken;   /* as_err of a frame behind messages that wait: told when they are taken */
     bool connected;   /* receive() gave websocket.connect */
     bool closing, hung_up;
     bool ended;       /* the application has */

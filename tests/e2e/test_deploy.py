@@ -522,5 +522,5 @@ def test_docker_context() -> None:
     assert all((ROOT / path).exists() for path in let_in), let_in
     top = {path.split("/")[0] for path in let_in}
     for word in re.findall(r"subdir\('([^']+)'\)", (ROOT / "meson.build").read_text()):
-        optional = word.startswith(("tests", "bench"))  # not in a plain build
+        optional = word.startswith(("tests", "bench", "fuzz"))  # not in a plain build
         assert word in top or optional, word

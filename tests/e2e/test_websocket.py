@@ -615,6 +615,28 @@ def test_bad_frame(server: Server, code: int, raw: bytes) -> None:
     server.wait_log("connection cut: .*WebSocket")
 
 
+def test_what_came_before_a_bad_frame_is_answered(server: Server) -> None:
+    with opened(server) as ws:
+        ws.raw.send(frame(TEXT, "one") + frame(TEXT, "two") + frame(3, b"") + frame(TEXT, "three"))
+        assert ws.texts(2) == ["one", "two"]
+        assert ws.recv().code == 1002
+        assert ws.at_end()
+
+
+def test_a_bad_frame_behind_messages_that_nobody_takes(shared: Factory, loop: str) -> None:
+    server = shared(APP, "--ws-close-timeout", "0.5", interface="asgi", loop=loop)
+    client, key = run(server, "receive", ACCEPT, "wait taken", "all")
+    with WebSocket(client) as ws:
+        ws.opened()
+        ws.raw.send(frame(TEXT, "good") + frame(3, b""))
+        assert ws.recv().code == 1002
+        assert ws.at_end()
+        server.get("/go?taken")
+    seen = outcomes(server, key)[3]
+    assert [message.get("text") for message in seen[:1]] == ["good"]
+    assert seen[1]["code"] == 1002
+
+
 def test_max_size(shared: Factory, loop: str) -> None:
     server = shared(APP, "--ws-max-size", "1000", interface="asgi", loop=loop)
     with opened(server) as ws:
