@@ -4,7 +4,13 @@ import os
 import signal
 import time
 
-print(f"imported by {os.getpid()}", flush=True)
+
+def say(text):
+    """A line by one write: what several workers say at once stays apart."""
+    os.write(1, f"{text}\n".encode())
+
+
+say(f"imported by {os.getpid()}")
 
 ballast = []
 
@@ -13,7 +19,7 @@ def app(environ, start_response):
     path = environ["PATH_INFO"]
     body = str(os.getpid())
     if path == "/sleep":
-        print("waiting", flush=True)
+        say("waiting")
         time.sleep(60)
     elif path == "/spin":
         spin()
@@ -22,7 +28,7 @@ def app(environ, start_response):
     elif path == "/grow":
         ballast.append(b"x" * 1_000_000)
     elif path == "/slow":
-        print("slow", flush=True)
+        say("slow")
         time.sleep(1.0)
     elif path == "/who":
         body = who()
