@@ -1043,10 +1043,8 @@ def test_a_slow_reader_that_reads_is_not_cut(with_options: Callable[..., Server]
 
 
 def test_no_timers_while_idle(with_options: Callable[..., Server]) -> None:
-    """An idle server wakes up for nothing."""
+    """An idle server wakes up for nothing, once what other tests left behind has ended."""
     server = with_options("--timeout-keep-alive", "0")
-    fetch(server, "/hello")
-    before = server.cpu()
     status = Path(f"/proc/{server.pid}/status")
 
     def switches() -> int:
@@ -1057,10 +1055,13 @@ def test_no_timers_while_idle(with_options: Callable[..., Server]) -> None:
         client.get("/hello")
         client.recv_response()
     fetch(server, "/hello")
-    first = switches()
-    select.select([], [], [], 1.5)
-    assert switches() - first <= 5
-    assert server.cpu() - before < 0.3
+    deadline = time.monotonic() + 15 * SLOWNESS
+    while True:
+        first, before = switches(), server.cpu()
+        select.select([], [], [], 1.5)
+        if switches() - first <= 5 and server.cpu() - before < 0.3:
+            return
+        assert time.monotonic() < deadline, f"{switches() - first} times in 1.5 s"
 
 
 # --- where it listens --------------------------------------------------------------------------------------
