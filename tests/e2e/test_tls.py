@@ -20,7 +20,7 @@ from support.client import SLOWNESS, TLSAddress, connect
 from support.command import assert_line, command
 from support.gunicorn import Gunicorn
 from support.load import Load
-from support.processes import children, wait_until
+from support.processes import await_end, children, wait_until
 from support.server import Server, end_all
 
 import asgiserver
@@ -415,8 +415,11 @@ def test_sessions_do_not_get_around_it(
     session = seen(plain_address(server), context)[2].ended_with[0]
     assert seen(plain_address(server), context, session=session)[2].ended_with[1]
     file.write_text(f"workers = 2\nssl_cert_reqs = 'required'\nssl_ca_certs = '{clients.path}'\n")
+    server.wait_log("Worker 2 is ready")
+    old = children(server.pid)
     server.signal(signal.SIGHUP)
     server.wait_log("Reloaded")
+    await_end(*old)  # until then, one of them may accept
     session = seen_or_none(server, context, session)
     assert session is None
 
