@@ -1,16 +1,18 @@
 """What the benchmarks share: pinned servers, their CPU time and memory, checked answers."""
 
+import argparse
 import contextlib
+import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
@@ -157,3 +159,30 @@ def check_answers(server: Server, depth: int, body: bytes) -> None:
         with contextlib.suppress(TimeoutError):
             if extra := client.recv(1):
                 raise BenchError(f"{server.name} answered more often than it was asked: {extra!r}")
+
+
+def main(
+    parser: argparse.ArgumentParser,
+    name: str,
+    run: Callable[[argparse.Namespace], dict[str, Any]],
+    table: Callable[[dict[str, Any]], str],
+) -> int:
+    """Runs a benchmark from the command line, and writes what it returns; the exit status."""
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=BENCH / "results" / name,
+        help="path of the results, without suffix: .md and .json are written",
+    )
+    args = parser.parse_args()
+    try:
+        results = run(args)
+    except (BenchError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    text = table(results)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
+    args.output.with_suffix(".md").write_text(text)
+    print(text)
+    return 0

@@ -11,7 +11,6 @@ Afterwards a sample of the connections is asked again: they must still be served
 
 import argparse
 import contextlib
-import json
 import platform
 import resource
 import socket
@@ -139,6 +138,7 @@ def measure(
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure the floor, ASGI, WSGI and WebSockets, one after the other."""
+    raise_file_limit(args.connections + SPARE_FILES)
     core = harness.two_cores()[0]
     keep = ("--timeout-keep-alive", KEEP_ALIVE)
     floor = [str(harness.find_floor(args.floor)), *keep]
@@ -191,25 +191,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=10_000)
     parser.add_argument("--only", action="append", help="this row alone; may be given repeatedly")
     parser.add_argument("--floor", type=Path, help="the floor's executable (default: bench/floor)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=harness.BENCH / "results" / "idle",
-        help="path of the results, without suffix: .md and .json are written",
-    )
-    args = parser.parse_args()
-    try:
-        raise_file_limit(args.connections + SPARE_FILES)
-        results = run(args)
-    except (harness.BenchError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    text = table(results)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
-    args.output.with_suffix(".md").write_text(text)
-    print(text)
-    return 0
+    return harness.main(parser, "idle", run, table)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ Needs wrk. Run it in the environment that asgiserver is installed in:
 
 import argparse
 import contextlib
-import json
 import platform
 import re
 import shutil
@@ -82,6 +81,8 @@ def measure(server: harness.Server, mode: str, seconds: int, core: int, series: 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run all rounds; the results as they go into the JSON file."""
+    if not shutil.which("wrk"):
+        raise harness.BenchError("wrk is not installed: apt install wrk")
     server_core, client_core = harness.two_cores()
     commands = {
         "floor": [str(harness.find_floor(args.floor))],
@@ -177,26 +178,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
     parser.add_argument("--loop", default="auto", help="asyncio loop under ASGI")
     parser.add_argument("--floor", type=Path, help="the floor's executable (default: bench/floor)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=harness.BENCH / "results" / "hello",
-        help="path of the results, without suffix: .md and .json are written",
-    )
-    args = parser.parse_args()
-    try:
-        if not shutil.which("wrk"):
-            raise harness.BenchError("wrk is not installed: apt install wrk")
-        results = run(args)
-    except harness.BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    text = table(results)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
-    args.output.with_suffix(".md").write_text(text)
-    print(text)
-    return 0
+    return harness.main(parser, "hello", run, table)
 
 
 if __name__ == "__main__":

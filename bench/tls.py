@@ -11,7 +11,6 @@ Needs wrk, openssl and nginx: .venv/bin/python bench/tls.py
 
 import argparse
 import contextlib
-import json
 import re
 import shutil
 import socket
@@ -243,32 +242,19 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def run_all(args: argparse.Namespace) -> dict[str, Any]:
+    raise_file_limit(files_for(args.connections))
+    with tempfile.TemporaryDirectory(prefix="bench-tls-") as folder:
+        return run(args, Path(folder))
+
+
 def main() -> int:
     """Run from the command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
     parser.add_argument("--connections", type=int, default=10_000, help="idle ones")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=harness.BENCH / "results" / "tls",
-        help="path of the results, without suffix: .md and .json are written",
-    )
-    args = parser.parse_args()
-    try:
-        raise_file_limit(files_for(args.connections))
-        with tempfile.TemporaryDirectory(prefix="bench-tls-") as folder:
-            results = run(args, Path(folder))
-    except (harness.BenchError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    text = table(results)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
-    args.output.with_suffix(".md").write_text(text)
-    print(text)
-    return 0
+    return harness.main(parser, "tls", run_all, table)
 
 
 if __name__ == "__main__":

@@ -259,24 +259,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
     parser.add_argument("--floor", type=Path, help="the floor's executable (default: bench/floor)")
     parser.add_argument("--only", action="append", default=[], help="these servers, by their names")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=harness.BENCH / "results" / "websocket",
-        help="path of the results, without suffix: .md and .json are written",
-    )
-    args = parser.parse_args()
-    try:
-        results = run(args)
-    except harness.BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    text = table(results)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
-    args.output.with_suffix(".md").write_text(text)
-    print(text)
-    return 0
+    return harness.main(parser, "websocket", run, table)
 
 
 if __name__ == "__main__":
