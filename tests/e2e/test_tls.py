@@ -20,7 +20,7 @@ from support.client import SLOWNESS, TLSAddress, connect
 from support.command import assert_line, command
 from support.gunicorn import Gunicorn
 from support.load import Load
-from support.processes import await_end, children, wait_until
+from support.processes import await_end, children, foreign_environment, wait_until
 from support.server import Server, end_all
 
 import asgiserver
@@ -94,7 +94,10 @@ def serial(server: Server) -> int:
 def test_curl(shared: Factory, run: dict[str, Any], authority: Authority, flags: list[str]) -> None:
     server = shared(**run)
     words = ["curl", "-sS", "--cacert", str(authority.path), *flags, f"{server.url}/a", "-w", "%{http_version}"]  # fmt: skip
-    said = subprocess.run(words, capture_output=True, text=True, timeout=20 * SLOWNESS, check=True)
+    said = subprocess.run(
+        words, env=foreign_environment(), capture_output=True, text=True,
+        timeout=20 * SLOWNESS, check=True,
+    )  # fmt: skip
     assert '"scheme": "https"' in said.stdout
     assert said.stdout.endswith("1.1")
 

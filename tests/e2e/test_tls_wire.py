@@ -17,7 +17,7 @@ import pytest
 from support import hello
 from support.certificates import Authority
 from support.client import SLOWNESS, RawClient, connect
-from support.processes import wait_until
+from support.processes import foreign_environment, wait_until
 from support.server import Server
 from support.tls import open_pipe
 
@@ -143,8 +143,9 @@ def s_client(
         "-servername", "localhost", "-verify_return_error", *words,
     ]  # fmt: skip
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+        command, env=foreign_environment(),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
         said = ""

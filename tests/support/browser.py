@@ -24,6 +24,7 @@ from typing import Any, Self
 import websockets.sync.client
 
 from .client import SLOWNESS
+from .processes import foreign_environment
 
 TIMEOUT = 30.0 * SLOWNESS  # seconds
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -50,8 +51,6 @@ class Browser:
         command += [f"--user-data-dir={self._profile.name}", "about:blank"]
         if os.geteuid() == 0:
             command.insert(1, "--no-sandbox")  # It has none for root.
-        # Without the sanitizers, if the tests run with them.
-        environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -59,7 +58,7 @@ class Browser:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env=environment,
+            env=foreign_environment(),
             start_new_session=True,
         )
         try:

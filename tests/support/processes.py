@@ -10,6 +10,11 @@ from pathlib import Path
 from .client import SLOWNESS
 
 
+def foreign_environment() -> dict[str, str]:
+    """For a program that is not ours: the sanitizers stay out of it, if the tests run with them."""
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+
+
 def children(pid: int) -> list[int]:
     """Direct ones, zombies included."""
     found = []
