@@ -66,6 +66,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_usage(authority=True), critical=True)
             .add_extension(_identifier(self._key), critical=False)
+            .add_extension(_identifier(key, of_issuer=True), critical=False)
             .sign(key, hashes.SHA256())
         )
         if above is not None:
