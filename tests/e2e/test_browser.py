@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.browser import Browser, Page, find_chromium
 from support.server import Server
-
-from asgiserver.options import OPTIONS
 
 Factory = Callable[..., Server]
 
@@ -36,30 +33,15 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def chat(serve: Factory, loop: str, scheme: str, tmp_path: Path) -> Server:
-    options = []
-    if scheme == "https":
-        if not any(option.name == "ssl_certfile" for option in OPTIONS):
-            pytest.skip("the server has no TLS yet")
-        key, certificate = make_certificate(tmp_path)
-        options = ["--ssl-keyfile", str(key), "--ssl-certfile", str(certificate)]
-    return serve("examples.chat:app", "--app-dir", str(ROOT), *options, loop=loop)
+def chat(serve: Factory, loop: str, scheme: str) -> Server:
+    tls = scheme == "https"  # The browser is told not to mind who signed the certificate.
+    return serve("examples.chat:app", "--app-dir", str(ROOT), loop=loop, tls=tls)
 
 
 @pytest.fixture(autouse=True)
 def pages_are_closed(browser: Browser, chat: Server) -> Iterator[None]:
     yield
     browser.close_pages()
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Signed by itself: the browser is told not to mind."""
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", str(key)]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
-    return key, certificate
 
 
 def enter(browser: Browser, chat: Server, scheme: str, name: str) -> Page:
