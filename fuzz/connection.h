@@ -13,10 +13,10 @@ typedef struct connection {
     as_h1_env env;
     as_conn_info info;
     as_h1 h1;
-    as_buf out;         /* what has left */
-    as_err refused;     /* on_refused's reason, AS_OK: not called */
-    unsigned notified;  /* since the last read */
-    bool reader_stalls; /* nothing leaves */
+    as_buf out;                         /* what has left */
+    as_err refused;                     /* on_refused's reason, AS_OK: not called */
+    unsigned notified;                  /* since the last read */
+    bool reader_stalls;                 /* nothing leaves */
     void (*idle)(struct connection *c); /* what an application does outside of handlers; NULL */
 } connection;
 

@@ -42,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     input in = {data, size};
     uint8_t choice = take_byte(&in);
     bool colors = choice == 4;
-    as_slice text = choice < 4   ? presets[choice]
+    as_slice text = choice < 4    ? presets[choice]
                     : choice == 4 ? presets[0]
                                   : take_bytes(&in, choice - 5u);
     char problem[AS_ACCESS_PROBLEM] = "";

@@ -68,9 +68,8 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
 
 /* --- a request ------------------------------------------------------------------------------ */
 
-static const char *const names[] = {"X-Forwarded-For",    "Forwarded",
-                                    "X-Forwarded-Proto",  "X-Forwarded-Host",
-                                    "X-Forwarded-Port",   "X-Forwarded-Prefix"};
+static const char *const names[] = {"X-Forwarded-For",  "Forwarded",        "X-Forwarded-Proto",
+                                    "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Prefix"};
 
 static void put_line(as_buf *to, const char *name, as_slice value) {
     put_text(to, name);

@@ -49,14 +49,14 @@ static setup choose(const uint8_t *choices) {
 typedef struct world {
     connection c;
     const setup *with;
-    as_exchange *ex;     /* that runs */
-    as_buf request;      /* of it: what the protocol told */
-    as_buf body;         /* of it */
-    as_buf requests;     /* all complete ones */
-    as_buf messages;     /* the same in the form of the reference */
-    as_buf heads;        /* for each answer: 'H' to a HEAD, else '-' */
-    unsigned ended;      /* requests that are complete */
-    size_t answers;      /* bytes of `out` in front of a refusal */
+    as_exchange *ex; /* that runs */
+    as_buf request;  /* of it: what the protocol told */
+    as_buf body;     /* of it */
+    as_buf requests; /* all complete ones */
+    as_buf messages; /* the same in the form of the reference */
+    as_buf heads;    /* for each answer: 'H' to a HEAD, else '-' */
+    unsigned ended;  /* requests that are complete */
+    size_t answers;  /* bytes of `out` in front of a refusal */
 } world;
 
 /* --- the application ------------------------------------------------------------------------ */

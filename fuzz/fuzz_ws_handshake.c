@@ -28,9 +28,10 @@ static void check_extension(const as_ws_deflate_params *agreed) {
     MUST(agreed->client_bits >= 8 && agreed->client_bits <= 15);
     static const char start[] = "GET / HTTP/1.1", key[] = "dGhlIHNhbXBsZSBub25jZQ==";
     char bytes[300];
-    as_field fields[3] = {{.name_id = AS_NAME_SEC_WEBSOCKET_EXTENSIONS, .value_off = 20},
-                          {.name_id = AS_NAME_SEC_WEBSOCKET_KEY, .value_off = 200, .value_len = 24},
-                          {.name_id = AS_NAME_SEC_WEBSOCKET_VERSION, .value_off = 230, .value_len = 2}};
+    as_field fields[3] = {
+        {.name_id = AS_NAME_SEC_WEBSOCKET_EXTENSIONS, .value_off = 20},
+        {.name_id = AS_NAME_SEC_WEBSOCKET_KEY, .value_off = 200, .value_len = 24},
+        {.name_id = AS_NAME_SEC_WEBSOCKET_VERSION, .value_off = 230, .value_len = 2}};
     memcpy(bytes, start, sizeof(start));
     memcpy(bytes + 20, text, n);
     memcpy(bytes + 200, key, sizeof(key));
@@ -67,8 +68,10 @@ static void list_protocols(world *w, const as_head *head) {
 
 static void upgrade(as_exchange *ex, const as_ws_handshake *shake) {
     char text[AS_WS_EXTENSION_MAX];
-    as_slice pairs[6] = {AS_SLICE("upgrade"), AS_SLICE("websocket"),
-                         AS_SLICE("sec-websocket-accept"), {shake->accept, 28}};
+    as_slice pairs[6] = {AS_SLICE("upgrade"),
+                         AS_SLICE("websocket"),
+                         AS_SLICE("sec-websocket-accept"),
+                         {shake->accept, 28}};
     size_t n = as_ws_extensions_write(&shake->deflate, text);
     pairs[4] = AS_SLICE("sec-websocket-extensions");
     pairs[5] = (as_slice){text, n};
@@ -152,7 +155,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     put(&request, data + 1, size - 1);
     put_text(&request, "\r\n\r\n");
     bool wanted = (data[0] & 1) == 0;
-    world *whole = run(wanted, logged(&request), WHOLE), *cut = run(wanted, logged(&request), BYTES);
+    world *whole = run(wanted, logged(&request), WHOLE),
+          *cut = run(wanted, logged(&request), BYTES);
     must_agree("handshakes, whole and cut,", &whole->log, &cut->log);
     end(whole);
     end(cut);

@@ -71,7 +71,7 @@ static bool read_number(as_slice digits, unsigned base, uint64_t *out) {
     uint64_t n = 0;
     for (size_t i = 0; i < digits.n; i++) {
         char c = (char)(digits.p[i] | (base == 16 ? 0x20 : 0));
-        unsigned digit = is_digit(digits.p[i]) ? (unsigned)(digits.p[i] - '0')
+        unsigned digit = is_digit(digits.p[i])                ? (unsigned)(digits.p[i] - '0')
                          : base == 16 && c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10
                                                               : 99;
         if (digit >= base || n > (UINT64_MAX - digit) / base) {

@@ -79,7 +79,7 @@ class Maker:
     def grow(self):
         for container in self.made:
             if isinstance(container, bytearray):
-                container += b"more" * 100
+                container.extend(b"more" * 100)
             elif isinstance(container, list):
                 container.append(b"more")
             else:
