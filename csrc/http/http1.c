@@ -463,7 +463,7 @@ void as_h1_env_fini(as_h1_env *env) {
     while (env->free_exchanges != NULL) {
         as_exchange *ex = env->free_exchanges;
         env->free_exchanges = ex->next;
-        free(ex);
+        as__h1_exchange_free(ex);
     }
 }
 
