@@ -1,12 +1,12 @@
 /* Spreads new connections over the processes that accept from the same sockets.
  *
- * The kernel wakes them all, and the first to run would take whatever waits: a burst of clients, who
- * then stay with one process while the others idle. So each tells in shared memory how many
- * connections it has, and one that has clearly more than another leaves new ones to it for a moment.
- * After that it takes some all the same: the other may be busy, or hang.
+ * The kernel wakes them all, and the first to run would take whatever waits: a burst of clients,
+ * who then stay with one process while the others idle. So each tells in shared memory how many
+ * connections it has, and one that has clearly more than another leaves new ones to it for a
+ * moment. After that it takes some all the same: the other may be busy, or hang.
  *
- * The shared memory begins as zeros, as mmap gives it. A process that dies without a word leaves its
- * seat to the next one. */
+ * The shared memory begins as zeros, as mmap gives it. A process that dies without a word leaves
+ * its seat to the next one. */
 #ifndef AS_NET_BALANCE_H
 #define AS_NET_BALANCE_H
 
