@@ -13,7 +13,7 @@
 /* Interned strings that both gateways and the module use: X(identifier) gives
  * state->str.identifier. */
 #define AS_STRINGS(X)                                                                                  \
-    X(asgi) X(body) X(bytes) X(call_soon) X(cancel) X(cancelling) X(client) X(close)               \
+    X(asgi) X(body) X(bytes) X(call_later) X(call_soon) X(cancel) X(cancelling) X(client) X(close)               \
     X(code) X(create_future) X(done) X(extensions) X(get_name) X(headers) X(http_version) X(links)     \
     X(method) X(more_body) X(more_trailers) X(path) X(query_string) X(raw_path) X(reason)              \
     X(root_path) X(scheme) X(server) X(set_result) X(state) X(status) X(subprotocol)                   \
@@ -79,7 +79,9 @@ typedef struct as_server {
     PyObject *tick;                /* WSGI: callable() or NULL; while run() runs */
     uint64_t tick_every, tick_due; /* milliseconds */
     bool polling;                  /* as_loop_poll is on the stack */
-    bool wake_scheduled, timer_scheduled, stopping;
+    bool wake_scheduled, stopping;
+    PyObject *timer;    /* the asyncio loop's handle for the next timeout; NULL: none */
+    uint64_t timer_due; /* as_loop_due, when it was made */
     PyObject *wake_callable, *timer_callable; /* bound methods, cached */
     PyThreadState *thread_state;              /* WSGI inline: while run() waits without the GIL */
     unsigned nthreads;                        /* WSGI: that run the application; 0: inline */

@@ -45,13 +45,33 @@ void as_server_wake(as_server *self) {
     }
 }
 
+static void cancel_timer(as_server *self) {
+    PyObject *timer = self->timer;
+    self->timer = NULL;
+    if (timer != NULL) {
+        check_scheduled(PyObject_CallMethodNoArgs(timer, self->state->str.cancel), timer);
+        Py_DECREF(timer);
+    }
+}
+
+/* A timer that comes too early stays: most timeouts are pushed on. */
 static void arm_timer(as_server *self) {
-    int timeout = self->loop != NULL ? as_loop_timeout(self->loop) : -1;
-    if (self->py_loop != NULL && timeout >= 0 && !self->timer_scheduled) {
-        self->timer_scheduled = true;
-        check_scheduled(PyObject_CallMethod(self->py_loop, "call_later", "dO", timeout / 1000.0,
-                                            self->timer_callable),
-                        self->timer_callable);
+    uint64_t due = self->loop != NULL ? as_loop_due(self->loop) : UINT64_MAX;
+    if (self->py_loop == NULL || due == UINT64_MAX ||
+        (self->timer != NULL && self->timer_due <= due)) {
+        return;
+    }
+    cancel_timer(self);
+    PyObject *delay = PyFloat_FromDouble(as_loop_timeout(self->loop) / 1000.0);
+    PyObject *args[] = {self->py_loop, delay, self->timer_callable};
+    if (delay != NULL) {
+        self->timer = PyObject_VectorcallMethod(self->state->str.call_later, args,
+                                                3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        Py_DECREF(delay);
+    }
+    self->timer_due = due;
+    if (self->timer == NULL) {
+        PyErr_WriteUnraisable(self->timer_callable); /* the asyncio loop is closed */
     }
 }
 
@@ -87,8 +107,8 @@ static void hook_marked(void *ctx) {
     as__server_call_once(&((as_server *)ctx)->on_marked);
 }
 
-static void hook_notice(void *ctx, const char *text) {
-    as_log_message(ctx, "warning", "%s", text);
+static void hook_notice(void *ctx, as_notice_level level, const char *text) {
+    as_log_message(ctx, level == AS_NOTICE_ERROR ? "error" : "warning", "%s", text);
 }
 
 static void hook_alarm(void *ctx) {
@@ -105,8 +125,9 @@ static void tell_marked(void *ctx) {
     as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_MARKED, "");
 }
 
-static void tell_notice(void *ctx, const char *text) {
-    as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_NOTICE, text);
+static void tell_notice(void *ctx, as_notice_level level, const char *text) {
+    as_threads_tell(((as_server *)ctx)->threads,
+                    level == AS_NOTICE_ERROR ? AS_NEWS_ERROR : AS_NEWS_NOTICE, text);
 }
 
 static void tell_hidden(void *ctx) {
@@ -160,7 +181,7 @@ static PyObject *server_woken(PyObject *op, PyObject *ignored) {
 }
 
 static PyObject *server_timer(PyObject *op, PyObject *ignored) {
-    ((as_server *)op)->timer_scheduled = false;
+    Py_CLEAR(((as_server *)op)->timer);
     return server_poll(op, ignored);
 }
 
@@ -689,6 +710,7 @@ static void remove_reader(as_server *self) {
 
 static void close_server(as_server *self) {
     struct as_loop *loop = self->loop;
+    cancel_timer(self);
     if (loop != NULL) {
         remove_reader(self);
         self->stopping = true;
@@ -786,6 +808,7 @@ static int server_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(self->poll_callable);
     Py_VISIT(self->wake_callable);
     Py_VISIT(self->timer_callable);
+    Py_VISIT(self->timer);
     Py_VISIT(self->on_drained);
     Py_VISIT(self->on_marked);
     Py_VISIT(self->tick);

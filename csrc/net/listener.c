@@ -89,7 +89,7 @@ static void pause_accepting(as_loop *loop, const char *why) {
         loop->accept_noticed = true;
         char text[160];
         (void)snprintf(text, sizeof(text), "accepting connections stopped: %s", why);
-        as__loop_notice(loop, text);
+        as__loop_notice(loop, AS_NOTICE_WARNING, text);
     }
 }
 
@@ -150,7 +150,7 @@ static bool accept_one(as_listener *listener) {
         as__balance_rest(&loop->balance);
         if (loop->accept_noticed) {
             loop->accept_noticed = false;
-            as__loop_notice(loop, "accepting connections goes on");
+            as__loop_notice(loop, AS_NOTICE_WARNING, "accepting connections goes on");
         }
         return false;
     }
@@ -306,10 +306,10 @@ static void tell_reloaded(as_loop *loop, const as_tls_context *tls) {
     }
     (void)snprintf(text, sizeof(text), "TLS: reloaded %.300s, valid until %s%s", first->path,
                    first->not_after, more);
-    as__loop_notice(loop, text);
+    as__loop_notice(loop, AS_NOTICE_WARNING, text);
     if (*as_tls_context_warnings(tls) != '\0') {
         (void)snprintf(text, sizeof(text), "TLS: left out: %.480s", as_tls_context_warnings(tls));
-        as__loop_notice(loop, text);
+        as__loop_notice(loop, AS_NOTICE_WARNING, text);
     }
 }
 
@@ -321,7 +321,7 @@ static void make_again(as_loop *loop, as_tls_context *old) {
     if (err != AS_OK) {
         (void)snprintf(text, sizeof(text), "TLS: cannot reload, the old certificates stay: %s",
                        err == AS_E_TLS_SETTINGS ? why : as_err_text(err));
-        as__loop_notice(loop, text);
+        as__loop_notice(loop, AS_NOTICE_ERROR, text);
         return;
     }
     exchange_context(loop, old, fresh);

@@ -20,7 +20,8 @@ struct as_loop {
     as_response_defaults defaults;
     as_buf_pool pool;
     as_wheel wheel;
-    uint64_t now; /* milliseconds; as__loop_now refreshes it */
+    uint64_t now;        /* milliseconds; as__loop_now refreshes it */
+    uint64_t timer_told; /* as_loop_due as the driver knows it: from the hook, or after its poll */
     char *read_buf;
     char *health_path; /* the bytes of env.health_path */
 
@@ -48,7 +49,6 @@ struct as_loop {
     bool polling;        /* as_loop_poll is on the stack */
     bool again;          /* one more round is due: a watcher changed, or somebody asked for it */
     bool woken;          /* the hook `wake` was called and no poll came since */
-    bool timer_told;     /* the hook `timer` was called and the wheel is not empty since */
     bool stopping;       /* as_loop_stop was called */
     uint32_t drain_idle; /* milliseconds for idle connections while draining */
     uint64_t overloaded_told;  /* env.overloaded when the log heard of it last */
@@ -65,10 +65,10 @@ uint64_t as__loop_now(as_loop *loop);
 void as__loop_tick_date(as_loop *loop);
 /* Another round of as_loop_poll is needed: a watcher changed or work was queued. */
 void as__loop_again(as_loop *loop);
-/* A timeout may have been set outside of as_loop_poll: tells the driver. */
+/* A timeout may have been set outside of as_loop_poll: tells the driver, if it is to come sooner. */
 void as__loop_timer(as_loop *loop);
 /* A connection is gone: accepting can go on, or draining may be over. */
 void as__loop_conn_gone(as_loop *loop);
-void as__loop_notice(as_loop *loop, const char *text);
+void as__loop_notice(as_loop *loop, as_notice_level level, const char *text);
 
 #endif

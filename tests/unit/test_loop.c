@@ -205,7 +205,8 @@ static void marked(void *ctx) {
     ((server *)ctx)->marks++;
 }
 
-static void notice(void *ctx, const char *text) {
+static void notice(void *ctx, as_notice_level level, const char *text) {
+    assert(level == AS_NOTICE_WARNING);
     server *s = ctx;
     size_t n = strlen(s->notices);
     (void)snprintf(s->notices + n, sizeof(s->notices) - n, "%s\n", text);
