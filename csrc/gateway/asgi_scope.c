@@ -297,9 +297,9 @@ static PyObject *make_tls(as_tls *source) {
     }
     PyObject *chain = make_chain(tls);
     return chain != NULL
-               ? Py_BuildValue("{s:s, s:N, s:z, s:z, s:i, s:i}", "server_cert", tls->server_cert,
+               ? Py_BuildValue("{s:s, s:N, s:z, s:O, s:i, s:i}", "server_cert", tls->server_cert,
                                "client_cert_chain", chain, "client_cert_name", tls->client_subject,
-                               "client_cert_error", tls->client_error, "tls_version",
+                               "client_cert_error", Py_None, "tls_version",
                                (int)tls->version, "cipher_suite", (int)tls->cipher)
                : NULL;
 }
