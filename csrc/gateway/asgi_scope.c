@@ -93,8 +93,8 @@ static PyObject *make_template(as_server *server) {
 /* The same as a dict that shares its keys with its copies, as those of instances of a class do: a
  * scope lives as long as its WebSocket, and this takes a third off it. Steals. */
 static PyObject *share_keys(PyObject *dict) {
-    PyObject *type = dict != NULL ? PyObject_CallFunction((PyObject *)&PyType_Type, "s(){}", "Scope")
-                                  : NULL;
+    PyObject *type =
+        dict != NULL ? PyObject_CallFunction((PyObject *)&PyType_Type, "s(){}", "Scope") : NULL;
     PyObject *object = type != NULL ? PyObject_CallNoArgs(type) : NULL;
     PyObject *key, *value;
     Py_ssize_t at = 0;
@@ -299,8 +299,8 @@ static PyObject *make_tls(as_tls *source) {
     return chain != NULL
                ? Py_BuildValue("{s:s, s:N, s:z, s:O, s:i, s:i}", "server_cert", tls->server_cert,
                                "client_cert_chain", chain, "client_cert_name", tls->client_subject,
-                               "client_cert_error", Py_None, "tls_version",
-                               (int)tls->version, "cipher_suite", (int)tls->cipher)
+                               "client_cert_error", Py_None, "tls_version", (int)tls->version,
+                               "cipher_suite", (int)tls->cipher)
                : NULL;
 }
 

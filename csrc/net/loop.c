@@ -202,10 +202,10 @@ static void init_fields(as_loop *loop, const as_loop_config *config) {
     as_buf_pool_init(&loop->pool, POOL_BLOCKS);
 }
 
-/* Runs until libuv has let go of every closed handle. */
+/* Waits until libuv has let go of every closed handle, and until its threads are done. */
 static void close_uv(as_loop *loop) {
     while (uv_loop_close(&loop->uv) == UV_EBUSY) {
-        (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
+        (void)uv_run(&loop->uv, UV_RUN_DEFAULT);
     }
     for (int i = 0; i < 2; i++) {
         if (loop->wakeup_fds[i] >= 0) {
@@ -259,6 +259,7 @@ void as_loop_free(as_loop *loop) {
     if (loop == NULL) {
         return;
     }
+    loop->closing = true;
     loop->polling = true; /* handlers run below: nothing may poll or wake from here on */
     loop->env.draining = true;
     as__listeners_close(loop);

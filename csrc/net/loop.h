@@ -73,8 +73,8 @@ as_err as_loop_balance(as_loop *loop, void *memory, size_t size);
 int as_loop_fd(const as_loop *loop);
 /* Handles what is ready; never blocks. A nested call does nothing but ask for another round. */
 void as_loop_poll(as_loop *loop);
-/* Milliseconds until as_loop_poll is due for timeouts, little more than a minute at most; -1: nothing
- * can time out. Every poll may change it. */
+/* Milliseconds until as_loop_poll is due for timeouts, little more than a minute at most; -1:
+ * nothing can time out. Every poll may change it. */
 int as_loop_timeout(const as_loop *loop);
 /* When that is, on a clock of its own; UINT64_MAX: never. */
 uint64_t as_loop_due(const as_loop *loop);

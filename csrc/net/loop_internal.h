@@ -42,11 +42,13 @@ struct as_loop {
     uint32_t nhandshakes;
     uint32_t handshakes_left; /* steps that this as_loop_poll still allows */
     as_timeout tls_watch;     /* files are looked at */
+    uint32_t nreadings;       /* … and read, by other threads */
 
     uv_poll_t wakeup;
     int wakeup_fds[2]; /* a pipe, so that a signal handler of Python's may write to it */
 
     bool polling;        /* as_loop_poll is on the stack */
+    bool closing;        /* as_loop_free is */
     bool again;          /* one more round is due: a watcher changed, or somebody asked for it */
     bool woken;          /* the hook `wake` was called and no poll came since */
     bool stopping;       /* as_loop_stop was called */
@@ -65,7 +67,8 @@ uint64_t as__loop_now(as_loop *loop);
 void as__loop_tick_date(as_loop *loop);
 /* Another round of as_loop_poll is needed: a watcher changed or work was queued. */
 void as__loop_again(as_loop *loop);
-/* A timeout may have been set outside of as_loop_poll: tells the driver, if it is to come sooner. */
+/* A timeout may have been set outside of as_loop_poll: tells the driver, if it is to come sooner.
+ */
 void as__loop_timer(as_loop *loop);
 /* A connection is gone: accepting can go on, or draining may be over. */
 void as__loop_conn_gone(as_loop *loop);

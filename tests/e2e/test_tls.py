@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -499,6 +500,28 @@ def test_files_that_are_gone_change_nothing(serve: Factory, pair: Pair) -> None:
     pair.certfile.unlink()
     server.wait_log("the old certificates stay: .*No such file")
     assert serial(server) == before
+
+
+def test_reading_them_holds_up_nobody(
+    serve: Factory, run: dict[str, Any], tmp_path: Path
+) -> None:
+    """However long that takes: here as long as nobody writes to a pipe."""
+    words = ("--ssl-sni-dir", str(tmp_path), "--ssl-reload-interval", "0.1")
+    server = serve(run.pop("app"), *words, **run)
+    before, pipe = serial(server), tmp_path / "slow.pem"
+    ends: list[int] = []
+    os.mkfifo(pipe)
+
+    def is_read() -> bool:
+        with contextlib.suppress(OSError):  # ENXIO: nobody has opened it yet
+            ends.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(ends)
+
+    wait_until(is_read, what="for the pipe to be read")
+    assert serial(server) == before
+    pipe.unlink()
+    os.close(ends[0])
+    server.wait_log("TLS: (reloaded|left out)")
 
 
 def test_looking_at_them_is_all_that_wakes(serve: Factory, run: dict[str, Any]) -> None:
