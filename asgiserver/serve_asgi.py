@@ -185,6 +185,7 @@ async def _drain(core: _core.Server, config: Config, level: _Level, drained: asy
         )
         if level.reached(Level.DRAIN) and not hurried:
             hurried = True
+            core.set_healthy(False)
             core.drain(drained.set)
         if loop.time() >= patience:
             patience = end
