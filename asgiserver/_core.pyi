@@ -129,8 +129,10 @@ class Server:
         """
     def disconnect(self) -> None:
         """ASGI: ``receive()`` of the requests that run says that the client has left, so that they end."""
+    def forked(self) -> None:
+        """In a forked child: let go of all sockets. A child that returns to the server is ended."""
     def set_healthy(self, healthy: bool, /) -> None:
-        """What the health path says; while draining it says no in any case."""
+        """What the health path says."""
     def call_at(self, requests: int, callback: Callable[[], None], /) -> None:
         """Call ``callback`` when so many requests were seen, counted from the first; before that, once."""
     def abort(self) -> int:

@@ -631,6 +631,15 @@ static PyObject *server_disconnect(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
+/* Not by on_loop: in the child there is no thread but this one. */
+static PyObject *server_forked(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_server *self = (as_server *)op;
+    if (self->loop != NULL) {
+        as_loop_forked(self->loop);
+    }
+    Py_RETURN_NONE;
+}
+
 typedef struct healthy_args {
     as_loop *loop;
     bool healthy;
@@ -872,6 +881,8 @@ static PyMethodDef server_methods[] = {
     {"disconnect", server_disconnect, METH_NOARGS,
      "ASGI: receive() of the running requests says that the client has left; WebSockets are "
      "closed."},
+    {"forked", server_forked, METH_NOARGS,
+     "In a child, right behind fork: let go of all sockets. What returns to the server ends."},
     {"set_healthy", server_set_healthy, METH_O, "What the health path says."},
     {"call_at", server_call_at, METH_VARARGS,
      "Call the callback when so many requests were seen, counted from the first."},

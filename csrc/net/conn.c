@@ -9,6 +9,7 @@
 #include "net/conn.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -838,6 +839,12 @@ void as__conn_disconnect_all(as_loop *loop) {
             conn->disconnect = true;
             enqueue(conn);
         }
+    }
+}
+
+void as__conn_forked_all(as_loop *loop, int null) {
+    for (as_link *at = loop->conns.next; at != &loop->conns; at = at->next) {
+        (void)dup3(null, AS_OWNER(at, as_conn, all)->transport.fd, O_CLOEXEC);
     }
 }
 

@@ -456,6 +456,15 @@ void as__listeners_resume(as_loop *loop) {
     watch_all(loop);
 }
 
+void as__listeners_forked(as_loop *loop, int null) {
+    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
+        const as_listener *listener = AS_OWNER(at, as_listener, link);
+        if (!listener->closed) {
+            (void)dup3(null, listener->fd, O_CLOEXEC);
+        }
+    }
+}
+
 void as__listeners_free(as_loop *loop) {
     as_link *link;
     while ((link = as__list_pop(&loop->listeners)) != NULL) {

@@ -39,6 +39,8 @@ void as__listeners_check_tls(as_loop *loop);
 /* Accepts again after a pause. */
 void as__listeners_resume(as_loop *loop);
 /* Frees what as__listeners_close left; the uv loop has forgotten the handles. */
+/* As as__conn_forked_all. */
+void as__listeners_forked(as_loop *loop, int null);
 void as__listeners_free(as_loop *loop);
 
 /* "192.0.2.1", "2001:db8::1", "fe80::1%eth0"; IPv4 in IPv6 as IPv4 (RFC 4291, 2.5.5.2). Empty for

@@ -289,6 +289,30 @@ void as_loop_set_tls(as_loop *loop, as_tls_context *tls) {
     as__listeners_set_tls(loop, tls);
 }
 
+/* --- forked children -------------------------------------------------------------------------- */
+
+/* The numbers stay taken: whoever believes that a socket is his closes nothing else. */
+void as_loop_forked(as_loop *loop) {
+    loop->forked = true;
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null >= 0) {
+        as__conn_forked_all(loop, null);
+        as__listeners_forked(loop, null);
+        (void)close(null);
+    }
+}
+
+/* The application forked, and its child returned to where the server goes on. */
+static void end_if_forked(const as_loop *loop) {
+    static const char text[] = "asgiserver: a forked child of the application has returned into the "
+                               "server, and is ended; a child has to end by os._exit\n";
+    if (loop->forked) {
+        ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
+        (void)n;
+        _exit(1);
+    }
+}
+
 /* --- polling ---------------------------------------------------------------------------------- */
 
 /* One batch: what is queued meanwhile waits for the next one. */
@@ -327,6 +351,7 @@ static void run_handshakes(as_loop *loop) {
 /* Timeouts are judged by the time before the sockets were looked at: what a client sent in time is
  * seen first, however long a handler kept the loop busy. */
 static void poll_once(as_loop *loop) {
+    end_if_forked(loop);
     uint64_t now = as__loop_now(loop);
     loop->again = false;
     if (loop->nhandshakes > 0) {
@@ -351,6 +376,7 @@ void as_loop_poll(as_loop *loop) {
         poll_once(loop);
     } while (loop->again && ++round < POLL_ROUNDS);
     loop->polling = false;
+    end_if_forked(loop);
     if (loop->again || as__link_linked(&loop->handshakes_due)) {
         as__loop_again(loop);
     }
@@ -408,6 +434,7 @@ int as_loop_wakeup_fd(const as_loop *loop) {
 }
 
 void as_loop_wakeup(as_loop *loop) {
+    end_if_forked(loop);
     int error = errno; /* a signal handler must leave it alone */
     ssize_t n = write(loop->wakeup_fds[1], "", 1);
     (void)n; /* a full pipe wakes as well */

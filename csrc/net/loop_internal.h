@@ -52,6 +52,7 @@ struct as_loop {
     bool again;          /* one more round is due: a watcher changed, or somebody asked for it */
     bool woken;          /* the hook `wake` was called and no poll came since */
     bool stopping;       /* as_loop_stop was called */
+    bool forked;         /* this is a child: the loop is its parent's */
     uint32_t drain_idle; /* milliseconds for idle connections while draining */
     uint64_t overloaded_told;  /* env.overloaded when the log heard of it last */
     uint64_t overloaded_quiet; /* until then it is not told again, milliseconds */

@@ -550,6 +550,19 @@ def test_shutdown_delay(serve, backend, workers):
     assert "/healthz" not in server.log()
 
 
+def test_a_worker_that_retires_is_healthy(serve, backend):
+    """Its successor serves already: who asks on a connection that stays must not give up the server."""
+    server = serve(app_of(backend), "--workers", "2", "--health-path", "/healthz", **backend.options)
+    with server.raw() as client:
+        client.get("/healthz")
+        assert client.recv_response().status == 200
+        server.signal(signal.SIGHUP)
+        server.wait_log("Reloaded")
+        client.get("/healthz")
+        response = client.recv_response()
+        assert (response.status, response.closes) == (200, True)
+
+
 @pytest.mark.parametrize("app", [ASGI, "probe_asgi:app"])
 def test_limit_concurrency_says_so_once(serve, app):
     server = serve(app, "--limit-concurrency", "1")

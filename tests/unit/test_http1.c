@@ -1555,6 +1555,12 @@ static void test_draining(void) {
     CHECK(phase(w) == AS_H1_BUSY);
     body(w, "x", false);
     release(w);
+    CHECK(phase(w) == AS_H1_IDLE); /* it did not say that it is the last */
+    feeds(w, GET);
+    nothing(w);
+    release(w);
+    drain(w);
+    CHECK(strstr(text_of(&w->out), "content-length: 0\r\nconnection: close\r\n\r\n") != NULL);
     CHECK(phase(w) == AS_H1_CLOSING);
     world_free(w);
 }

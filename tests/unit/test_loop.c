@@ -1178,10 +1178,10 @@ static void test_health(void) {
     as_loop_set_healthy(s.loop, true);
     say(&c, HEALTH);
     UNTIL(&s, count_of(&c, "HTTP/1.1 200 OK") == 3);
-    as_loop_drain(s.loop, 10000);
+    as_loop_drain(s.loop, 10000); /* others may serve in its place */
     say(&c, HEALTH);
     UNTIL(&s, ended(&c));
-    assert(c.eof && count_of(&c, "HTTP/1.1 503 ") == 2);
+    assert(c.eof && count_of(&c, "HTTP/1.1 200 OK") == 4 && count_of(&c, "connection: close") == 1);
     s.mode = ANSWER;
     answer(s.held);
     UNTIL(&s, ended(&busy));
