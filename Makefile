@@ -6,6 +6,7 @@ APP ?= examples.welcome:app
 ARGS ?=
 JOBS ?= $(shell nproc)
 CASES ?=
+FRONTS ?=
 WERROR ?= false
 TARGET ?= websocket
 SECONDS ?= 60
@@ -23,7 +24,7 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-tls ctest autobahn browser lint fmt asan fuzz cov sdist clean
+.PHONY: help build run test test-tls ctest autobahn browser smuggling lint fmt asan fuzz cov sdist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +68,10 @@ autobahn: ## Autobahn|Testsuite against WebSocket over both loops; CASES="1.* 12
 browser: ## the chat example in a headless Chromium, which is installed when it is missing
 	@tools/setup.sh test browser
 	@$(BIN)/python -m pytest $(ARGS) tests/e2e/test_browser.py
+
+smuggling: ## tricks through ten front ends, installed when missing; FRONTS="nginx squid" selects
+	@tools/setup.sh test fronts
+	@PYTHONPATH=tests $(BIN)/python -m support.smuggling_matrix $(FRONTS)
 
 lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
 	@tools/setup.sh test lint

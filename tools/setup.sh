@@ -2,8 +2,8 @@
 # Makes what a make target needs and does only what is missing, so that every target begins with it:
 # Debian's packages, the virtual environment, the Python packages, the editable install.
 #
-#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; test, fuzz and browser
-#                               need packages of Debian's too
+#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; test, fuzz, browser and
+#                               fronts need packages of Debian's too
 #
 # PYTHON      the interpreter (python3); another one than last time replaces the environment
 # VENV        the environment (.venv); its build is build/venv
@@ -48,6 +48,7 @@ missing_packages() {
     case " $* " in *" test "*) missing_for_test ;; esac
     case " $* " in *" browser "*) missing_for_browser ;; esac
     case " $* " in *" fuzz "*) missing_for_fuzz ;; esac
+    case " $* " in *" fronts "*) missing_for_fronts ;; esac
 }
 
 missing_for_fuzz() {
@@ -72,6 +73,24 @@ missing_for_test() {
 missing_for_browser() {
     command -v chromium >/dev/null || echo chromium fonts-dejavu-core
     command -v openssl >/dev/null || echo openssl
+}
+
+# The front ends of tests/support/fronts.py: PROGRAM PACKAGE. Some of them start when they are installed.
+missing_for_fronts() {
+    while read -r program package; do
+        command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] || echo "$package"
+    done <<END
+nginx nginx
+haproxy haproxy
+apache2 apache2
+varnishd varnish
+squid squid
+lighttpd lighttpd
+caddy caddy
+nghttpx nghttp2-proxy
+tinyproxy tinyproxy
+traffic_server trafficserver
+END
 }
 
 # What Debian splits off its own Python; any other Python has it all.

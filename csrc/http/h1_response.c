@@ -161,8 +161,10 @@ static as_err head_field(as_exchange *ex, as_slice name, as_slice value) {
 }
 
 bool as__h1_leaves_too_much(const as_h1 *h1, const as_exchange *ex) {
-    return ex->wants_continue ||
-           (h1->state == AS_H1_AT_LENGTH && h1->body_left > h1->env->limits->limit_body_discard);
+    uint32_t limit = h1->env->limits->limit_body_discard;
+    bool counted = h1->state == AS_H1_AT_LENGTH && h1->body_left > limit;
+    bool chunked = h1->state == AS_H1_AT_CHUNKS && limit == 0;
+    return ex->wants_continue || counted || chunked;
 }
 
 static bool must_close(const as_h1 *h1, const as_exchange *ex, bool more) {

@@ -344,6 +344,19 @@ def test_unread_body_that_comes_later_is_never_taken_for_a_request(probe: Server
         assert client.recv_response().text == "hello next"
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 30", "Transfer-Encoding: chunked"])
+def test_an_answer_before_the_body_is_the_last(shared: Factory, loop: str, framing: str) -> None:
+    """Some proxies do not send the body then, and use the connection for somebody else's request."""
+    server = shared("probe_asgi:app", interface="asgi", loop=loop)
+    with server.raw() as client:
+        client.send(f"POST /unread HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n")
+        response = client.recv_response()
+        assert response.text == "unread"
+        assert response.closes
+        client.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.at_end()
+
+
 def test_unread_body_above_the_limit_closes(serve: Factory, loop: str) -> None:
     """--limit-body-discard: beyond it the connection is not worth keeping."""
     server = serve("probe_asgi:app", "--limit-body-discard", "100", interface="asgi", loop=loop)

@@ -1266,8 +1266,10 @@ static void test_continue(void) {
 static void test_unread_body(void) {
     current = "a body that the application does not read";
     static const char post[] = "POST / HTTP/1.1\r\n" H "Content-Length: 31\r\n\r\n";
+    static const char last[] = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     world *w = world_new();
     w->script = &keeping;
+    w->limits.limit_body_discard = 31;
     feeds(w, post);
     nothing(w);
     release(w);
@@ -1276,8 +1278,24 @@ static void test_unread_body(void) {
     CHECK(w->env.requests_total == 1);
     world_free(w);
 
+    static const char *const early[] = {post, CHUNKED "5\r\nhello\r\n"};
+    for (size_t i = 0; i < 2; i++) {
+        w = world_new();
+        w->script = &keeping;
+        feeds(w, early[i]);
+        nothing(w);
+        release(w);
+        drain(w);
+        same("early", &w->out, last);
+        CHECK(phase(w) == AS_H1_CLOSING && as_h1_wants_linger(&w->h1));
+        feeds(w, GET);
+        CHECK(w->env.requests_total == 1);
+        world_free(w);
+    }
+
     w = world_new();
     w->script = &keeping;
+    w->limits.limit_body_discard = 31;
     feeds(w, post);
     nothing(w);
     release(w);
@@ -1294,7 +1312,7 @@ static void test_unread_body(void) {
     nothing(w);
     release(w);
     drain(w);
-    same("too much", &w->out, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    same("too much", &w->out, last);
     CHECK(phase(w) == AS_H1_CLOSING && as_h1_wants_linger(&w->h1));
     world_free(w);
 
@@ -1398,6 +1416,7 @@ static void test_within_handlers(void) {
     world_free(w);
     w = world_new(); /* the answer comes before the end of the body */
     w->script = &early;
+    w->limits.limit_body_discard = 3;
     feeds(w, "POST / HTTP/1.1\r\n" H "Content-Length: 6\r\n\r\n");
     feeds(w, "abc");
     CHECK(phase(w) == AS_H1_BODY);
