@@ -257,9 +257,11 @@ static void dispatch(as_h1 *h1, as_head *head) {
 static void deliver(as_h1 *h1, as_exchange *ex) {
     const as_h1_env *env = h1->env;
     as_slice body = take_gathered(h1);
+    if (body.n > 0 || h1->state == AS_H1_AT_END) {
+        ex->wants_continue = false; /* RFC 9110, 10.1.1: a client that sends waits for nothing */
+    }
     if (body.n > 0) {
         ex->received += body.n;
-        ex->wants_continue = false; /* RFC 9110, 10.1.1: a client that sends waits for nothing */
         env->handlers->on_body(env->ctx, ex, body);
     }
     if (h1->state == AS_H1_AT_END && !ex->aborted && ex->res != AS_RES_DONE) {
