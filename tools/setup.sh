@@ -2,7 +2,7 @@
 # Makes what a make target needs and does only what is missing, so that every target begins with it:
 # Debian's packages, the virtual environment, the Python packages, the editable install.
 #
-#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; test, fuzz and browser
+#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; test, fuzz, browser and bench
 #                               need packages of Debian's too
 #
 # PYTHON      the interpreter (python3); another one than last time replaces the environment
@@ -47,6 +47,7 @@ missing_packages() {
     fi
     case " $* " in *" test "*) missing_for_test ;; esac
     case " $* " in *" browser "*) missing_for_browser ;; esac
+    case " $* " in *" bench "*) missing_for_bench ;; esac
     case " $* " in *" fuzz "*) missing_for_fuzz ;; esac
 }
 
@@ -66,6 +67,12 @@ missing_for_test() {
     command -v ip >/dev/null || echo iproute2
     command -v nginx >/dev/null || echo nginx
     command -v haproxy >/dev/null || echo haproxy
+}
+
+# A load generator and what bjoern is compiled with.
+missing_for_bench() {
+    command -v wrk >/dev/null || echo wrk
+    [ -e /usr/include/ev.h ] || echo libev-dev
 }
 
 # Some 400 MB, hence not for every test.
