@@ -118,15 +118,15 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of each measurement")
     parser.add_argument(
-        "--repeats", type=int, default=3, help="of a measurement that other load disturbed"
+        "--repeats", type=int, default=2, help="of a measurement that other load disturbed"
     )
     parser.add_argument("--quick", action="store_true", help="two rounds of a quarter of a second")
     parser.add_argument("--readme", action="store_true", help="write the README's plot and table")
     parser.add_argument(
         "--output",
         type=Path,
-        default=BENCH / "results" / "http",
-        help="path of the results, without suffix; plots go beside it",
+        help="path of the results, without suffix; plots go beside it (bench/results/http; of a run "
+        "that is not the whole one: build/bench/http)",
     )
     parser.epilog = f"scenarios: {', '.join(names)}, start\nservers: {', '.join(known)}"
     return parser
@@ -136,7 +136,10 @@ def main() -> int:
     """Run from the command line; the exit status."""
     args = options().parse_args()
     args.rounds = args.rounds or (2 if args.quick else 5)
-    args.seconds = args.seconds or (0.25 if args.quick else 0.6)
+    args.seconds = args.seconds or (0.25 if args.quick else 0.5)
+    if args.output is None:
+        partial = args.quick or args.scenario or args.server or args.interface
+        args.output = (ROOT / "build" / "bench" if partial else BENCH / "results") / "http"
     args.interface = args.interface or list(INTERFACES)
     try:
         write(args, run(args))

@@ -23,13 +23,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from idle import SAMPLE, SPARE_FILES
-
 from asbench import harness, load
 from asbench.harness import raise_file_limit
 from asbench.measure import spread
 from asbench.report import figure
 from asbench.scenarios import HELLO as BODY
+from idle import SAMPLE, SPARE_FILES
 
 CIPHERS = {"TLSv1.2": "ECDHE-ECDSA-AES128-GCM-SHA256", "TLSv1.3": "TLS_AES_256_GCM_SHA384"}
 LEAST_REQUESTS = 10_000  # in one measurement, else it is repeated

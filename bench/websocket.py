@@ -173,11 +173,11 @@ def best(
     everybody = [name for name in programs if name in PEERS]
     kinds = {"ASGI": [name for name in everybody if "not ASGI" not in name], "any": everybody}
     rows = []
-    for kind, peers in kinds.items() if everybody else ():
+    for kind, rivals in kinds.items() if everybody else ():
         for load in LOADS:
             for name in filter(programs.__contains__, OURS):
-                rates = [(ratio(series, name, peer, load, "rate"), peer) for peer in peers]
-                costs = [(ratio(series, peer, name, load, "cpu_us"), peer) for peer in peers]
+                rates = [(ratio(series, name, peer, load, "rate"), peer) for peer in rivals]
+                costs = [(ratio(series, peer, name, load, "cpu_us"), peer) for peer in rivals]
                 (rate, fastest), (cpu, cheapest) = min(rates), min(costs)
                 row = {"peers": kind, "load": load, "server": name, "goal": GOAL, "rate": rate}
                 rows.append({**row, "cpu": cpu, "fastest": fastest, "cheapest": cheapest})

@@ -17,7 +17,8 @@ BATCH = 100
 def measured(seconds: float, batch: Callable[[], bytes]) -> tuple[float, bytes]:
     """The mean over the best half of the batches: others on the machine only make one slower."""
     batch()
-    costs, end, body = [], time.monotonic() + seconds, b""
+    costs: list[float] = []
+    end, body = time.monotonic() + seconds, b""
     while time.monotonic() < end or not costs:
         began = time.process_time_ns()
         body = batch()

@@ -101,9 +101,7 @@ def raise_file_limit(files: int) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, max(hard, files)))
     except (ValueError, OSError):
-        raise BenchError(
-            f"{files} open files are needed, and the hard limit is {hard}"
-        ) from None
+        raise BenchError(f"{files} open files are needed, and the hard limit is {hard}") from None
 
 
 def two_cores() -> tuple[int, int]:

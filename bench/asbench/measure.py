@@ -168,9 +168,7 @@ def ask(
         rate,
     ) as asking:
         extra = watch_idle(server, scenario, at_rest) if scenario.load.idle else {}
-        others = Others(
-            lambda: sum(one.cpu_ns() for one in everybody) + cpu_of(asking.process.pid)
-        )
+        others = Others(lambda: sum(one.cpu_ns() for one in everybody) + cpu_of(asking.process.pid))
         before = server.cpu_ns()
         said = asking.run()
         spent, share = server.cpu_ns() - before, others.share()
@@ -224,7 +222,9 @@ def measure(
     return ask(server, scenario, everybody, settings, rate=max(1, int(peak / 2)))
 
 
-def measure_undisturbed(one: Callable[[], dict[str, float]], settings: Settings, series: Series) -> None:
+def measure_undisturbed(
+    one: Callable[[], dict[str, float]], settings: Settings, series: Series
+) -> None:
     """Repeats what others disturbed; keeps the least disturbed if all were."""
     tries: list[dict[str, float]] = []
     while len(tries) <= settings.repeats:
@@ -363,9 +363,7 @@ def start_up(entries: list[Entry], interfaces: list[str], settings: Settings) ->
                 continue
             began = time.perf_counter()
             try:
-                with servers.running(
-                    entry, apps[entry.interface], settings.server_core
-                ) as server:
+                with servers.running(entry, apps[entry.interface], settings.server_core) as server:
                     first_answer(server, scenario.load.request)
                     took = time.perf_counter() - began
                     memory = server.memory()["private"]
@@ -383,21 +381,28 @@ def first_answer(server: Server, request: bytes) -> None:
             read_answer(stream)
 
 
-def in_process(scenarios: list[Scenario], interfaces: list[str], settings: Settings) -> list[Series]:
+def in_process(
+    scenarios: list[Scenario], interfaces: list[str], settings: Settings
+) -> list[Series]:
     """What applications cost by themselves, with no server at all."""
     series: dict[tuple[str, str], Series] = {}
     chosen = [
         (scenario, interface, app)
         for scenario in scenarios
         for interface, app in scenario.apps.items()
-        if interface in interfaces and (app.startswith("json_") or scenario.name == "plain")
+        if interface in interfaces
+        and interface != "threads"
+        and (app.startswith("json_") or scenario.name == "plain")
     ]
     for _ in range(settings.rounds):
         for scenario, interface, app in chosen:
             one = series.setdefault(
                 (scenario.name, interface), Series(scenario.name, interface, "in process")
             )
-            one.add({"cpu_us": drive(app, interface, scenario, settings)})
+            try:
+                one.add({"cpu_us": drive(app, interface, scenario, settings)})
+            except BenchError as error:
+                one.failed = first_line(error)
     return list(series.values())
 
 
@@ -416,5 +421,6 @@ def drive(app: str, interface: str, scenario: Scenario, settings: Settings) -> f
     )
     cost, _, body = done.stdout.partition(b"\n")
     if done.returncode or not scenario.right(body):
-        raise BenchError(f"{app} in process: {done.stderr.decode()}{body[:80]!r}")
+        said = done.stderr.decode().strip().splitlines()
+        raise BenchError(f"{app} in process: {said[-1] if said else body[:80]!r}")
     return float(cost)

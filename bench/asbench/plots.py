@@ -29,7 +29,9 @@ def bars(axes: Any, rows: Rows, title: str) -> None:
     high = [row["cpu_us"]["max"] - row["cpu_us"]["median"] for row in rows]
     colours = [COLOURS.get(row["server"], OTHER) for row in rows]
     names = [row["server"] for row in rows]
-    axes.barh(names, values, color=colours, xerr=(low, high), error_kw={"ecolor": "#555", "lw": 0.8})
+    axes.barh(
+        names, values, color=colours, xerr=(low, high), error_kw={"ecolor": "#555", "lw": 0.8}
+    )
     for name, value, over in zip(names, values, high, strict=True):
         axes.text(value + over, name, f" {value:.2f}", va="center", fontsize=8)
     axes.set_title(title, fontsize=10)
@@ -90,10 +92,10 @@ def growth(rows: Rows, path: Path) -> None:
             curves: dict[str, list[tuple[int, float]]] = {}
             for row in rows:
                 first, _, amount = row["scenario"].partition(" ")
-                if first == kind and amount.isdigit() and row["interface"] == interface:
-                    if not row["failed"]:
-                        point = (int(amount), row["cpu_us"]["median"])
-                        curves.setdefault(row["server"], []).append(point)
+                known = first == kind and amount.isdigit() and not row["failed"]
+                if known and row["interface"] == interface:
+                    point = (int(amount), row["cpu_us"]["median"])
+                    curves.setdefault(row["server"], []).append(point)
             for server, points in curves.items():
                 xs, ys = zip(*sorted(points), strict=True)
                 axes.plot(xs, ys, marker="o", ms=3, label=server, color=COLOURS.get(server))
@@ -114,7 +116,7 @@ def save(figure: Any, path: Path) -> None:
 
 def main(results: Path, folder: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "bench"
-    rows: Rows = [row for row in json.loads(results.read_text())["results"]]
+    rows: Rows = json.loads(results.read_text())["results"]
     hello(rows, folder / "hello.svg")
     others(rows, folder / "scenarios.svg")
     growth(rows, folder / "growth.svg")

@@ -10,6 +10,7 @@ from asbench.targets import Rows, Verdict, find, ratio
 
 TITLES = {scenario.name: scenario.title for scenario in ALL} | {"start": "start"}
 INTERFACES = {"asgi": "ASGI", "wsgi": "WSGI", "threads": "WSGI, 4 threads", "own": "constant"}
+MISSING = "–"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
@@ -22,7 +23,7 @@ def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
 def number(value: float | None) -> str:
     """Three digits that matter, or all before the point."""
     if value is None:
-        return "–"
+        return MISSING
     if value and abs(value) < 100:
         return f"{value:.{2 if abs(value) < 10 else 1}f}"
     return f"{value:,.0f}"
@@ -36,7 +37,7 @@ def figure(values: dict[str, float], form: str) -> str:
 def spread(row: dict[str, Any], name: str) -> str:
     """The same of a row, which may have no such figure."""
     if name not in row:
-        return "–"
+        return MISSING
     low, mid, high = (number(row[name][which]) for which in ("min", "median", "max"))
     return f"{mid} ({low} to {high})"
 
@@ -93,7 +94,7 @@ def matrix(rows: Rows, interface: str) -> list[str]:
         cells = []
         for name in names:
             row = find(here, scenario, interface, name)
-            cells.append(number(row["cpu_us"]["median"]) if row else "–")
+            cells.append(number(row["cpu_us"]["median"]) if row else MISSING)
         lines.append([TITLES[scenario], *cells])
     return table([INTERFACES[interface], *names], lines)
 
@@ -104,7 +105,16 @@ def details(rows: Rows, interface: str, scenario: str) -> list[str]:
     here.sort(key=lambda row: row["cpu_us"]["median"] if "cpu_us" in row else float("inf"))
     floor = find(here, scenario, interface, FLOOR)
     columns = ["cpu_us", "rate", "p50_us", "p99_us", "p999_us"]
-    head = ["server", "CPU µs", "requests a second", "p50 µs", "p99 µs", "p99.9 µs", "floor = 1", ""]
+    head = [
+        "server",
+        "CPU µs",
+        "requests a second",
+        "p50 µs",
+        "p99 µs",
+        "p99.9 µs",
+        "floor = 1",
+        "",
+    ]
     lines = []
     for row in here:
         to_floor = ratio(row, floor) if floor and not row["failed"] and "rate" in row else None
@@ -177,7 +187,13 @@ def markdown(results: dict[str, Any], verdicts: list[Verdict]) -> str:
     interfaces = [name for name in INTERFACES if any(r["interface"] == name for r in rows)]
     for interface in (name for name in interfaces if name != "own"):
         lines += [*matrix(rows, interface), ""]
-    lines += [*starts(rows), "## Every figure", "", "Medians; in brackets the least and the greatest.", ""]
+    lines += [
+        *starts(rows),
+        "## Every figure",
+        "",
+        "Medians; in brackets the least and the greatest.",
+        "",
+    ]
     for interface in interfaces:
         names = dict.fromkeys(r["scenario"] for r in rows if r["interface"] == interface)
         for scenario in (name for name in names if name != "start"):
@@ -192,7 +208,13 @@ def readme_part(results: dict[str, Any], plot: str) -> str:
     """One plot and one table."""
     rows: Rows = results["results"]
     lines = [f"![CPU time a request]({plot})", ""]
-    head = ["hello world", "CPU µs, plain", "requests a second", "CPU µs, pipelined", "requests a second "]
+    head = [
+        "hello world",
+        "CPU µs, plain",
+        "requests a second",
+        "CPU µs, pipelined",
+        "requests a second ",
+    ]
     body = []
     for interface in ("asgi", "wsgi"):
         names = [row["server"] for row in rows if row["interface"] == interface]
@@ -202,7 +224,7 @@ def readme_part(results: dict[str, Any], plot: str) -> str:
                 continue
             cells = [f"{name}, {INTERFACES[interface]}" if name != FLOOR else "the C core alone"]
             for row in (plain, deep):
-                cells += [number(row[f]["median"]) if row else "–" for f in ("cpu_us", "rate")]
+                cells += [number(row[f]["median"]) if row else MISSING for f in ("cpu_us", "rate")]
             body.append(cells)
     body.sort(key=lambda cells: float(cells[1].replace(",", "")))
     return "\n".join([*lines, *table(head, body), "", *about(results)])
@@ -219,5 +241,3 @@ def between_markers(text: str, part: str) -> str:
 
 def write_readme(path: Path, results: dict[str, Any], plot: str) -> None:
     path.write_text(between_markers(path.read_text(), readme_part(results, plot)))
-
-

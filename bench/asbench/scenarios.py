@@ -94,14 +94,21 @@ MAIN = [
         constant=True,
     ),
     Scenario(
-        "idle", f"{IDLE:,} idle beside", Load(message("/"), idle=IDLE), HELLO, HELLO_APPS, constant=True
+        "idle",
+        f"{IDLE:,} idle beside",
+        Load(message("/"), idle=IDLE),
+        HELLO,
+        HELLO_APPS,
+        constant=True,
     ),
     Scenario("rate", "half of the peak", PLAIN, HELLO, HELLO_APPS, constant=True, half_rate=True),
     Scenario(
         "headers", "12 headers read", Load(message("/headers", BROWSER)), length_of(BROWSER), ROUTES
     ),
     Scenario("echo", "10 KiB echo", Load(message("/echo", body=BODY)), BODY, ROUTES),
-    Scenario("large", "1 MiB answer", Load(message("/large"), connections=16), LARGE_ANSWER, ROUTES),
+    Scenario(
+        "large", "1 MiB answer", Load(message("/large"), connections=16), LARGE_ANSWER, ROUTES
+    ),
     Scenario("stream", "64 × 1 KiB stream", Load(message("/stream")), b"x" * 64 * KIB, ROUTES),
     Scenario(
         "slow",
@@ -160,9 +167,7 @@ def growing(kind: str, amount: int, title: str, load: Load, answer: bytes) -> Sc
 
 GROWTH = [
     *(
-        growing(
-            "connections", n, f"{n:,} connections", Load(message("/"), connections=n), HELLO
-        )
+        growing("connections", n, f"{n:,} connections", Load(message("/"), connections=n), HELLO)
         for n in (10, 64, 100, 1000, 10_000)
     ),
     *(

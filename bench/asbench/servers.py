@@ -89,7 +89,9 @@ SERVERS = [
     Entry("uwsgi", "wsgi", UWSGI, "uwsgi"),
     Entry("waitress", "wsgi", WAITRESS, "waitress"),
     Entry(OURS, "threads", f"{ASGISERVER} --interface wsgi --threads 4", main=True),
-    Entry("granian", "threads", f"{GRANIAN} --interface wsgi --blocking-threads 4", "granian", True),
+    Entry(
+        "granian", "threads", f"{GRANIAN} --interface wsgi --blocking-threads 4", "granian", True
+    ),
     Entry("gunicorn gthread", "threads", f"{GUNICORN} -k gthread --threads 4", "gunicorn", True),
     Entry("waitress", "threads", WAITRESS, "waitress", True),
     Entry("uwsgi", "threads", f"{UWSGI} --threads 4", "uwsgi"),

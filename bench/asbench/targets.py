@@ -92,7 +92,7 @@ def find(rows: Rows, scenario: str, interface: str, server: str) -> dict[str, An
 def ratio(a: dict[str, Any], b: dict[str, Any], figure: str = "cpu_us") -> float:
     """Median over the rounds of each round's ratio, since both were disturbed alike."""
     pairs = zip(a["rounds"][figure], b["rounds"][figure], strict=True)
-    return statistics.median(x / y for x, y in pairs if y)
+    return float(statistics.median(x / y for x, y in pairs if y))
 
 
 def rivals(rows: Rows, target: Target) -> Rows:
