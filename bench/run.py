@@ -60,10 +60,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for name, text in {**versions, **{n: f"left out: {why}" for n, why in absent.items()}}.items():
         print(f"{name}: {text}", file=sys.stderr)
     began = time.monotonic()
-    found = measure.in_process(wanted, args.interface, settings)
-    found += measure.run_all(wanted, args.interface, entries, settings, absent)
-    if args.all or "start" in args.scenario or not args.scenario:
-        found += measure.start_up(entries, args.interface, settings)
+    found: list[measure.Series] = []
+    try:
+        found += measure.in_process(wanted, args.interface, settings)
+        if "start" in args.scenario or not args.scenario:
+            found += measure.start_up(entries, args.interface, settings)
+        measure.run_all(wanted, args.interface, entries, settings, absent, found)
+    except KeyboardInterrupt:
+        print("interrupted: what there is will be written", file=sys.stderr)
     return {
         "benchmark": "http",
         "python": platform.python_version(),
@@ -91,7 +95,6 @@ def draw(path: Path, folder: Path) -> str | None:
 def write(args: argparse.Namespace, results: dict[str, Any]) -> None:
     """JSON, Markdown, plots, and the README's part if it is asked for."""
     text = report.markdown(results, targets.judge(results["results"]))
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     path = args.output.with_suffix(".json")
     path.write_text(json.dumps(results, indent=1) + "\n")
     args.output.with_suffix(".md").write_text(text + "\n")
@@ -142,6 +145,7 @@ def main() -> int:
         args.output = (ROOT / "build" / "bench" if partial else BENCH / "results") / "http"
     args.interface = args.interface or list(INTERFACES)
     try:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
         write(args, run(args))
     except (BenchError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -34,6 +34,7 @@ class Figures:
     p50_us: float
     p99_us: float
     p999_us: float
+    opened: int = 0  # connections beyond the first ones: the server has closed those
 
 
 class Generator:
@@ -71,7 +72,6 @@ def read_figures(line: str) -> Figures:
         raise BenchError(f"wrk found errors: {line}")
     if lost := said.pop("idle_lost", 0):
         raise BenchError(f"{lost} idle connections were closed")
-    said.pop("reopened", None)
     if not said["answers"]:
         raise BenchError("nothing was answered")
     return Figures(**said)

@@ -29,6 +29,7 @@ DIGITS = {
     "p99_us": 1,
     "p999_us": 1,
     "others": 3,
+    "opened": 3,
     "idle_bytes": 0,
     "idle_cpu_us": 0,
     "start_ms": 1,
@@ -55,7 +56,8 @@ class Series:
     def result(self) -> dict[str, Any]:
         """As it goes into the JSON file."""
         figures = {name: spread(values, DIGITS[name]) for name, values in self.rounds.items()}
-        return {**asdict(self), **figures}
+        failed = self.failed or (None if figures else "not measured")
+        return {**asdict(self), **figures, "failed": failed}
 
 
 def spread(values: list[float], digits: int) -> dict[str, float]:
@@ -149,6 +151,7 @@ def figures(said: load.Figures, cpu_ns: int, others: float) -> dict[str, float]:
         "p99_us": said.p99_us,
         "p999_us": said.p999_us,
         "others": others,
+        "opened": said.opened / said.answers,
     }
 
 
@@ -276,9 +279,13 @@ def say(number: int, settings: Settings, series: Series) -> None:
 
 
 def run_scenario(
-    scenario: Scenario, interface: str, live: dict[str, Live], settings: Settings
-) -> list[Series]:
-    """All rounds of one scenario."""
+    scenario: Scenario,
+    interface: str,
+    live: dict[str, Live],
+    settings: Settings,
+    found: list[Series],
+) -> None:
+    """All rounds of one scenario, into `found`."""
     takes_part = [
         name
         for name, one in live.items()
@@ -286,6 +293,7 @@ def run_scenario(
         and (scenario.constant or one.entry.interface != "own")
     ]
     series = {name: Series(scenario.name, interface, name) for name in takes_part}
+    found += series.values()
     for number in range(settings.rounds):
         for name in turns(takes_part, number):
             one = series[name]
@@ -304,7 +312,6 @@ def run_scenario(
                 if not live[name].restart():
                     del live[name]
             say(number, settings, one)
-    return list(series.values())
 
 
 def run_group(
@@ -313,20 +320,19 @@ def run_group(
     entries: list[Entry],
     settings: Settings,
     absent: dict[str, str],
-) -> list[Series]:
+    found: list[Series],
+) -> None:
     """The scenarios of one application under one interface, while its servers run."""
     constant = any(scenario.constant for scenario in scenarios)
     kinds = {interface, "own"} if constant else {interface}
     app = scenarios[0].apps[interface]
     wanted = [entry for entry in entries if entry.interface in kinds]
-    found: list[Series] = []
     with contextlib.ExitStack() as stack:
         live = start(wanted, app, settings.server_core, absent)
         for one in live.values():
             stack.callback(one.stack.close)
         for scenario in scenarios:
-            found += run_scenario(scenario, interface, live, settings)
-    return found
+            run_scenario(scenario, interface, live, settings, found)
 
 
 def run_all(
@@ -335,17 +341,16 @@ def run_all(
     entries: list[Entry],
     settings: Settings,
     absent: dict[str, str],
-) -> list[Series]:
+    found: list[Series],
+) -> None:
     """Everything that was chosen, so that each server starts once for each application."""
     groups: dict[tuple[str, str], list[Scenario]] = {}
     for scenario in scenarios:
         for interface, app in scenario.apps.items():
             if interface in interfaces:
                 groups.setdefault((interface, app), []).append(scenario)
-    found: list[Series] = []
     for (interface, _), members in groups.items():
-        found += run_group(members, interface, entries, settings, absent)
-    return found
+        run_group(members, interface, entries, settings, absent, found)
 
 
 # --- what is not asked over sockets --------------------------------------------------------------

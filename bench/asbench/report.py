@@ -14,9 +14,10 @@ MISSING = "–"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
-def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
-    """Lines of a Markdown table; numbers to the right."""
-    rule = ["---", *["---:"] * (len(head) - 1)]
+def table(head: list[str], rows: Iterable[list[str]], numbers: slice = slice(1, None)) -> list[str]:
+    """Lines of a Markdown table; the columns of numbers to the right."""
+    right = range(len(head))[numbers]
+    rule = ["---:" if column in right else "---" for column in range(len(head))]
     return [f"| {' | '.join(row)} |" for row in [head, rule, *rows]]
 
 
@@ -61,7 +62,7 @@ def about(results: dict[str, Any]) -> list[str]:
 
 
 def verdict_row(verdict: Verdict) -> list[str]:
-    holds = {True: "yes", False: "**no**", None: "not measured"}[verdict.holds]
+    holds = "yes" if verdict.holds else "**no**"
     where = f"{TITLES.get(verdict.scenario, verdict.scenario)}, {INTERFACES[verdict.interface]}"
     return [where, verdict.text, number(verdict.measured), holds, verdict.detail]
 
@@ -69,10 +70,13 @@ def verdict_row(verdict: Verdict) -> list[str]:
 def targets(verdicts: list[Verdict]) -> list[str]:
     """Each target and whether it holds, and once more those that do not."""
     head = ["scenario", "target", "measured", "holds", "figures"]
-    missed = [verdict for verdict in verdicts if verdict.holds is False]
-    kept = sum(verdict.holds is True for verdict in verdicts)
-    lines = ["## Targets", "", *table(head, map(verdict_row, verdicts)), ""]
-    lines += [f"{kept} hold, {len(missed)} do not."]
+    judged = [verdict for verdict in verdicts if verdict.holds is not None]
+    missed = [verdict for verdict in judged if not verdict.holds]
+    lines = ["## Targets", "", *table(head, map(verdict_row, judged), slice(2, 3)), ""]
+    lines += [
+        f"{len(judged) - len(missed)} hold, {len(missed)} do not; "
+        f"{len(verdicts) - len(judged)} are not in this run."
+    ]
     if missed:
         lines += ["", "These do not hold:", ""]
         lines += [
@@ -121,7 +125,7 @@ def details(rows: Rows, interface: str, scenario: str) -> list[str]:
         figures = [spread(row, column) for column in columns]
         lines.append([row["server"], *figures, number(to_floor), remark(row)])
     title = f"### {INTERFACES[interface]}: {TITLES[scenario]}"
-    return [title, "", *table(head, lines), ""]
+    return [title, "", *table(head, lines, slice(1, 7)), ""]
 
 
 def remark(row: dict[str, Any]) -> str:
@@ -132,6 +136,8 @@ def remark(row: dict[str, Any]) -> str:
     if "idle_bytes" in row:
         said.append(f"{number(row['idle_bytes']['median'])} bytes for an idle connection")
         said.append(f"{number(row['idle_cpu_us']['median'])} µs of CPU in an idle second")
+    if row["scenario"] != "close" and "opened" in row and row["opened"]["median"] > 0.5:
+        said.append("keeps no connection")
     if row["repeated"]:
         said.append(f"repeated {row['repeated']} times")
     if row["disturbed"]:
@@ -154,7 +160,7 @@ def starts(rows: Rows) -> list[str]:
         for row in here
     ]
     head = ["server", "ms to the first answer", "MiB at rest", ""]
-    return ["## Start and memory", "", *table(head, lines), ""]
+    return ["## Start and memory", "", *table(head, lines, slice(1, 3)), ""]
 
 
 def disturbances(rows: Rows) -> list[str]:

@@ -131,15 +131,22 @@ MAIN = [
     ),
 ]
 FRAMEWORKS = [
-    Scenario(name, name, Load(message(path)), JSON, {interface: f"json_{name}:{app}"}, main=main)
-    for name, interface, path, app, main in (
-        ("starlette", "asgi", "/json", "app", True),
-        ("fastapi", "asgi", "/json", "app", True),
-        ("litestar", "asgi", "/json", "app", True),
-        ("django", "asgi", "/async", "asgi", False),
-        ("flask", "wsgi", "/json", "app", True),
-        ("pyramid", "wsgi", "/json", "app", True),
-        ("django", "wsgi", "/json", "app", True),
+    Scenario(
+        title.lower(),
+        title,
+        Load(message(path)),
+        JSON,
+        {interface: f"json_{title.lower()}:{app}"},
+        main=main,
+    )
+    for title, interface, path, app, main in (
+        ("Starlette", "asgi", "/json", "app", True),
+        ("FastAPI", "asgi", "/json", "app", True),
+        ("Litestar", "asgi", "/json", "app", True),
+        ("Django", "asgi", "/async", "asgi", False),
+        ("Flask", "wsgi", "/json", "app", True),
+        ("Pyramid", "wsgi", "/json", "app", True),
+        ("Django", "wsgi", "/json", "app", True),
     )
 ]
 GROWERS = ("asgiserver", "floor", "uvicorn", "granian", "freastal", "bjoern")

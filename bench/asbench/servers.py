@@ -47,8 +47,8 @@ HYPERCORN = f"{{python}} -m hypercorn {BIND} --log-level warning --keep-alive {K
 SOCKETIFY = f"{{python}} -m socketify {{app}} {AT} --disable-listen-log True"
 LAUNCH = f"{{python}} {APPS / 'launch.py'}"
 UWSGI = (
-    f"{{bin}}/uwsgi --http11-socket {HOST}:{{port}} --module {{module}} --callable {{attribute}} "
-    "--disable-logging --need-app --die-on-term --listen 1024 --so-keepalive"
+    f"{{bin}}/uwsgi --http-socket {HOST}:{{port}} --module {{module}} --callable {{attribute}} "
+    "--disable-logging --need-app --die-on-term --listen 1024"
 )
 WAITRESS = (
     f"{{python}} -m waitress --listen={HOST}:{{port}} --connection-limit=20000 "

@@ -91,7 +91,8 @@ def find(rows: Rows, scenario: str, interface: str, server: str) -> dict[str, An
 
 def ratio(a: dict[str, Any], b: dict[str, Any], figure: str = "cpu_us") -> float:
     """Median over the rounds of each round's ratio, since both were disturbed alike."""
-    pairs = zip(a["rounds"][figure], b["rounds"][figure], strict=True)
+    # One may have a round more if the benchmark was interrupted.
+    pairs = zip(a["rounds"][figure], b["rounds"][figure], strict=False)
     return float(statistics.median(x / y for x, y in pairs if y))
 
 
@@ -126,10 +127,10 @@ def against_floor(rows: Rows, target: Target) -> Verdict:
 def against_peers(rows: Rows, target: Target) -> Verdict:
     ours = find(rows, target.scenario, target.interface, OURS)
     who = {"best": "the best peer", "python": "the best peer, ASGI or WSGI"}
-    text = (
-        f"{WORDS[target.figure]}: ≥ {target.limit:g} × better than "
-        f"{who.get(target.against, target.against)}"
-    )
+    than = who.get(target.against, target.against)
+    text = f"{WORDS[target.figure]} ≤ {than}'s"
+    if target.limit != 1:
+        text = f"{WORDS[target.figure]} ≥ {target.limit:g} × better than {than}'s"
     peers = rivals(rows, target)
     if not ours or not peers:
         return Verdict(target.scenario, target.interface, text, None, None)
