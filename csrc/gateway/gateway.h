@@ -70,6 +70,7 @@ typedef struct as_server {
     const struct as_gateway *vtable;
     as_limits limits;
     bool multiprocess;
+    Py_buffer shared; /* balance(): memory of all processes that share the sockets; or no `obj` */
     PyObject *poll_callable;       /* bound method self.poll, cached */
     PyObject *on_drained;          /* callable() or NULL */
     PyObject *on_marked;           /* callable() or NULL */

@@ -383,6 +383,31 @@ static PyObject *server_listen(PyObject *op, PyObject *args, PyObject *kwargs) {
     Py_RETURN_NONE;
 }
 
+static PyObject *server_balance(PyObject *op, PyObject *memory) {
+    as_server *self = (as_server *)op;
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    if (self->shared.obj != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "balance() is called once");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(memory, &self->shared, PyBUF_WRITABLE) < 0) {
+        return NULL;
+    }
+    if ((uintptr_t)self->shared.buf % AS_SEAT_SIZE != 0) {
+        PyBuffer_Release(&self->shared);
+        PyErr_SetString(PyExc_ValueError, "the memory must begin on a cache line");
+        return NULL;
+    }
+    as_err err = as_loop_balance(self->loop, self->shared.buf, (size_t)self->shared.len);
+    if (err != AS_OK) {
+        PyBuffer_Release(&self->shared);
+        return PyErr_Format(PyExc_OSError, "cannot share connections: %s", as_err_text(err));
+    }
+    Py_RETURN_NONE;
+}
+
 typedef struct tls_args {
     as_loop *loop;
     as_tls_context *context;
@@ -671,6 +696,7 @@ static void close_server(as_server *self) {
         as_loop_free(loop);
         self->loop = NULL;
         self->polling = false;
+        PyBuffer_Release(&self->shared); /* of nothing, if none was given */
     }
     if (self->vtable != NULL && self->gateway != NULL) {
         self->vtable->fini(self);
@@ -763,6 +789,7 @@ static int server_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(self->on_drained);
     Py_VISIT(self->on_marked);
     Py_VISIT(self->tick);
+    Py_VISIT(self->shared.obj);
     return self->vtable != NULL && self->gateway != NULL ? self->vtable->traverse(self, visit, arg)
                                                          : 0;
 }
@@ -804,6 +831,8 @@ static PyMethodDef server_methods[] = {
      "Accept on a listening socket, which stays the caller's."},
     {"set_tls", server_set_tls, METH_O,
      "New connections to sockets that are TLS take this context from now on."},
+    {"balance", server_balance, METH_O,
+     "Share new connections with the processes that are given the same memory."},
     {"start", server_start, METH_NOARGS, "ASGI: watch the core's descriptor in the asyncio loop."},
     {"poll", server_poll, METH_NOARGS, "Handle what is ready."},
     {"_woken", server_woken, METH_NOARGS, NULL},

@@ -186,6 +186,7 @@ static void init_fields(as_loop *loop, const as_loop_config *config) {
     loop->config.nheaders = 0;
     loop->limits = config->limits;
     loop->wakeup_fds[0] = loop->wakeup_fds[1] = -1;
+    loop->yield_fd = -1;
     as__link_init(&loop->conns);
     as__link_init(&loop->todo);
     as__link_init(&loop->listeners);
@@ -274,6 +275,10 @@ void as_loop_free(as_loop *loop) {
 
 as_err as_loop_listen(as_loop *loop, int fd, as_tls_context *tls) {
     return as__listener_open(loop, fd, tls);
+}
+
+as_err as_loop_balance(as_loop *loop, void *memory, size_t size) {
+    return as__listeners_balance(loop, memory, size);
 }
 
 void as_loop_set_tls(as_loop *loop, as_tls_context *tls) {

@@ -10,6 +10,7 @@
 #define AS_NET_LOOP_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/limits.h"
@@ -57,6 +58,12 @@ void as_loop_free(as_loop *loop);
 as_err as_loop_listen(as_loop *loop, int fd, as_tls_context *tls);
 /* From now on new connections to all TLS sockets take this one. */
 void as_loop_set_tls(as_loop *loop, as_tls_context *tls);
+
+/* Shares new connections fairly with the loops of other processes that accept from the same sockets
+ * and were given the same `memory`: zeros at first, AS_SEAT_SIZE of `size`
+ * bytes for each process, and aligned to that. It must stay. Before as_loop_listen. */
+#define AS_SEAT_SIZE 64u
+as_err as_loop_balance(as_loop *loop, void *memory, size_t size);
 
 int as_loop_fd(const as_loop *loop);
 /* Handles what is ready; never blocks. A nested call does nothing but ask for another round. */

@@ -5,6 +5,7 @@
 #include <uv.h>
 
 #include "http/http1.h"
+#include "net/balance.h"
 #include "net/list.h"
 #include "net/loop.h"
 #include "net/timeout.h"
@@ -29,6 +30,9 @@ struct as_loop {
     as_link todo;      /* as_conn.todo: as__conn_work is due */
     as_link listeners; /* as_listener.link; also closed ones, whose names connections point to */
     as_timeout accept_retry, alarm;
+    as_balance balance; /* with other processes */
+    uv_poll_t yield;    /* of a timer: accepting goes on when it is readable */
+    int yield_fd;       /* -1: it shares with nobody */
 
     /* Only where a listener is TLS. */
     char *tls_scratch;      /* AS_TLS_RECORD bytes for all connections; else NULL */
