@@ -3,10 +3,10 @@
  *     http_load --port N --request FILE --expect BYTES [--host ADDRESS] [--connections N]
  *               [--idle N] [--depth N] [--rate N] [--seconds S]
  *
- * Without --rate each connection sends `depth` requests in one write, and the next ones when all are
- * answered. With --rate, requests are due at fixed times, whatever the server does, and a request's
- * time runs from when it was due: a server that stalls is charged for all that would have come
- * meanwhile. --idle connections more are asked once and stay.
+ * Without --rate each connection sends `depth` requests in one write, and the next ones when all
+ * are answered. With --rate, requests are due at fixed times, whatever the server does, and a
+ * request's time runs from when it was due: a server that stalls is charged for all that would have
+ * come meanwhile. --idle connections more are asked once and stay.
  *
  * Opens the connections, has each of them answered once, prints "ready", and waits for a line on
  * standard input. Sends until the time is over, waits for what is still under way, prints one line
@@ -78,7 +78,7 @@ typedef struct load {
     char *requests; /* [depth] of them, one after the other */
     size_t request_n;
     conn *conns, *first_free, **last_free;
-    char *in;                 /* the rest of a connection, then what was read */
+    char *in;                  /* the rest of a connection, then what was read */
     char known_text[REST_MAX]; /* the last head, which the next one mostly is, too */
     answer known;
     uint64_t count, under_way, opened, idle_lost;
@@ -116,7 +116,8 @@ static uint64_t least(uint64_t a, uint64_t b) {
 
 /* --- times ------------------------------------------------------------------------------------ */
 
-/* Slots are as wide as the highest bit of a time says: each power of two has 2^FINE_BITS of them. */
+/* Slots are as wide as the highest bit of a time says: each power of two has 2^FINE_BITS of them.
+ */
 static unsigned slot_of(uint64_t ns) {
     if (ns >> FINE_BITS == 0) {
         return (unsigned)ns;
@@ -368,7 +369,8 @@ static void on_eof(load *l, conn *c) {
         now_free(l, c);
         return;
     }
-    /* A request may cross with the server's closing of a kept connection; on a new one it may not. */
+    /* A request may cross with the server's closing of a kept connection; on a new one it may not.
+     */
     if (c->fresh || c->pending < c->batch || c->step != HEAD || c->rest_n > 0) {
         fail("the server closed with %u requests unanswered", c->pending);
     }
@@ -501,9 +503,9 @@ static void read_request(load *l) {
         fail("%s: %s", l->o.request, strerror(errno));
     }
     l->request_n = (size_t)ftell(file);
-    rewind(file);
     l->requests = allocate(l->request_n * l->o.depth + 1);
-    if (l->request_n == 0 || fread(l->requests, 1, l->request_n, file) != l->request_n) {
+    if (l->request_n == 0 || fseek(file, 0, SEEK_SET) != 0 ||
+        fread(l->requests, 1, l->request_n, file) != l->request_n) {
         fail("%s cannot be read", l->o.request);
     }
     (void)fclose(file);

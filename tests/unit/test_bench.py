@@ -5,12 +5,14 @@ And one run of it, as short as it can be, against this server.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +328,8 @@ def test_an_absent_server_is_named_with_the_reason(monkeypatch):
 @pytest.fixture(scope="session")
 def generator() -> None:
     """The load generator, which `make build` links; a build without tests has none."""
+    if "ASAN_OPTIONS" in os.environ:
+        pytest.skip("a build with the sanitizers has no floor")
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two processors")
     if not shutil.which("taskset"):
@@ -360,11 +364,48 @@ def test_runs(tmp_path):
     assert rows["plain", "in process"]["cpu_us"]["median"] > 0
 
 
+@contextlib.contextmanager
+def serving(folder: Path, source: str) -> Iterator[harness.Server]:
+    """This server with an application of the test's."""
+    (folder / "served.py").write_text(source)
+    port = harness.free_port()
+    command = [sys.executable, "-m", "asgiserver", "served:app", "--app-dir", str(folder)]
+    command += ["--port", str(port), "--log-level", "warning", "--no-access-log"]
+    with harness.serving("ours", command, port, harness.two_cores()[0]) as server:
+        yield server
+
+
+STALLS = """
+import itertools, time
+
+number = itertools.count()
+
+def app(environ, start_response):
+    if next(number) == 25:
+        time.sleep(0.4)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+@pytest.mark.usefixtures("generator")
+def test_a_stall_is_charged_for_all_that_would_have_come(tmp_path):
+    # 500 a second for 0.6 s, of which 200 are due while the server sleeps.
+    asked = load.Load(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n", connections=1)
+    core = harness.two_cores()[1]
+    with (
+        serving(tmp_path, STALLS) as server,
+        load.generator("ours", server.port, asked, 2, 0.6, core, rate=500) as asking,
+    ):
+        said = asking.run()
+    assert said.answers == 300
+    assert said.p50_us > 50_000
+
+
 WRONG = """
 async def app(scope, receive, send):
-    body = {body}
     await send({{"type": "http.response.start", "status": {status}, "headers": []}})
-    await send({{"type": "http.response.body", "body": body}})
+    await send({{"type": "http.response.body", "body": {body}}})
 """
 
 
@@ -374,14 +415,10 @@ async def app(scope, receive, send):
     [(500, "b'Hello'", "not a 200"), (200, "b'Hello, World'", "a body of 12 bytes, not 13")],
 )
 def test_the_generator_refuses_wrong_answers(tmp_path, status, body, said):
-    (tmp_path / "wrong.py").write_text(WRONG.format(status=status, body=body))
-    port = harness.free_port()
-    command = [sys.executable, "-m", "asgiserver", "wrong:app", "--app-dir", str(tmp_path)]
-    command += ["--port", str(port), "--log-level", "warning", "--no-access-log"]
-    core, other = harness.two_cores()
+    core = harness.two_cores()[1]
     with (
-        harness.serving("wrong", command, port, core),
+        serving(tmp_path, WRONG.format(status=status, body=body)) as server,
         pytest.raises(harness.BenchError, match=said),
-        load.generator("wrong", port, scenarios.PLAIN, 13, 0.05, other),
+        load.generator("ours", server.port, scenarios.PLAIN, 13, 0.05, core),
     ):
         pass
