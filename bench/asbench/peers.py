@@ -75,9 +75,9 @@ def install(name: str) -> str | None:
         return None
     print(f"installing {name}", file=sys.stderr, flush=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    make = [sys.executable, "-m", "venv", "--clear", str(FOLDER / name)]
-    pip = [str(python(name)), "-m", "pip", "--no-input", "--disable-pip-version-check", "-q"]
-    get = [*pip, "install", *wanted()[name]]
+    make = [sys.executable, "-m", "venv", "--clear", "--without-pip", str(FOLDER / name)]
+    pip = [sys.executable, "-m", "pip", "--python", str(python(name)), "--no-input", "-q"]
+    get = [*pip, "--disable-pip-version-check", "install", *wanted()[name]]
     why = run(make) or run(get)
     stamp(name).write_text(f"{why}\n" if why else content(name))
     return why

@@ -134,7 +134,7 @@ def remark(row: dict[str, Any]) -> str:
     if row["failed"]:
         said.append(f"failed: {row['failed'].replace('|', '/')}")
     if "idle_bytes" in row:
-        said.append(f"{number(row['idle_bytes']['median'])} bytes for an idle connection")
+        said.append(f"{number(row['idle_bytes']['max'])} bytes for an idle connection")
         said.append(f"{number(row['idle_cpu_us']['median'])} µs of CPU in an idle second")
     if row["scenario"] != "close" and "opened" in row and row["opened"]["median"] > 0.5:
         said.append("keeps no connection")

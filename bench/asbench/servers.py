@@ -43,7 +43,7 @@ GUNICORN = (
     f"{{python}} -m gunicorn {{app}} {BIND} --log-level warning --keep-alive {KEEP} "
     "--worker-connections 20000 --no-control-socket"
 )
-HYPERCORN = f"{{python}} -m hypercorn {BIND} --log-level warning --keep-alive {KEEP} -k uvloop"
+HYPERCORN = f"{{python}} -m hypercorn {BIND} --backlog 4096 --log-level warning --keep-alive {KEEP} -k uvloop"
 SOCKETIFY = f"{{python}} -m socketify {{app}} {AT} --disable-listen-log True"
 LAUNCH = f"{{python}} {APPS / 'launch.py'}"
 UWSGI = (
