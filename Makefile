@@ -24,8 +24,8 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-tls ctest autobahn browser smuggling lint fmt asan fuzz fuzz-long cov \
-	sdist clean
+.PHONY: help build run test test-tls ctest autobahn browser smuggling bench bench-all bench-peers \
+	lint fmt asan fuzz fuzz-long cov sdist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ help: ## this list
 
 build: ## an editable install in .venv, with the console script .venv/bin/asgiserver
 	@tools/setup.sh
-	@ln -sfn ../$(BUILD)/bench/floor ../$(BUILD)/bench/ws_load bench
+	@ln -sfn $(addprefix ../$(BUILD)/bench/,floor ws_load http_load) bench
 
 run: ## serve an application: make run [APP=package.module:app] [ARGS="--port 9000"]
 	@tools/setup.sh $(EXAMPLES)
@@ -73,6 +73,20 @@ browser: ## the chat example in a headless Chromium, which is installed when it 
 smuggling: ## tricks through ten front ends, installed when missing; FRONTS="nginx squid" selects
 	@tools/setup.sh test fronts
 	@PYTHONPATH=tests $(BIN)/python -m support.smuggling_matrix $(FRONTS)
+
+bench: bench-peers ## CPU a request beside other servers, with the targets; 25 minutes, ARGS=--quick: a glance
+	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-all: bench-peers ## every server in every scenario, and WebSocket, TLS, idle connections, workers
+	@$(BIN)/python bench/run.py --all --output bench/results/all $(ARGS)
+	@$(BIN)/python bench/websocket.py
+	@$(BIN)/python bench/tls.py
+	@$(BIN)/python bench/idle.py
+	@$(BIN)/python bench/workers.py
+
+bench-peers: build # the servers to compare with, in build/peers
+	@tools/setup.sh bench
+	@PYTHONPATH=bench $(BIN)/python -m asbench.peers
 
 lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
 	@tools/setup.sh test lint
@@ -133,4 +147,4 @@ sdist: ## a source distribution of the last commit, in dist
 		'import sys; sys.path.insert(0, "tools"); import build_backend; build_backend.build_sdist("dist")'
 
 clean: ## remove the environments and everything that was built
-	rm -rf $(VENV) $(VENV)-* build dist bench/floor bench/ws_load .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(VENV)-* build dist bench/floor bench/ws_load bench/http_load .mypy_cache .ruff_cache .pytest_cache .coverage*
