@@ -256,8 +256,9 @@ def start(entries: Iterable[Entry], app: str, core: int, absent: dict[str, str])
         try:
             found[entry.name] = Live(entry, app, core)
         except (BenchError, servers.Absent) as error:
-            absent[f"{entry.name}, {entry.interface}"] = str(error)
-            print(f"left out: {error}", file=sys.stderr)
+            why = " ".join(str(error).split())[:300]
+            absent[f"{entry.name}, {entry.interface}"] = why
+            print(f"left out: {why}", file=sys.stderr)
     return found
 
 

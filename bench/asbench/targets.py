@@ -126,11 +126,11 @@ def against_floor(rows: Rows, target: Target) -> Verdict:
 
 def against_peers(rows: Rows, target: Target) -> Verdict:
     ours = find(rows, target.scenario, target.interface, OURS)
-    who = {"best": "the best peer", "python": "the best peer, ASGI or WSGI"}
+    who = {"best": "the best peer", "python": "the best peer of either interface"}
     than = who.get(target.against, target.against)
     text = f"{WORDS[target.figure]} ≤ {than}'s"
     if target.limit != 1:
-        text = f"{WORDS[target.figure]} ≥ {target.limit:g} × better than {than}'s"
+        text = f"{WORDS[target.figure]} ≥ {target.limit:g} × better than {than}"
     peers = rivals(rows, target)
     if not ours or not peers:
         return Verdict(target.scenario, target.interface, text, None, None)
@@ -191,7 +191,7 @@ def idle(rows: Rows) -> Iterator[Verdict]:
         ):
             measured = row[figure][which] if row else None
             holds = None if measured is None else measured <= limit
-            yield Verdict("idle", interface, text, measured, holds)
+            yield Verdict("idle", interface, text, measured, holds, "with 10,000 of them open")
 
 
 def growth(rows: Rows) -> Iterator[Verdict]:

@@ -191,7 +191,7 @@ def test_the_best_peer_counts(best, holds):
 
 def test_any_interface_of_python_counts_where_the_target_says_so():
     rows = [row("asgiserver", 10), row("granian", 40), row("bjoern", 11, interface="wsgi")]
-    found = verdict(rows, "plain", "asgi", "ASGI or WSGI")
+    found = verdict(rows, "plain", "asgi", "either interface")
     assert found.measured == pytest.approx(1.1)
     assert found.holds is False
 
