@@ -23,6 +23,7 @@ BY_NAME = {front.name: front for front in FRONTS}
 PAIRS = [
     ("model-length", "asgi"),
     ("model-coding", "wsgi"),
+    ("model-early", "asgi"),
     ("model-tunnel", "asgi"),
     ("model-tunnel", "wsgi"),
     ("nginx", "wsgi"),
@@ -41,12 +42,23 @@ def test_nothing_is_smuggled(serve: Any, name: str, interface: str) -> None:
         pytest.skip(f"there is no {front.program}")
     server = serve(f"smuggling_{interface}:app", "--no-access-log", interface=interface)
     with Relay((server.host, server.port)) as relay, Running(front, relay.port) as running:
-        verdicts = run(load_tricks(), running.port, running.http2, relay.connections)
+        verdicts = run(load_tricks(), running, relay.connections)
     assert not verdicts.lost, verdicts.lost
     assert {"length:plain", "te-te:plain", "pipelined:bodies"} <= set(verdicts.held)
 
 
 # --- the judge sees what it must ----------------------------------------------------------------------
+
+
+@pytest.mark.plain("front ends speak HTTP to the server here")
+def test_the_judge_sees_what_is_left_of_a_body(serve: Any) -> None:
+    server = serve("smuggling_asgi:app", "--limit-body-discard", "1000", interface="asgi")
+    tricks = [trick for trick in load_tricks() if trick.name == "early-answer-at-once"]
+    with (
+        Relay((server.host, server.port)) as relay,
+        Running(model("early"), relay.port) as running,
+    ):
+        assert run(tricks, running, relay.connections).lost
 
 
 def betrayed(front: Front, server: str, *names: str) -> Verdicts:
@@ -58,7 +70,7 @@ def betrayed(front: Front, server: str, *names: str) -> Verdicts:
         Relay(bad.address) as relay,
         Running(front, relay.port) as running,
     ):
-        return run(tricks, running.port, running.http2, relay.connections)
+        return run(tricks, running, relay.connections)
 
 
 def test_the_judge_sees_cl_te() -> None:
