@@ -115,14 +115,14 @@ static int extend(as_h1 *h1, as_span *span, const char *at, size_t n) {
 
 static int on_method(llhttp_t *parser, const char *at, size_t n) {
     as_h1 *h1 = parser->data;
-    return extend(h1, &scratch_of(h1)->head.method, at, n);
+    as_head *head = &scratch_of(h1)->head;
+    head->is_head = parser->method == HTTP_HEAD; /* known with its last byte */
+    return extend(h1, &head->method, at, n);
 }
 
 static int on_url(llhttp_t *parser, const char *at, size_t n) {
     as_h1 *h1 = parser->data;
-    as_head *head = &scratch_of(h1)->head;
-    head->is_head = parser->method == HTTP_HEAD;
-    return extend(h1, &head->target, at, n);
+    return extend(h1, &scratch_of(h1)->head.target, at, n);
 }
 
 static int on_url_complete(llhttp_t *parser) {

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from support.client import SLOWNESS, RawClient
+from support.processes import await_quiet
 from support.server import Server
 
 Factory = Callable[..., Server]
@@ -1075,6 +1076,16 @@ def test_no_timers_while_idle(with_options: Callable[..., Server]) -> None:
         if switches() - first <= 5 and server.cpu() - before < 0.3:
             return
         assert time.monotonic() < deadline, f"{switches() - first} times in 1.5 s"
+
+
+def test_pending_timeouts_wake_nobody(with_options: Callable[..., Server]) -> None:
+    """Idle connections have a deadline, far away: until then there is nothing to wake up for."""
+    server = with_options("--timeout-keep-alive", "600", "--timeout-request-head", "600")
+    with server.raw() as idle, server.raw() as begun:
+        idle.get("/hello")
+        idle.recv_response()
+        begun.send("GET / HTTP/1.1\r\n")
+        await_quiet(server.pid, most=2)
 
 
 # --- where it listens --------------------------------------------------------------------------------------

@@ -1261,6 +1261,32 @@ static void test_continue(void) {
     same("unasked", &w->out, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     CHECK(phase(w) == AS_H1_CLOSING && as_h1_wants_linger(&w->h1));
     world_free(w);
+
+    w = world_new();
+    w->script = &keeping;
+    feeds(w, "POST / HTTP/1.1\r\n" H "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+    CHECK(w->ex->wants_continue);
+    feeds(w, "0\r\n\r\n"); /* a body without a byte was sent, too */
+    CHECK(!w->ex->wants_continue);
+    nothing(w);
+    release(w);
+    drain(w);
+    same("empty", &w->out, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    CHECK(phase(w) == AS_H1_IDLE);
+    world_free(w);
+}
+
+static void test_refused_head(void) {
+    current = "HEAD in a request line that is refused";
+    for (cut how = CUT_WHOLE; how <= CUT_BYTES; how++) {
+        world *w = world_new();
+        static const char raw[] = "HEAD /\x02 HTTP/1.1\r\n" H "\r\n";
+        feed_cut(w, raw, sizeof(raw) - 1, how, 0);
+        drain(w);
+        const char *end = strstr(text_of(&w->out), "\r\n\r\n");
+        CHECK(strncmp(text_of(&w->out), "HTTP/1.1 400 ", 13) == 0 && end != NULL && end[4] == '\0');
+        world_free(w);
+    }
 }
 
 static void test_unread_body(void) {
@@ -1574,6 +1600,12 @@ static void test_draining(void) {
     CHECK(phase(w) == AS_H1_BUSY);
     body(w, "x", false);
     release(w);
+    CHECK(phase(w) == AS_H1_IDLE); /* it did not say that it is the last */
+    feeds(w, GET);
+    nothing(w);
+    release(w);
+    drain(w);
+    CHECK(strstr(text_of(&w->out), "content-length: 0\r\nconnection: close\r\n\r\n") != NULL);
     CHECK(phase(w) == AS_H1_CLOSING);
     world_free(w);
 }
@@ -1990,6 +2022,7 @@ int main(void) {
     test_drain_level();
     test_body_flow();
     test_continue();
+    test_refused_head();
     test_unread_body();
     test_abort();
     test_within_handlers();
