@@ -461,9 +461,9 @@ static void find_connection(as_head *head, as_field *field, findings *found) {
     }
 }
 
-/* Some that stand before servers take what follows a request for WebSocket for the tunnel's, whatever
- * the answer is, and look into the word no closer than this. So nothing that follows is read as a
- * request, unless there is a tunnel. */
+/* Some that stand before servers take what follows a request for WebSocket for the tunnel's,
+ * whatever the answer is, and look into the word no closer than this. So nothing that follows is
+ * read as a request, unless there is a tunnel. */
 static void find_upgrade(as_head *head, as_field *field, findings *found) {
     as_slice value = as_field_value(head, field), word = AS_SLICE("websocket");
     found->has_upgrade = true;
