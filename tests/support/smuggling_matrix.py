@@ -74,9 +74,12 @@ def main() -> int:
     print(
         f"{'front end':18} {'version':10} {'tricks':>6} {'held':>6} {'by server':>8} {'by front':>8} {'lost':>6}"
     )
-    rows = [report(front, options.verbose) for front in chosen if front.is_here]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    rows: list[dict[str, Any]] = []
+    for front in chosen:
+        if front.is_here:
+            rows.append(report(front, options.verbose))
+            options.out.write_text(json.dumps(rows, indent=1) + "\n")
     if any(row["lost"] for row in rows):
         return 1
     return 2 if missing else 0
