@@ -381,6 +381,15 @@ async def headers_extend(scope, receive, send):
     headers.extend([(b"a", b"b")])
     headers += [(b"c", b"d")]
     assert list(headers) == [*PAIRS, (b"a", b"b"), (b"c", b"d")]
+    assert scope["headers"] is headers
+    headers += iter([(b"e", b"f")])
+    assert list(scope["headers"])[5:] == [(b"a", b"b"), (b"c", b"d"), (b"e", b"f")]
+    try:
+        headers += 5
+    except TypeError:
+        pass
+    else:
+        raise AssertionError("a number was added")
 
 
 @header_check
