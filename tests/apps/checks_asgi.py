@@ -13,6 +13,7 @@ import inspect
 import pickle
 import tempfile
 import traceback
+import types
 import weakref
 from dataclasses import dataclass
 
@@ -773,6 +774,12 @@ async def send_large_bytearray_is_copied(scope, receive, send):
     await send({"type": "http.response.body", "body": changing, "more_body": True})
     changing[:] = b"!" * 200_000
     await send({"type": "http.response.body"})
+
+
+@check()
+async def send_other_mappings(scope, receive, send):
+    await send(types.MappingProxyType({"type": "http.response.start", "status": 200}))
+    await send(collections.UserDict({"type": "http.response.body", "body": b"ok"}))
 
 
 @check()
