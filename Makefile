@@ -25,7 +25,7 @@ export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-tls ctest autobahn browser smuggling bench bench-all bench-peers \
-	lint fmt asan fuzz fuzz-long cov sdist clean
+	lint fmt asan fuzz fuzz-long cov mutants sdist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -125,7 +125,11 @@ fuzz-long: ## the same for a night, an hour for each target
 FUZZ_BUILD = -Dtests=true -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false \
 	-Dbuildtype=debugoptimized
 
-cov: ## coverage of the C and Python sources by all tests, in build/coverage
+mutants: ## each refusal of csrc/http switched off in turn: the C tests must notice
+	@tools/setup.sh mutants
+	@$(BIN)/python tools/mutate.py --jobs $(JOBS)
+
+cov: ## lines that all tests reach, against their goals; the details are in build/coverage
 	@tools/setup.sh test cov
 	@VENV=$(COV) SHARE=$(VENV) MESON_ARGS="$(COV_BUILD)" tools/setup.sh
 	@find $(BUILD)-cov -name '*.gcda' -delete
@@ -135,9 +139,10 @@ cov: ## coverage of the C and Python sources by all tests, in build/coverage
 	@$(COV)/bin/python -m coverage run -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage html --quiet --directory build/coverage/python
-	@$(BIN)/coverage report
-	@$(BIN)/gcovr --root . --filter csrc/ --object-directory $(BUILD)-cov --txt \
-		--html-details build/coverage/c.html $(BUILD)-cov
+	@$(BIN)/coverage json --quiet -o build/coverage/python.json
+	@$(BIN)/gcovr --root . --filter csrc/ --object-directory $(BUILD)-cov --html-details build/coverage/c.html \
+		--json build/coverage/c.json $(BUILD)-cov
+	@$(BIN)/python tools/coverage_report.py build/coverage/python.json build/coverage/c.json
 COV_BUILD = $(MESON_ARGS) -Db_coverage=true -Db_lto=false -Dbuildtype=debugoptimized -Db_ndebug=false
 
 sdist: ## a source distribution of the last commit, in dist

@@ -107,7 +107,7 @@ static bool is_prefix(as_slice path) {
     for (size_t i = 1; i <= path.n; i++) {
         char c = i < path.n ? path.p[i] : '/';
         if (c == '/') {
-            if (n == 0 || (n == dots && n <= 2)) {
+            if (n == dots && n <= 2) { /* "", "." or ".." */
                 return false;
             }
             n = dots = 0;

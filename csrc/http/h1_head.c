@@ -243,14 +243,10 @@ static int on_headers_complete(llhttp_t *parser) {
 }
 
 /* Chunks of a read are moved together, so that the gateway gets them as one. The bytes that llhttp
- * has not seen yet are behind both. */
+ * has not seen yet are behind both. Their chunk's size has been judged by on_chunk_header. */
 static int on_body(llhttp_t *parser, const char *at, size_t n) {
     as_h1 *h1 = parser->data;
-    uint64_t limit = h1->env->limits->limit_request_body;
     h1->body_seen += n;
-    if (limit != 0 && h1->body_seen > limit) {
-        return fail(h1, AS_E_BODY_LARGE);
-    }
     if (h1->gathered.n == 0) {
         h1->gathered.p = at;
     } else {
@@ -357,18 +353,18 @@ static as_h1_got refuse_parsed(as_h1 *h1, llhttp_errno_t code, uint64_t offset) 
 static bool is_request_line(as_slice line) {
     const char *space = memchr(line.p, ' ', line.n);
     static const as_slice tail = {" HTTP/1.", 8};
-    size_t tail_at = line.n - tail.n - 3; /* a digit, CR, LF */
-    if (space == NULL || line.n < tail.n + 3 || tail_at <= (size_t)(space - line.p) + 1) {
+    size_t behind = space != NULL ? line.n - (size_t)(space - line.p) - 1 : 0;
+    if (behind <= tail.n + 3) { /* the tail, a digit, CR, LF, and no target before them */
         return false;
     }
-    as_slice target = {space + 1, tail_at - (size_t)(space - line.p) - 1};
+    as_slice target = {space + 1, behind - tail.n - 3};
     for (size_t i = 0; i < target.n; i++) {
         if (target.p[i] <= ' ' || target.p[i] >= 0x7f) {
             return false;
         }
     }
     char digit = line.p[line.n - 3];
-    return as_slice_eq((as_slice){line.p + tail_at, tail.n}, tail) && digit >= '0' &&
+    return as_slice_eq((as_slice){target.p + target.n, tail.n}, tail) && digit >= '0' &&
            digit <= '9' && line.p[line.n - 2] == '\r';
 }
 

@@ -13,6 +13,7 @@ import inspect
 import pickle
 import tempfile
 import traceback
+import types
 import weakref
 from dataclasses import dataclass
 
@@ -381,6 +382,15 @@ async def headers_extend(scope, receive, send):
     headers.extend([(b"a", b"b")])
     headers += [(b"c", b"d")]
     assert list(headers) == [*PAIRS, (b"a", b"b"), (b"c", b"d")]
+    assert scope["headers"] is headers
+    headers += iter([(b"e", b"f")])
+    assert list(scope["headers"])[5:] == [(b"a", b"b"), (b"c", b"d"), (b"e", b"f")]
+    try:
+        headers += 5
+    except TypeError:
+        pass
+    else:
+        raise AssertionError("a number was added")
 
 
 @header_check
@@ -815,6 +825,12 @@ async def send_large_bytearray_is_copied(scope, receive, send):
     await send({"type": "http.response.body", "body": changing, "more_body": True})
     changing[:] = b"!" * 200_000
     await send({"type": "http.response.body"})
+
+
+@check()
+async def send_other_mappings(scope, receive, send):
+    await send(types.MappingProxyType({"type": "http.response.start", "status": 200}))
+    await send(collections.UserDict({"type": "http.response.body", "body": b"ok"}))
 
 
 @check()

@@ -382,9 +382,10 @@ def test_accept_with_subprotocol_and_headers(server: Server) -> None:
 
 
 def test_memoryview_and_bytearray_are_bytes(server: Server) -> None:
-    with opened(server, "/echo") as ws:
-        ws.send(BINARY, b"x")
-        ws.expect(BINARY, b"x")
+    with opened(server, "/buffers") as ws:
+        for size in (1, 1, 200_000, 200_000):
+            ws.expect(BINARY, b"o" * size)
+        ws.expect_close(1000)
 
 
 def test_rejected(server: Server) -> None:
