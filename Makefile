@@ -6,6 +6,7 @@ APP ?= examples.welcome:app
 ARGS ?=
 JOBS ?= $(shell nproc)
 CASES ?=
+FRONTS ?=
 WERROR ?= false
 TARGET ?=
 SECS ?= 60
@@ -23,7 +24,8 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-tls ctest autobahn browser lint fmt asan fuzz fuzz-long cov sdist clean
+.PHONY: help build run test test-tls ctest autobahn browser smuggling bench bench-all bench-peers \
+	lint fmt asan fuzz fuzz-long cov mutants sdist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +38,7 @@ help: ## this list
 
 build: ## an editable install in .venv, with the console script .venv/bin/asgiserver
 	@tools/setup.sh
-	@ln -sfn ../$(BUILD)/bench/floor ../$(BUILD)/bench/ws_load bench
+	@ln -sfn $(addprefix ../$(BUILD)/bench/,floor ws_load http_load) bench
 
 run: ## serve an application: make run [APP=package.module:app] [ARGS="--port 9000"]
 	@tools/setup.sh $(EXAMPLES)
@@ -67,6 +69,24 @@ autobahn: ## Autobahn|Testsuite against WebSocket over both loops; CASES="1.* 12
 browser: ## the chat example in a headless Chromium, which is installed when it is missing
 	@tools/setup.sh test browser
 	@$(BIN)/python -m pytest $(ARGS) tests/e2e/test_browser.py
+
+smuggling: ## tricks through ten front ends, installed when missing; FRONTS="nginx squid" selects
+	@tools/setup.sh test fronts
+	@PYTHONPATH=tests $(BIN)/python -m support.smuggling_matrix $(FRONTS)
+
+bench: bench-peers ## CPU a request beside other servers, with the targets; 25 minutes, ARGS=--quick: a glance
+	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-all: bench-peers ## every server in every scenario, and WebSocket, TLS, idle connections, workers
+	@$(BIN)/python bench/run.py --all --output bench/results/all $(ARGS)
+	@$(BIN)/python bench/websocket.py
+	@$(BIN)/python bench/tls.py
+	@$(BIN)/python bench/idle.py
+	@$(BIN)/python bench/workers.py
+
+bench-peers: build # the servers to compare with, in build/peers
+	@tools/setup.sh bench
+	@PYTHONPATH=bench $(BIN)/python -m asbench.peers
 
 lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
 	@tools/setup.sh test lint
@@ -105,7 +125,11 @@ fuzz-long: ## the same for a night, an hour for each target
 FUZZ_BUILD = -Dtests=true -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false \
 	-Dbuildtype=debugoptimized
 
-cov: ## coverage of the C and Python sources by all tests, in build/coverage
+mutants: ## each refusal of csrc/http switched off in turn: the C tests must notice
+	@tools/setup.sh mutants
+	@$(BIN)/python tools/mutate.py --jobs $(JOBS)
+
+cov: ## lines that all tests reach, against their goals; the details are in build/coverage
 	@tools/setup.sh test cov
 	@VENV=$(COV) SHARE=$(VENV) MESON_ARGS="$(COV_BUILD)" tools/setup.sh
 	@find $(BUILD)-cov -name '*.gcda' -delete
@@ -115,9 +139,10 @@ cov: ## coverage of the C and Python sources by all tests, in build/coverage
 	@$(COV)/bin/python -m coverage run -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage html --quiet --directory build/coverage/python
-	@$(BIN)/coverage report
-	@$(BIN)/gcovr --root . --filter csrc/ --object-directory $(BUILD)-cov --txt \
-		--html-details build/coverage/c.html $(BUILD)-cov
+	@$(BIN)/coverage json --quiet -o build/coverage/python.json
+	@$(BIN)/gcovr --root . --filter csrc/ --object-directory $(BUILD)-cov --html-details build/coverage/c.html \
+		--json build/coverage/c.json $(BUILD)-cov
+	@$(BIN)/python tools/coverage_report.py build/coverage/python.json build/coverage/c.json
 COV_BUILD = $(MESON_ARGS) -Db_coverage=true -Db_lto=false -Dbuildtype=debugoptimized -Db_ndebug=false
 
 sdist: ## a source distribution of the last commit, in dist
@@ -127,4 +152,4 @@ sdist: ## a source distribution of the last commit, in dist
 		'import sys; sys.path.insert(0, "tools"); import build_backend; build_backend.build_sdist("dist")'
 
 clean: ## remove the environments and everything that was built
-	rm -rf $(VENV) $(VENV)-* build dist bench/floor bench/ws_load .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(VENV)-* build dist bench/floor bench/ws_load bench/http_load .mypy_cache .ruff_cache .pytest_cache .coverage*

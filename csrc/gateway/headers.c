@@ -96,17 +96,19 @@ PyObject *as_headers_new(as_module_state *state, as_head *head) {
     return (PyObject *)self;
 }
 
-int as_headers_settle(PyObject *op, as_head *head) {
+int as_headers_settle(PyObject *op, as_head **head) {
     headers *self = (headers *)op;
     if (self->head == NULL || self->kept) {
         return 0;
     }
     self->head = NULL;
     if (Py_REFCNT(op) > 1) {
-        if ((self->head = as_head_keep(head)) == NULL) {
+        as_head *kept = as_head_keep(*head);
+        if (kept == NULL) {
             PyErr_NoMemory();
             return -1;
         }
+        self->head = *head = kept;
         self->kept = true;
     }
     return 0;
@@ -189,7 +191,7 @@ static PyObject *headers_add(PyObject *left, PyObject *right) {
     return PySequence_Concat(a, b);
 }
 
-static PyObject *headers_inplace_concat(PyObject *op, PyObject *other) {
+static PyObject *headers_inplace_add(PyObject *op, PyObject *other) {
     PyObject *list = pairs((headers *)op);
     PyObject *same = list != NULL ? PySequence_InPlaceConcat(list, other) : NULL;
     if (same == NULL) {
@@ -256,11 +258,11 @@ static PyType_Slot headers_slots[] = {
     {Py_sq_item, headers_item},
     {Py_sq_contains, headers_contains},
     {Py_sq_repeat, headers_repeat},
-    {Py_sq_inplace_concat, headers_inplace_concat},
     {Py_mp_length, headers_length},
     {Py_mp_subscript, headers_subscript},
     {Py_mp_ass_subscript, headers_ass_subscript},
     {Py_nb_add, headers_add},
+    {Py_nb_inplace_add, headers_inplace_add}, /* nb_add would come before sq_inplace_concat */
     {0, NULL},
 };
 

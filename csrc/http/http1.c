@@ -59,9 +59,10 @@ static void abort_exchange(as_h1 *h1, as_err why) {
     }
 }
 
-/* The response is complete. */
+/* The response is complete. One that began before draining has not said that it is the last, and so
+ * it is not: the client may have sent the next request already. */
 static void finish_exchange(as_h1 *h1, as_exchange *ex) {
-    bool last = ex->close || h1->env->draining;
+    bool last = ex->close;
     h1->served = true;
     h1->discard = h1->env->limits->limit_body_discard;
     if (h1->state == AS_H1_AT_END) {
@@ -216,12 +217,13 @@ static void count_request(as_h1_env *env) {
     }
 }
 
-/* Neither the application nor the access log hears of it, and no limit applies. */
+/* Neither the application nor the access log hears of it, and no limit applies. Draining says
+ * nothing: a worker that retires has a successor. */
 static void dispatch_health(as_h1 *h1, as_head *head) {
     const as_h1_env *env = h1->env;
     as_exchange *ex = make_exchange(h1, head, take_gathered(h1).n);
     if (ex != NULL) {
-        (void)as__h1_answer_health(ex, !env->unhealthy && !env->draining);
+        (void)as__h1_answer_health(ex, !env->unhealthy);
         as_exchange_release(ex); /* cuts what could not be written */
         as__h1_settle(h1);
     }
@@ -303,7 +305,10 @@ static char *read_start(as_h1 *h1, char *p, char *end) {
     p = skip_empty_lines(h1, p, end);
     if (p < end) {
         h1->skipped = 0;
-        as__h1_begin_head(h1);
+        if (!as__h1_begin_head(h1)) {
+            as__h1_stop(h1, AS_H1_DEAD, AS_E_NOMEM);
+            return end;
+        }
     }
     return p;
 }
@@ -446,9 +451,22 @@ static void enter(as_h1 *h1) {
     h1->feeding = true;
 }
 
+/* Nothing of a request is being parsed. */
+static inline void give_parser_back(as_h1 *h1) {
+    if (h1->env->parser == NULL) {
+        h1->env->parser = h1->parser;
+    } else {
+        free(h1->parser);
+    }
+    h1->parser = NULL;
+}
+
 static void leave(as_h1 *h1) {
     end_input(h1);
     as__h1_update_phase(h1);
+    if (h1->parser != NULL && h1->state != AS_H1_AT_HEAD && h1->state != AS_H1_AT_CHUNKS) {
+        give_parser_back(h1);
+    }
     h1->feeding = false;
 }
 
@@ -462,10 +480,12 @@ as_err as_h1_env_init(as_h1_env *env) {
 void as_h1_env_fini(as_h1_env *env) {
     as__h1_scratch_free(env->scratch);
     env->scratch = NULL;
+    free(env->parser);
+    env->parser = NULL;
     while (env->free_exchanges != NULL) {
         as_exchange *ex = env->free_exchanges;
         env->free_exchanges = ex->next;
-        free(ex);
+        as__h1_exchange_free(ex);
     }
 }
 
@@ -485,6 +505,8 @@ void as_h1_fini(as_h1 *h1, as_err why) {
     drop_saved(h1);
     drop_pending(h1);
     as_outq_fini(&h1->out);
+    free(h1->parser);
+    h1->parser = NULL;
 }
 
 void as_h1_feed(as_h1 *h1, char *data, size_t n) {

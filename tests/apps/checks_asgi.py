@@ -13,6 +13,7 @@ import inspect
 import pickle
 import tempfile
 import traceback
+import types
 import weakref
 from dataclasses import dataclass
 
@@ -381,6 +382,15 @@ async def headers_extend(scope, receive, send):
     headers.extend([(b"a", b"b")])
     headers += [(b"c", b"d")]
     assert list(headers) == [*PAIRS, (b"a", b"b"), (b"c", b"d")]
+    assert scope["headers"] is headers
+    headers += iter([(b"e", b"f")])
+    assert list(scope["headers"])[5:] == [(b"a", b"b"), (b"c", b"d"), (b"e", b"f")]
+    try:
+        headers += 5
+    except TypeError:
+        pass
+    else:
+        raise AssertionError("a number was added")
 
 
 @header_check
@@ -505,6 +515,57 @@ async def receive_ensure_future(scope, receive, send):
 @check(method="POST", body=b"hello")
 async def receive_wait_for(scope, receive, send):
     assert (await asyncio.wait_for(receive(), 5))["body"] == b"hello"
+
+
+@check()
+async def receive_is_no_future_for_others(scope, receive, send):
+    await receive()
+    waiting = receive()
+    assert waiting.send(None) is waiting  # what a task is given: it waits itself
+    assert not asyncio.isfuture(waiting)
+    assert waiting._asyncio_future_blocking
+    assert waiting.get_loop() is asyncio.get_running_loop()
+    try:
+        waiting.send(None)
+    except RuntimeError as error:
+        assert "being awaited already" in str(error)
+    else:
+        raise AssertionError("awaited twice at once")
+    waiting.close()
+
+
+@check()
+async def receive_is_cancelled_with_a_message(scope, receive, send):
+    await receive()
+    task = asyncio.create_task(receive())
+    await asyncio.sleep(0)
+    task.cancel("enough")
+    try:
+        await task
+    except asyncio.CancelledError as error:
+        assert error.args == ("enough",)
+    else:
+        raise AssertionError("not cancelled")
+
+
+@check(method="POST", body=b"hello")
+async def receive_under_a_task_in_python(scope, receive, send):
+    """asyncio's own task in Python asks for the same as the one in C."""
+
+    async def twice():
+        assert (await receive())["body"] == b"hello"
+        return await receive()
+
+    task = asyncio.tasks._PyTask(twice(), loop=asyncio.get_running_loop())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not task.done()
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return
+    raise AssertionError("not cancelled")
 
 
 @check(method="POST", body=b"hello")
@@ -764,6 +825,12 @@ async def send_large_bytearray_is_copied(scope, receive, send):
     await send({"type": "http.response.body", "body": changing, "more_body": True})
     changing[:] = b"!" * 200_000
     await send({"type": "http.response.body"})
+
+
+@check()
+async def send_other_mappings(scope, receive, send):
+    await send(types.MappingProxyType({"type": "http.response.start", "status": 200}))
+    await send(collections.UserDict({"type": "http.response.body", "body": b"ok"}))
 
 
 @check()

@@ -4,6 +4,8 @@ import argparse
 import contextlib
 import json
 import os
+import re
+import resource
 import socket
 import subprocess
 import sys
@@ -14,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-BENCH = Path(__file__).resolve().parent
+BENCH = Path(__file__).resolve().parent.parent
+APPS = BENCH / "apps"
 ROOT = BENCH.parent
 HOST = "127.0.0.1"
 START_TIMEOUT = 20.0  # seconds
@@ -36,21 +39,34 @@ class Server:
 
     def cpu_ns(self) -> int:
         """CPU time of all its threads so far, and of its processes' if it has several, in nanoseconds."""
-        total, processes = 0, [self.process.pid]
-        for pid in processes:
-            for task in Path(f"/proc/{pid}/task").iterdir():
+        total = 0
+        for task in self.tasks():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 total += int((task / "schedstat").read_text().split()[0])
-                processes += map(int, (task / "children").read_text().split())
         return total
 
     def memory(self) -> dict[str, int]:
-        """Private and anonymous memory, in bytes."""
-        lines = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()[1:]
-        kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-        return {
-            "private": 1024 * (kib["Private_Clean"] + kib["Private_Dirty"]),
-            "anonymous": 1024 * kib["Anonymous"],
-        }
+        """Private and anonymous memory of all its processes, in bytes."""
+        total = {"private": 0, "anonymous": 0}
+        for pid in {task.parts[2] for task in self.tasks()}:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+            kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+            total["private"] += 1024 * (kib["Private_Clean"] + kib["Private_Dirty"])
+            total["anonymous"] += 1024 * kib["Anonymous"]
+        return total
+
+    def tasks(self) -> Iterator[Path]:
+        """Its threads, and those of the processes that it has started: /proc/PID/task/TID."""
+        processes = [self.process.pid]
+        for pid in processes:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for task in sorted(Path(f"/proc/{pid}/task").iterdir()):
+                    yield task
+                    processes += map(int, (task / "children").read_text().split())
+
+    def said(self) -> str:
+        """What it has printed."""
+        return self.output.read_text(errors="replace").strip()
 
 
 def asgiserver_command(interface: str, *options: str, name: str = "") -> list[str]:
@@ -62,7 +78,7 @@ def asgiserver_command(interface: str, *options: str, name: str = "") -> list[st
             "asgiserver",
             f"hello:{name or interface}",
             "--app-dir",
-            str(BENCH),
+            str(APPS),
         ),
         *("--interface", interface, "--host", HOST, "--no-access-log", "--log-level", "warning"),
         *options,
@@ -75,6 +91,17 @@ def find_floor(path: Path | None = None) -> Path:
     if not os.access(path, os.X_OK):
         raise BenchError(f"no executable {path}: run `make build` first")
     return path.resolve()
+
+
+def raise_file_limit(files: int) -> None:
+    """Allow `files` open descriptors here and in the server, which inherits the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= files:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, max(hard, files)))
+    except (ValueError, OSError):
+        raise BenchError(f"{files} open files are needed, and the hard limit is {hard}") from None
 
 
 def two_cores() -> tuple[int, int]:
@@ -92,7 +119,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(name: str, command: list[str], port: int, core: int) -> Iterator[Server]:
+def serving(
+    name: str, command: list[str], port: int, core: int, environment: dict[str, str] | None = None
+) -> Iterator[Server]:
     """Run a server on one core until the block ends; it listens when the block starts."""
     with tempfile.NamedTemporaryFile(prefix="bench-", suffix=".log") as output:
         process = subprocess.Popen(
@@ -100,6 +129,7 @@ def serving(name: str, command: list[str], port: int, core: int) -> Iterator[Ser
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
+            env={**os.environ, **(environment or {})},
         )
         server = Server(name, process, port, Path(output.name))
         try:
@@ -124,41 +154,41 @@ def wait_for(server: Server) -> None:
             time.sleep(0.02)
         else:
             return
-    said = server.output.read_text(errors="replace").strip()
-    raise BenchError(f"{server.name} did not start:\n{said}")
+    raise BenchError(f"{server.name} did not start:\n{server.said()}")
 
 
 def read_answer(stream: BinaryIO) -> bytes:
-    """Read one answer with a Content-Length and return its body; anything but a 200 is an error."""
+    """Read one whole answer and return its body; anything but a 200 is an error."""
     status = stream.readline()
-    if not status.startswith(b"HTTP/1.1 200 "):
+    if not re.match(rb"HTTP/1\.[01] 200 ", status):
         raise BenchError(f"expected an answer with status 200, got {status!r}")
-    length = None
+    fields = {}
     while (line := stream.readline()) not in (b"\r\n", b""):
         name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            length = int(value)
-    if length is None:
-        raise BenchError("an answer without Content-Length")
-    body = stream.read(length)
-    if body is None or len(body) != length:
+        fields[name.lower()] = value.strip()
+    if fields.get(b"transfer-encoding", b"").lower() == b"chunked":
+        return b"".join(read_chunks(stream))
+    if b"content-length" not in fields:
+        return stream.read()
+    return read_exactly(stream, int(fields[b"content-length"]))
+
+
+def read_chunks(stream: BinaryIO) -> Iterator[bytes]:
+    """The chunks of a body, to its end."""
+    while size := int(stream.readline(), 16):
+        yield read_exactly(stream, size)
+        if stream.readline() != b"\r\n":
+            raise BenchError("a chunk that is longer than its size")
+    while stream.readline() not in (b"\r\n", b""):
+        pass
+
+
+def read_exactly(stream: BinaryIO, size: int) -> bytes:
+    """That many bytes."""
+    data = stream.read(size)
+    if len(data) != size:
         raise BenchError("an answer was cut short")
-    return body
-
-
-def check_answers(server: Server, depth: int, body: bytes) -> None:
-    """Ask `depth` times in one write, on one connection; each answer must be the right one."""
-    with socket.create_connection((HOST, server.port), 5) as client:
-        client.sendall(REQUEST * depth)
-        with client.makefile("rb") as stream:
-            for _ in range(depth):
-                got = read_answer(stream)
-                if got != body:
-                    raise BenchError(f"{server.name} answered {got[:80]!r}")
-        client.settimeout(0.05)
-        with contextlib.suppress(TimeoutError):
-            if extra := client.recv(1):
-                raise BenchError(f"{server.name} answered more often than it was asked: {extra!r}")
+    return data
 
 
 def main(
