@@ -22,7 +22,7 @@ from typing import Any
 from asbench import harness
 from asbench.scenarios import HELLO as BODY
 
-GOAL = 2048  # bytes of user memory for each connection
+GOAL = 1024  # bytes of user memory for each connection
 GOAL_WEBSOCKET = 3072
 KEEP_ALIVE = "600"  # seconds: longer than this takes
 SPARE_FILES = 256

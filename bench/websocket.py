@@ -186,7 +186,7 @@ def best(
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown tables."""
-    known = ", ".join(results["versions"].values())
+    known = "; ".join(results["versions"].values())
     lines = [
         f"WebSocket echo on one core, CPython {results['python']}, {results['connections']} "
         f"connections, {results['rounds']} interleaved rounds of {results['seconds']} s; {known}. "

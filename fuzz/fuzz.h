@@ -21,6 +21,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
         }                                                                                              \
     } while (0)
 
+/* A slice as an initializer. */
+#define TEXT(text) {(text), sizeof(text) - 1}
+
 /* --- the input ------------------------------------------------------------------------------ */
 
 typedef struct input {

@@ -11,8 +11,8 @@
 
 enum { CHOICES = 3 };
 
-static const as_slice request = {
-    "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n", 57};
+static const as_slice request =
+    TEXT("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
 
 typedef struct world {
     connection c;

@@ -145,7 +145,7 @@ static void take(world *w, as_exchange *ex, as_slice data) {
 }
 
 static void upgrade(as_exchange *ex) {
-    static const as_slice pairs[] = {{"upgrade", 7}, {"bytes", 5}};
+    static const as_slice pairs[] = {TEXT("upgrade"), TEXT("bytes")};
     as_err err = as_exchange_upgrade(ex, pairs, 2);
     MUST((err == AS_OK) == (ex->req == AS_REQ_BODY && ex->res == AS_RES_BODY));
     if (err != AS_OK) {
@@ -295,7 +295,7 @@ static void check_output(world *w) {
         }
         reference_response_fini(&response);
     }
-    static const as_slice go_on = {"HTTP/1.1 100 Continue\r\n\r\n", 25};
+    static const as_slice go_on = TEXT("HTTP/1.1 100 Continue\r\n\r\n");
     if (bytes.n >= go_on.n && memcmp(bytes.p, go_on.p, go_on.n) == 0) {
         bytes = (as_slice){bytes.p + go_on.n, bytes.n - go_on.n};
     }

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import uvloop
+
 BATCH = 100
 
 
@@ -78,9 +80,13 @@ def asgi(app: Any, path: str, seconds: float) -> tuple[float, bytes]:
         "server": ("127.0.0.1", 8000),
     }
     parts: list[bytes] = []
+    empty = {"type": "http.request", "body": b"", "more_body": False}
+    messages: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        if not messages:  # the client stays
+            await asyncio.get_running_loop().create_future()
+        return messages.pop()
 
     async def send(message: dict[str, Any]) -> None:
         assert message.get("status", 200) == 200, message
@@ -90,10 +96,11 @@ def asgi(app: Any, path: str, seconds: float) -> tuple[float, bytes]:
     async def batch() -> bytes:
         for _ in range(BATCH):
             parts.clear()
+            messages[:] = [empty]
             await app(template.copy(), receive, send)
         return b"".join(parts)
 
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return measured(seconds, lambda: runner.run(batch()))
 
 

@@ -18,7 +18,7 @@ from asbench.scenarios import Scenario
 from asbench.servers import Entry
 
 TIMEOUT = 20.0  # seconds, for one answer
-DISTURBED = 0.1  # of one core: more than this taken by others, and a measurement is repeated
+DISTURBED = 0.15  # of one core: more than this taken by others, and a measurement is repeated
 PAUSE = 1.0  # seconds in which idle connections are watched
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 # What a series has of each round, and how many digits of it matter.
@@ -256,8 +256,9 @@ def start(entries: Iterable[Entry], app: str, core: int, absent: dict[str, str])
         try:
             found[entry.name] = Live(entry, app, core)
         except (BenchError, servers.Absent) as error:
-            absent[f"{entry.name}, {entry.interface}"] = str(error)
-            print(f"left out: {error}", file=sys.stderr)
+            why = " ".join(str(error).split())[:300]
+            absent[f"{entry.name}, {entry.interface}"] = why
+            print(f"left out: {why}", file=sys.stderr)
     return found
 
 

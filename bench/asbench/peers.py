@@ -61,7 +61,8 @@ def versions(name: str) -> str:
     """The server, and what bench/peers.toml names for its sake, with their versions."""
     words = wanted()[name]
     named = words[: words.index("-c")] if "-c" in words else words[:1]
-    return " ".join(named)
+    first, *others = [word.replace("==", " ") for word in named]
+    return first + (f" with {', '.join(others)}" if others else "")
 
 
 def content(name: str) -> str:

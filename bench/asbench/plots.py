@@ -79,7 +79,8 @@ def others(rows: Rows, path: Path) -> None:
         axes.set_xscale("log")
         axes.set_title(INTERFACES[interface], fontsize=10)
         axes.grid(axis="x", alpha=0.3)
-        axes.legend(fontsize=7)
+        if marks:
+            axes.legend(fontsize=7)
     figure.supxlabel("CPU a request, asgiserver = 1", fontsize=9)
     save(figure, path)
 

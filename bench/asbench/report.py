@@ -186,7 +186,7 @@ def absent(results: dict[str, Any]) -> list[str]:
 def markdown(results: dict[str, Any], verdicts: list[Verdict]) -> str:
     """The whole page."""
     rows: Rows = results["results"]
-    versions = ", ".join(f"{name} ({version})" for name, version in results["versions"].items())
+    versions = "; ".join(dict.fromkeys(results["versions"].values()))
     lines = ["# Benchmark", "", *about(results), f"Versions: {versions}.", ""]
     lines += [*disturbances(rows), "", *absent(results), *targets(verdicts)]
     lines += ["## CPU µs a request", "", "Medians. A dash: does not take part, or failed.", ""]

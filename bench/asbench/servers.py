@@ -208,11 +208,11 @@ def version(entry: Entry) -> str:
         "go": lambda: said_by("go", "version"),
     }
     if entry.name in asked:
-        return asked[entry.name]()
+        return f"{entry.name} {asked[entry.name]()}"
     if not entry.peer:
         from asgiserver import __version__
 
-        return __version__
+        return f"asgiserver {__version__}"
     return peers.versions(entry.peer)
 
 

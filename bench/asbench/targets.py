@@ -126,15 +126,15 @@ def against_floor(rows: Rows, target: Target) -> Verdict:
 
 def against_peers(rows: Rows, target: Target) -> Verdict:
     ours = find(rows, target.scenario, target.interface, OURS)
-    who = {"best": "the best peer", "python": "the best peer, ASGI or WSGI"}
+    who = {"best": "the best peer", "python": "the best peer of either interface"}
     than = who.get(target.against, target.against)
     text = f"{WORDS[target.figure]} ≤ {than}'s"
     if target.limit != 1:
-        text = f"{WORDS[target.figure]} ≥ {target.limit:g} × better than {than}'s"
+        text = f"{WORDS[target.figure]} ≥ {target.limit:g} × better than {than}"
     peers = rivals(rows, target)
     if not ours or not peers:
         return Verdict(target.scenario, target.interface, text, None, None)
-    ratios = [(ratio_to(row, ours, target.figure), row) for row in peers]
+    ratios = [(ratio_to(rows, row, ours, target.figure), row) for row in peers]
     measured, best = min(ratios, key=lambda pair: pair[0])
     detail = (
         f"{ours[target.figure]['median']:,.2f} µs; {best['server']} "
@@ -145,11 +145,17 @@ def against_peers(rows: Rows, target: Target) -> Verdict:
     )
 
 
-def ratio_to(peer: dict[str, Any], ours: dict[str, Any], figure: str) -> float:
-    """As often as we are better. Rounds tell nothing about rows of other interfaces: medians do."""
+def ratio_to(rows: Rows, peer: dict[str, Any], ours: dict[str, Any], figure: str) -> float:
+    """How often we are better. Interfaces have rounds of their own, in which the floor is alike."""
     if peer["interface"] == ours["interface"]:
         return ratio(peer, ours, figure)
-    return float(peer[figure]["median"] / ours[figure]["median"])
+    floors = [find(rows, row["scenario"], row["interface"], FLOOR) for row in (peer, ours)]
+    if not all(floors):
+        return float(peer[figure]["median"] / ours[figure]["median"])
+    theirs, our = (
+        ratio(row, floor, figure) for row, floor in zip((peer, ours), floors, strict=True) if floor
+    )
+    return theirs / our
 
 
 def server_share(rows: Rows, scenario: str, interface: str) -> float | None:
@@ -191,7 +197,7 @@ def idle(rows: Rows) -> Iterator[Verdict]:
         ):
             measured = row[figure][which] if row else None
             holds = None if measured is None else measured <= limit
-            yield Verdict("idle", interface, text, measured, holds)
+            yield Verdict("idle", interface, text, measured, holds, "with 10,000 of them open")
 
 
 def growth(rows: Rows) -> Iterator[Verdict]:

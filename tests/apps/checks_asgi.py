@@ -517,6 +517,57 @@ async def receive_wait_for(scope, receive, send):
     assert (await asyncio.wait_for(receive(), 5))["body"] == b"hello"
 
 
+@check()
+async def receive_is_no_future_for_others(scope, receive, send):
+    await receive()
+    waiting = receive()
+    assert waiting.send(None) is waiting  # what a task is given: it waits itself
+    assert not asyncio.isfuture(waiting)
+    assert waiting._asyncio_future_blocking
+    assert waiting.get_loop() is asyncio.get_running_loop()
+    try:
+        waiting.send(None)
+    except RuntimeError as error:
+        assert "being awaited already" in str(error)
+    else:
+        raise AssertionError("awaited twice at once")
+    waiting.close()
+
+
+@check()
+async def receive_is_cancelled_with_a_message(scope, receive, send):
+    await receive()
+    task = asyncio.create_task(receive())
+    await asyncio.sleep(0)
+    task.cancel("enough")
+    try:
+        await task
+    except asyncio.CancelledError as error:
+        assert error.args == ("enough",)
+    else:
+        raise AssertionError("not cancelled")
+
+
+@check(method="POST", body=b"hello")
+async def receive_under_a_task_in_python(scope, receive, send):
+    """asyncio's own task in Python asks for the same as the one in C."""
+
+    async def twice():
+        assert (await receive())["body"] == b"hello"
+        return await receive()
+
+    task = asyncio.tasks._PyTask(twice(), loop=asyncio.get_running_loop())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not task.done()
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return
+    raise AssertionError("not cancelled")
+
+
 @check(method="POST", body=b"hello")
 async def receive_gather_and_shield(scope, receive, send):
     (message,) = await asyncio.gather(asyncio.shield(receive()))

@@ -12,6 +12,10 @@ import time
 PURPOSE = (ZeroDivisionError, RecursionError)
 
 
+# What can be a base; of anything else the object is a bare one.
+BASES = (dict, list, tuple, str, bytes, bytearray, int, float)
+
+
 def unraisable(told):
     if not isinstance(told.exc_value, PURPOSE):
         sys.__unraisablehook__(told)
@@ -25,7 +29,13 @@ def program(query):
 
 
 def misbehaving(name, base, how, deed):
+    left = 100  # calls, for whoever asks until there is an end
+
     def method(self, *args):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ZeroDivisionError(name)
         if how == "raise":
             raise ZeroDivisionError(name)
         if how == "recurse":
@@ -40,9 +50,7 @@ def misbehaving(name, base, how, deed):
 
 
 def evil(value, how, names, deed):
-    base = type(value)
-    if base in (type(None), bool, memoryview, array.array):
-        base, value = object, None
+    base = type(value) if type(value) in BASES else object
     members = {name: misbehaving(name, base, how, deed) for name in names}
     if "__eq__" in members and "__hash__" not in members:
         members["__hash__"] = base.__hash__

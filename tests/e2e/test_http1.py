@@ -1128,6 +1128,26 @@ def test_refusals_say_who_what_and_where(log_probe: Server) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
+        "GET / HTTP/1.1\r\nHost: <script>\r\n\r\n",
+        "GET <script> HTTP/1.1\r\nHost: a\r\n\r\n",
+        "<SCRIPT> / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n<script>: x\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: <script>\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: <script>\r\n\r\n",
+    ],
+)
+def test_refusals_repeat_nothing(log_probe: Server, raw: str) -> None:
+    """twisted CVE-2022-39348: what was sent is told to the log, not to the client."""
+    with log_probe.raw() as client:
+        client.send(raw)
+        answer = client.recv_all()
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 "))
+    assert b"script" not in answer.lower()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
         b"GET /\x1b[31mred HTTP/1.1\r\nHost: a\r\n\r\n",
         b"\x1b]0;title\x07 / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nX: \x1b[2J\x9b\r\n\r\n",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def model(name: str) -> Front:
 FRONTS = [
     model("length"),
     model("coding"),
+    model("early"),
     model("tunnel"),
     Front("nginx", "nginx", "nginx.conf", ("nginx", "-e", "stderr", "-c", "{config}"),
           ("-v",), "apart", package="nginx"),
@@ -119,10 +121,16 @@ class Running:
     def __init__(self, front: Front, server: int) -> None:
         self.front = front
         self._server = server
+        self._process: subprocess.Popen[bytes] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix=f"{front.name}-")
         self._dir = Path(self._folder.name)
         self._dir.chmod(0o777)  # some leave the user that starts them
         self._log = (self._dir / "output").open("w+b")
+        self.restart()
+
+    def restart(self) -> None:
+        """Anew, on other ports."""
+        self._end_process()
         for attempt in range(3):  # the ports that were free may have been taken meanwhile
             try:
                 self._start()
@@ -131,7 +139,7 @@ class Running:
                 if attempt == 2:
                     self.close()
                     raise RuntimeError(
-                        f"{front.name} does not start: {error}\n{self.log()}"
+                        f"{self.front.name} does not start: {error}\n{self.log()}"
                     ) from None
 
     def __enter__(self) -> Self:
@@ -170,19 +178,19 @@ class Running:
         environment = foreign_environment() if front.config or front.package else dict(os.environ)
         environment["PYTHONPATH"] = str(FOLDER.parent)
         environment["HOME"] = str(self._dir)
-        self._process = subprocess.Popen(
+        process = self._process = subprocess.Popen(
             command, cwd=self._dir, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
             env=environment, start_new_session=True,
         )  # fmt: skip
-        self._await_ready()
+        self._await_ready(process)
 
-    def _await_ready(self) -> None:
+    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
         """It passes a request on. Nothing tells of that but trying."""
         deadline = time.monotonic() + 20 * SLOWNESS
         problem: str | None = "nothing tried"
         while problem is not None:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"it ended with {self._process.returncode}")
+            if process.poll() is not None:
+                raise RuntimeError(f"it ended with {process.returncode}")
             if time.monotonic() > deadline:
                 self._end_process()
                 raise RuntimeError(problem)
@@ -193,12 +201,12 @@ class Running:
                 time.sleep(0.02)
 
     def _end_process(self) -> None:
-        if self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
                 self._process.wait(5 * SLOWNESS)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session of its own
                 self._process.wait(10)
 
     def close(self) -> None:

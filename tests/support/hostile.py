@@ -26,9 +26,7 @@ METHODS = (
     "__iter__ __next__ __len__ __getitem__ __contains__ __eq__ __hash__ __index__ __int__ __bool__ __str__ __repr__"
     " __bytes__ __buffer__ __del__ __getattribute__ __float__ __await__ __lt__ __add__ get keys items lower encode"
 ).split()
-DEEDS = (
-    "gc clear grow switch send start accept close receive cancel scope".split()
-)
+DEEDS = "gc clear grow switch send start accept close receive cancel scope".split()
 
 scalars = st.one_of(
     st.none(),
@@ -39,7 +37,9 @@ scalars = st.one_of(
 )
 buffers = st.builds(
     lambda kind, text: {"make": kind, "of": text},
-    st.sampled_from(["bytes", "bytes", "bytearray", "view", "strided", "words", "released", "float"]),
+    st.sampled_from(
+        ["bytes", "bytes", "bytearray", "view", "strided", "words", "released", "float"]
+    ),
     st.text("ab\r\n\0 :\xff", max_size=5),
 )
 
@@ -68,17 +68,16 @@ def compound(of: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         items,
     )
     tables = st.lists(st.tuples(of, of).map(list), max_size=3)
-    return st.one_of(
-        items, made, tables.map(lambda pairs: {"make": "dict", "of": pairs}), evil(of)
-    )
+    return st.one_of(items, made, tables.map(lambda pairs: {"make": "dict", "of": pairs}), evil(of))
 
 
 anything = st.recursive(st.one_of(scalars, buffers), compound, max_leaves=6)
 
 
 def mostly(usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """That, with something wrong about it, or something else altogether."""
-    return st.one_of(usual, usual, evil(usual), anything)
+    """That, now and then with something wrong about it, or something else altogether."""
+    choices = {9: evil(usual), 10: anything}
+    return st.integers(0, 10).flatmap(lambda choice: choices.get(choice, usual))
 
 
 def octets(*texts: str) -> st.SearchStrategy[Any]:
@@ -104,18 +103,34 @@ def pairs(names: st.SearchStrategy[Any], values: st.SearchStrategy[Any]) -> Any:
 def message(kind: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """A message of that type, some of whose keys and values misbehave, and some are missing."""
     rows = [
-        st.tuples(mostly(st.just(name)) if name == "type" else st.just(name), mostly(value)).map(list)
+        st.tuples(mostly(st.just(name)) if name == "type" else st.just(name), mostly(value)).map(
+            list
+        )
         for name, value in {"type": st.just(kind), **fields}.items()
     ]
-    chosen = st.tuples(*(st.one_of(row, row, row, st.none()) for row in rows))
+    chosen = st.tuples(*(st.one_of(row, row, row, row, row, st.none()) for row in rows))
     return mostly(
         chosen.map(lambda rows: {"make": "dict", "of": [row for row in rows if row is not None]})
     )
 
 
-NAMES = ("x-a", "content-length", "Transfer-Encoding", "connection", "date", "a b", "", "x\r\ny")
-VALUES = ("1", "0", "5", "chunked", "close", "a\r\nb: c", "\0", " a ", "\xff")
+NAMES = (
+    *["x-a", "content-type"] * 8,
+    "content-length",
+    "Transfer-Encoding",
+    "connection",
+    "date",
+    "a b",
+    "",
+    "x\r\ny",
+)
+VALUES = (*["1", "text"] * 8, "0", "5", "chunked", "close", "a\r\nb: c", "\0", " a ", "\xff")
 
+body_messages = message(
+    "http.response.body",
+    body=octets("", "a", "hello", "x" * 20000),
+    more_body=st.booleans(),
+)
 http_messages = st.one_of(
     message(
         "http.response.start",
@@ -123,11 +138,7 @@ http_messages = st.one_of(
         headers=pairs(octets(*NAMES), octets(*VALUES)),
         trailers=st.booleans(),
     ),
-    message(
-        "http.response.body",
-        body=octets("", "a", "hello", "x" * 20000),
-        more_body=st.booleans(),
-    ),
+    *[body_messages] * 3,
     message(
         "http.response.trailers",
         headers=pairs(octets(*NAMES), octets(*VALUES)),
@@ -144,17 +155,27 @@ websocket_messages = st.one_of(
     ),
     message("websocket.send", text=st.sampled_from(["", "hé", "\ud800", "x" * 20000])),
     message("websocket.send", bytes=octets("", "abc", "x" * 20000)),
-    message("websocket.close", code=st.integers(990, 5000), reason=st.sampled_from(["", "é" * 100])),
+    message(
+        "websocket.close", code=st.integers(990, 5000), reason=st.sampled_from(["", "é" * 100])
+    ),
     message("websocket.http.response.start", status=st.just(403), headers=st.just([])),
     message("websocket.http.response.body", body=octets("no")),
 )
 
+
+def plain(**message: Any) -> Any:
+    return {"make": "dict", "of": [list(item) for item in message.items()]}
+
+
+# What makes the rest of a program matter.
+BEGIN = plain(type="http.response.start", status=200)
+END = plain(type="http.response.body")
+ACCEPT = plain(type="websocket.accept")
+
 SENDING = (
-    "send send send plain-send plain-send spawn drop twice throw step close-awaitable thread stale"
+    "send send send send send plain-send spawn drop twice throw step close-awaitable thread stale"
 ).split()
-OTHER = (
-    "receive spawn-receive thread-receive stale-receive keep sleep cancel gc raise".split()
-)
+OTHER = "receive spawn-receive thread-receive stale-receive keep sleep cancel gc raise".split()
 
 
 def asgi_programs(messages: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -164,10 +185,17 @@ def asgi_programs(messages: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.tuples(st.sampled_from(OTHER)),
         st.tuples(st.sampled_from(["headers", "return"]), anything),
     )
-    return st.lists(acts.map(list), min_size=1, max_size=6)
+    return st.builds(
+        lambda first, rest, last: [*first, *rest, *last],
+        st.sampled_from([[], [["send", BEGIN]], [["send", ACCEPT]]]),
+        st.lists(acts.map(list), min_size=1, max_size=6),
+        st.sampled_from([[], [["send", END]], [["send", END]]]),
+    )
 
 
-statuses = st.sampled_from(["200 OK", "204 No Content", "304 X", "200", "99 x", "200 \r\na: b", "x"])
+statuses = st.sampled_from(
+    ["200 OK", "200 OK", "404 X", "204 No Content", "304 X", "200", "99 x", "200 \r\na: b", "x"]
+)
 starts = st.tuples(
     st.sampled_from(["start", "start", "thread-start", "stale-start"]),
     mostly(statuses),
@@ -179,7 +207,9 @@ starts_again = st.tuples(
     pairs(st.sampled_from(NAMES), st.sampled_from(VALUES)),
     anything,
 )
-bodies = mostly(octets("", "a", "hello", "x" * 20000))
+bodies = mostly(
+    st.sampled_from(["", "a", "hello", "x" * 20000]).map(lambda text: {"make": "bytes", "of": text})
+)
 results = st.tuples(
     st.just("result"),
     st.sampled_from(["list", "value", "iterator", "iterator", "file"]),
@@ -197,7 +227,11 @@ wsgi_acts = st.one_of(
 )
 wsgi_programs = st.builds(
     lambda acts, result: [*acts, result],
-    st.lists(wsgi_acts.map(list), min_size=1, max_size=4),
+    st.builds(
+        lambda first, rest: [*first, *rest],
+        st.sampled_from([[], [["start", "200 OK", []]]]),
+        st.lists(wsgi_acts.map(list), max_size=4),
+    ),
     results.map(list),
 )
 

@@ -5,6 +5,7 @@ connection that all its clients share, and is wrong about it in one way.
 
 ``length``   Content-Length decides, as int() reads it, also beside Transfer-Encoding.
 ``coding``   Whatever looks like "chunked" decides, and sizes are what int(…, 16) makes of them.
+``early``    As length; and when the answer is there before the body is sent, the body stays where it is.
 ``tunnel``   As length; and what asks for WebSocket gets it: all that follows is passed on unseen.
 
 Lines end with LF, names end where a colon is, white space or not. What is no HTTP even so is refused.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import socket
 import sys
 import threading
@@ -99,7 +101,7 @@ class Upstream:
         self._socket: socket.socket | None = None
         self.lock = threading.Lock()
 
-    def ask(self, request: bytes) -> tuple[bytes, bool]:
+    def ask(self, request: bytes, body: bytes, early: bool) -> tuple[bytes, bool]:
         """The answer, and whether the server closes behind it. A connection that was closed meanwhile is made anew."""
         for _ in range(2):
             fresh = self._socket is None
@@ -107,17 +109,25 @@ class Upstream:
                 if self._socket is None:
                     self._socket = socket.create_connection(("127.0.0.1", self._port), 10)
                     self._stream = self._socket.makefile("rb")
-                self._socket.sendall(request)
-                return self._read_answer(request)
+                late = body if early else b""
+                self._socket.sendall(request if late else request + body)
+                if late and not select.select([self._socket], [], [], 0.03)[0]:
+                    self._socket.sendall(late)
+                    late = b""
+                return self._read_answer(self._socket, request, late)
             except (OSError, Ended):
                 self.close()
                 if fresh:
                     break
         return b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", True
 
-    def _read_answer(self, request: bytes) -> tuple[bytes, bool]:
+    def _read_answer(
+        self, server: socket.socket, request: bytes, late: bytes
+    ) -> tuple[bytes, bool]:
         lines = read_head(self._stream)
         while lines[0].startswith(b"HTTP/1.1 100"):
+            server.sendall(late)
+            late = b""
             lines = read_head(self._stream)
         answer = b"".join(lines)
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", answer)
@@ -180,7 +190,8 @@ def serve(client: socket.socket, upstream: Upstream, server: int, token: str, ki
                 )
                 return
             with upstream.lock:
-                answer, closes = upstream.ask(lines[0] + front + b"".join(lines[1:]) + body)
+                head = lines[0] + front + b"".join(lines[1:])
+                answer, closes = upstream.ask(head, body, kind == "early")
             client.sendall(answer)
             if closes or any(
                 name == b"connection" and b"close" in value.lower()

@@ -31,7 +31,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from . import http2
 from .client import SLOWNESS
@@ -305,37 +305,52 @@ def probe(port: int, target: str) -> str | None:
 # --- a whole run -------------------------------------------------------------------------------------
 
 
+class Target(Protocol):
+    """A front end that runs."""
+
+    port: int
+    http2: int | None  # the port for HTTP/2, if it speaks that
+
+    def restart(self) -> None: ...
+
+
 @dataclass
 class Verdicts:
     held: list[str] = field(default_factory=list)  # it reached the server, and came to nothing
     refused_by_server: list[str] = field(default_factory=list)  # of them
     refused_by_front: list[str] = field(default_factory=list)
     lost: dict[str, list[str]] = field(default_factory=dict)  # what was wrong
+    died: list[str] = field(default_factory=list)  # the front end did not survive it
 
     @property
     def cases(self) -> int:
         return len(self.held) + len(self.refused_by_front) + len(self.lost)
 
 
-def run(
-    tricks: Iterable[Trick], port: int, http2_port: int | None, connections: list[Recorded]
-) -> Verdicts:
-    """Tries each on a front end at ``port``; ``connections`` are its relay's. HTTP/2 only where it speaks it."""
+def attack(front: Target, trick: Trick, number: int) -> Iterator[str]:
+    """Plays the trick, and asks as others do. What is wrong with the answers."""
+    if trick.http2:
+        assert front.http2 is not None
+        yield from ask_http2(front.http2, trick, number)
+    else:
+        yield from judge_client(ask_http1(front.port, trick, number), number)
+    yield from filter(None, [probe(front.port, f"/probe-{number:06}-{n}") for n in (1, 2)])
+
+
+def run(tricks: Iterable[Trick], front: Target, connections: list[Recorded]) -> Verdicts:
+    """``connections`` are those of the front end's relay. HTTP/2 only where it is spoken."""
     verdicts = Verdicts()
     wrong: set[int] = set()  # connections; what follows on them is wrong anyway
     for number, trick in enumerate(tricks, 1):
-        if trick.http2 and http2_port is None:
+        if trick.http2 and front.http2 is None:
             continue
         before = {id(one): len(one.sent) for one in connections}
+        problems: list[str] = []
         try:
-            if trick.http2:
-                assert http2_port is not None
-                problems = list(ask_http2(http2_port, trick, number))
-            else:
-                problems = list(judge_client(ask_http1(port, trick, number), number))
-            problems += filter(None, [probe(port, f"/probe-{number:06}-{n}") for n in (1, 2)])
-        except ConnectionRefusedError as error:
-            raise RuntimeError(f"the front end has died of {trick.name}") from error
+            problems += attack(front, trick, number)
+        except ConnectionRefusedError:
+            verdicts.died.append(trick.name)
+            front.restart()
         recent = [one for one in connections if len(one.sent) > before.get(id(one), 0)]
         for one in recent:
             found = list(judge_connection(one)) if id(one) not in wrong else []

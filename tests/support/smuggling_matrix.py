@@ -21,12 +21,12 @@ from .smuggling import Verdicts, load_tricks, run
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def attack(front: Front, interface: str) -> Verdicts:
+def try_all(front: Front, interface: str) -> Verdicts:
     server = Server(f"smuggling_{interface}:app", "--no-access-log", interface=interface)
     try:
         server.await_ready()
         with Relay((server.host, server.port)) as relay, Running(front, relay.port) as running:
-            verdicts = run(load_tricks(), running.port, running.http2, relay.connections)
+            verdicts = run(load_tricks(), running, relay.connections)
         server.stop()
         return verdicts
     finally:
@@ -34,7 +34,7 @@ def attack(front: Front, interface: str) -> Verdicts:
 
 
 def report(front: Front, verbose: bool) -> dict[str, Any]:
-    rows = {interface: attack(front, interface) for interface in ("asgi", "wsgi")}
+    rows = {interface: try_all(front, interface) for interface in ("asgi", "wsgi")}
     found = {
         "front": front.name,
         "version": front.find_version(),
@@ -43,6 +43,7 @@ def report(front: Front, verbose: bool) -> dict[str, Any]:
         "refused_by_server": sum(len(one.refused_by_server) for one in rows.values()),
         "refused_by_front": sum(len(one.refused_by_front) for one in rows.values()),
         "lost": sum(len(one.lost) for one in rows.values()),
+        "died": sum(len(one.died) for one in rows.values()),
     }
     print(
         "{front:18} {version:10} {cases:6} {held:6} {refused_by_server:8} {refused_by_front:8} {lost:6}".format(
@@ -51,6 +52,8 @@ def report(front: Front, verbose: bool) -> dict[str, Any]:
         flush=True,
     )
     for interface, verdicts in rows.items():
+        for trick in verdicts.died:
+            print(f"  it died over {interface}: {trick}")
         for trick, problems in verdicts.lost.items():
             print(f"  lost over {interface}: {trick}: {'; '.join(problems)}")
         if verbose:
@@ -71,9 +74,12 @@ def main() -> int:
     print(
         f"{'front end':18} {'version':10} {'tricks':>6} {'held':>6} {'by server':>8} {'by front':>8} {'lost':>6}"
     )
-    rows = [report(front, options.verbose) for front in chosen if front.is_here]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    rows: list[dict[str, Any]] = []
+    for front in chosen:
+        if front.is_here:
+            rows.append(report(front, options.verbose))
+            options.out.write_text(json.dumps(rows, indent=1) + "\n")
     if any(row["lost"] for row in rows):
         return 1
     return 2 if missing else 0

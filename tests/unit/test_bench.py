@@ -191,9 +191,16 @@ def test_the_best_peer_counts(best, holds):
 
 def test_any_interface_of_python_counts_where_the_target_says_so():
     rows = [row("asgiserver", 10), row("granian", 40), row("bjoern", 11, interface="wsgi")]
-    found = verdict(rows, "plain", "asgi", "ASGI or WSGI")
+    found = verdict(rows, "plain", "asgi", "either interface")
     assert found.measured == pytest.approx(1.1)
     assert found.holds is False
+
+
+def test_the_floor_tells_what_changed_between_two_interfaces():
+    # The machine was twice as slow when WSGI was measured.
+    rows = [row("asgiserver", 10), row("floor", 5), row("bjoern", 24, interface="wsgi")]
+    rows.append(row("floor", 10, interface="wsgi"))
+    assert verdict(rows, "plain", "asgi", "either interface").measured == pytest.approx(1.2)
 
 
 def test_a_named_peer():
@@ -405,6 +412,31 @@ def test_a_stall_is_charged_for_all_that_would_have_come(tmp_path):
         said = asking.run()
     assert said.answers == 300
     assert said.p50_us > 50_000
+
+
+STREAMS = """
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return (b"x" * 1000 for _ in range(30))
+"""
+
+
+@pytest.mark.usefixtures("generator")
+@pytest.mark.parametrize("version", ["1.0", "1.1"], ids=["until the end", "chunked"])
+@pytest.mark.parametrize("expect", [30_000, 29_999])
+def test_the_generator_reads_bodies_of_no_given_length(tmp_path, version, expect):
+    request = f"GET / HTTP/{version}\r\nHost: bench\r\n\r\n".encode()
+    core = harness.two_cores()[1]
+    wrong = pytest.raises(harness.BenchError, match="a body of 30000 bytes, not 29999")
+    with (
+        serving(tmp_path, STREAMS) as server,
+        contextlib.nullcontext() if expect == 30_000 else wrong,
+        load.generator("ours", server.port, load.Load(request, 4), expect, 0.05, core) as asking,
+    ):
+        said = asking.run()
+        assert said.answers >= 4
+        # A connection for each answer, or for all of them.
+        assert said.opened == (said.answers if version == "1.0" else 0)
 
 
 WRONG = """
