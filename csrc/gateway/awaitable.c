@@ -63,7 +63,9 @@ static PySendResult start_waiting(as_awaitable *self, PyObject **result) {
     return PyIter_Send(self->steps, Py_None, result);
 }
 
-static void wake(const as_module_state *state, PyObject *future) {
+/* asyncio's future is done when it fails to call back for lack of memory, and never will again. */
+static void wake(as_request *req, PyObject *future) {
+    const as_module_state *state = req->server->state;
     PyObject *done = PyObject_CallMethodNoArgs(future, state->str.done);
     if (done == Py_False) {
         Py_XDECREF(PyObject_CallMethodOneArg(future, state->str.set_result, Py_None));
@@ -71,6 +73,7 @@ static void wake(const as_module_state *state, PyObject *future) {
     Py_XDECREF(done);
     if (PyErr_Occurred()) {
         PyErr_WriteUnraisable(future);
+        as_task_lost(req);
     }
 }
 
@@ -78,10 +81,10 @@ void as_awaitables_wake(as_awaitable *first) {
     if (first == NULL) {
         return;
     }
-    const as_module_state *state = first->req->server->state;
+    as_request *req = first->req;
     if (first->next == NULL) {
         PyObject *future = Py_NewRef(first->future);
-        wake(state, future);
+        wake(req, future);
         Py_DECREF(future);
         return;
     }
@@ -89,15 +92,17 @@ void as_awaitables_wake(as_awaitable *first) {
     PyObject *futures = PyList_New(0);
     if (futures == NULL) {
         PyErr_WriteUnraisable(NULL);
+        as_task_lost(req);
         return;
     }
     for (as_awaitable *at = first; at != NULL; at = at->next) {
         if (PyList_Append(futures, at->future) < 0) {
             PyErr_WriteUnraisable((PyObject *)at);
+            as_task_lost(req);
         }
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(futures); i++) {
-        wake(state, PyList_GET_ITEM(futures, i));
+        wake(req, PyList_GET_ITEM(futures, i));
     }
     Py_DECREF(futures);
 }

@@ -12,10 +12,12 @@ import json
 import os
 import re
 import select
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,7 @@ def get(client: RawClient, path: str) -> bytes:
     client.get(path)
     response = client.recv_response()
     assert response.status == 200, response
-    assert response.get_all("x-path") == [path.encode()]
+    assert response.get_all("x-path") == [path.partition("?")[0].encode()]
     return response.body
 
 
@@ -265,9 +267,12 @@ def test_bodies_are_spilled_in_parts(
     serve: Factory, faults: Faults, error: int, most: int, tmp_path: Path
 ) -> None:
     server = serve("faults_app:wsgi", interface="wsgi", env={**faults.env, "TMPDIR": str(tmp_path)})
-    with faults.during("write", error, every=2, most=most), faults.during("pread", most=777):
-        with server.raw() as client:
-            assert post(client, BODY).text == hashlib.sha256(BODY).hexdigest()
+    with (
+        faults.during("write", error, every=2, most=most),
+        faults.during("pread", most=777),
+        server.raw() as client,
+    ):
+        assert post(client, BODY).text == hashlib.sha256(BODY).hexdigest()
 
 
 def test_spilled_bodies_that_cannot_be_read(serve: Factory, faults: Faults, tmp_path: Path) -> None:
@@ -309,7 +314,7 @@ def test_a_pid_file_that_cannot_be_written(faults: Faults, tmp_path: Path) -> No
     assert not path.exists()
 
 
-@pytest.mark.parametrize("option", ["--pid", "--access-log-file", "--error-log-file"])
+@pytest.mark.parametrize("option", ["--pid", "--access-log-file", "--log-file"])
 def test_files_that_cannot_be_made(faults: Faults, tmp_path: Path, option: str) -> None:
     path = tmp_path / "file"
     with faults.during("open", errno.ENOSPC):
@@ -381,7 +386,7 @@ class Tally:
                 self.cut += 1
                 return
         if response.status == 200:
-            assert response.body == EXPECTED[path], path
+            assert response.body == EXPECTED.get(path, b"hello"), path
             self.whole += 1
         else:
             assert response.status in (500, 503), response
@@ -396,7 +401,9 @@ class Tally:
 
 def is_fatal(text: str) -> re.Match[str] | None:
     """Python itself may tell of an exception that it could not pass on, when there is no memory."""
-    return FORBIDDEN.search(text.replace("Exception ignored", ""))
+    for harmless in ("Exception ignored", "Task was destroyed"):  # the latter: while it was made
+        text = text.replace(harmless, "")
+    return FORBIDDEN.search(text)
 
 
 @pytest.fixture
@@ -411,6 +418,8 @@ def scarce(serve: Factory, backend: Any, faults: Faults) -> Iterator[Server]:
     server.expect_tracebacks()
     yield server
     assert server.alive(), server.log()
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0, server.log()
     assert not is_fatal(server.log()), server.log()
     server.check_log = lambda: None  # type: ignore[method-assign]
 
@@ -436,3 +445,30 @@ def test_no_memory(scarce: Server, faults: Faults, backend: Any, path: str) -> N
     assert tally.whole >= len(REQUESTS)
     check_descriptors(scarce, files)
     tally.write(f"no-memory-{backend.name}{path.replace('/', '-')}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("_testcapi") is None, reason="this Python has no _testcapi")
+@pytest.mark.parametrize("threads", [None, 4], ids=["wsgi", "wsgi-threads"])
+def test_no_memory_in_python(serve: Factory, threads: int | None) -> None:
+    """The same by Python's own means, which reach every thread. Not for ASGI: asyncio's loop ends
+    with a MemoryError of its own."""
+    server = serve("faults_app:scarce_wsgi", interface="wsgi", threads=threads)
+    server.expect_tracebacks()
+    tally = Tally()
+    for at in range(300):
+        tally.judge(server, f"/arm?{at}", lambda: None)
+        tally.judge(server, REQUESTS[at % len(REQUESTS)], lambda: None)
+        with server.raw() as client:
+            client.get("/disarm")
+            try:
+                client.recv_response()
+            except (MalformedResponse, ConnectionError):
+                assert server.get("/disarm") == "hello"
+    assert tally.failed + tally.cut > 0
+    assert server.alive(), server.log()
+    assert not is_fatal(server.log()), server.log()
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0, server.log()
+    tally.write(f"no-memory-python-{threads or 1}")
+    server.check_log = lambda: None  # type: ignore[method-assign]
