@@ -110,7 +110,7 @@ memcheck: ## valgrind on the C tests of parsers, buffers and the bridge
 	@$(BIN)/meson test -C $(BUILD) --no-rebuild --quiet --print-errorlogs --timeout-multiplier 10 \
 		--wrap 'valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' \
 		$(MEMCHECK)
-MEMCHECK = $(addprefix test_,bridge buf forwarded log_writer names network outq proxy_protocol response \
+MEMCHECK = $(addprefix test_,bridge buf forwarded names network outq proxy_protocol response \
 	target utf8 ws_handshake)
 
 analyze: ## static analyzers of gcc and clang over csrc: make analyze [RINGS="base http net"]
