@@ -472,6 +472,20 @@ static void cannot_serve(as_server *server, as_exchange *ex) {
     as_exchange_release(ex);
 }
 
+/* The scope's headers and the exchange share one copy of the head. */
+static void settle_headers(as_request *req, as_head *head) {
+    as_head *kept = head;
+    if (req->headers == NULL) {
+        return;
+    }
+    if (as_headers_settle(req->headers, &kept) < 0) {
+        as_log_exception(req->server, req->ex, "cannot keep the headers");
+    } else if (kept != head && req->ex != NULL) {
+        req->ex->head = as_head_keep(kept);
+    }
+    Py_CLEAR(req->headers);
+}
+
 /* Calls the application for `req`, which is taken over. */
 static void start(as_server *server, as_request *req, PyObject *scope) {
     as_head *head = req->ex->head;
@@ -485,10 +499,7 @@ static void start(as_server *server, as_request *req, PyObject *scope) {
     Py_XDECREF(args[3]);
     Py_XDECREF(args[2]);
     Py_XDECREF(args[1]);
-    if (req->headers != NULL && as_headers_settle(req->headers, head) < 0) {
-        as_log_exception(server, req->ex, "cannot keep the headers");
-    }
-    Py_CLEAR(req->headers);
+    settle_headers(req, head);
     Py_DECREF(req);
 }
 

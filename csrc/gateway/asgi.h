@@ -94,8 +94,10 @@ void as_scope_connection_closed(as_conn_info *info);
 
 /* headers.c */
 PyObject *as_headers_new(as_module_state *state, as_head *head);
-/* The head's bytes are about to go: keeps a copy if somebody else holds `headers`. */
-int as_headers_settle(PyObject *headers, as_head *head);
+/* The bytes of `*head` are about to go: keeps a copy if somebody else holds `headers`, and then
+ * moves
+ * `*head` to it, which lives as long as they do. */
+int as_headers_settle(PyObject *headers, as_head **head);
 
 /* asgi_send.c: acts on one message; 0, or -1 with an exception. */
 int as_request_send(as_request *req, PyObject *message);

@@ -96,17 +96,19 @@ PyObject *as_headers_new(as_module_state *state, as_head *head) {
     return (PyObject *)self;
 }
 
-int as_headers_settle(PyObject *op, as_head *head) {
+int as_headers_settle(PyObject *op, as_head **head) {
     headers *self = (headers *)op;
     if (self->head == NULL || self->kept) {
         return 0;
     }
     self->head = NULL;
     if (Py_REFCNT(op) > 1) {
-        if ((self->head = as_head_keep(head)) == NULL) {
+        as_head *kept = as_head_keep(*head);
+        if (kept == NULL) {
             PyErr_NoMemory();
             return -1;
         }
+        self->head = *head = kept;
         self->kept = true;
     }
     return 0;

@@ -419,7 +419,8 @@ static const as_handlers handlers = {
     .on_drain = on_drain,
 };
 
-static void notice(void *ctx, const char *text) {
+static void notice(void *ctx, as_notice_level level, const char *text) {
+    (void)level;
     assert(strlen(text) > 0);
     ((server *)ctx)->notices++;
 }
