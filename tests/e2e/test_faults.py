@@ -428,6 +428,8 @@ def scarce(serve: Factory, backend: Any, faults: Faults) -> Iterator[Server]:
 @pytest.mark.parametrize("path", REQUESTS)
 def test_no_memory(scarce: Server, faults: Faults, backend: Any, path: str) -> None:
     """Each allocation between a request and its answer fails in turn, the core's and Python's."""
+    if backend.interface == "asgi" and path == "/digest":
+        pytest.skip("it waits for its body, and asyncio's own allocations would fail meanwhile")
     tally = Tally()
     tally.judge(scarce, path, lambda: faults.set("allocate", every=1 << 30))
     count = faults.seen("allocate")

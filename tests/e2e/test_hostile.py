@@ -99,7 +99,9 @@ def check_websocket(server, program):
 
 @pytest.mark.slow
 def test_websocket(serve, loop):
-    server = serve("hostile_asgi:app", "--limit-request-line", "65000", "--no-access-log", loop=loop)
+    server = serve(
+        "hostile_asgi:app", "--limit-request-line", "65000", "--no-access-log", loop=loop
+    )
     server.expect_tracebacks()
 
     @hostile

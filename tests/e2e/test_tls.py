@@ -502,9 +502,7 @@ def test_files_that_are_gone_change_nothing(serve: Factory, pair: Pair) -> None:
     assert serial(server) == before
 
 
-def test_reading_them_holds_up_nobody(
-    serve: Factory, run: dict[str, Any], tmp_path: Path
-) -> None:
+def test_reading_them_holds_up_nobody(serve: Factory, run: dict[str, Any], tmp_path: Path) -> None:
     """However long that takes: here as long as nobody writes to a pipe."""
     words = ("--ssl-sni-dir", str(tmp_path), "--ssl-reload-interval", "0.1")
     server = serve(run.pop("app"), *words, **run)

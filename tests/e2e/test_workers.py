@@ -552,7 +552,9 @@ def test_shutdown_delay(serve, backend, workers):
 
 def test_a_worker_that_retires_is_healthy(serve, backend):
     """Its successor serves already: who asks on a connection that stays must not give up the server."""
-    server = serve(app_of(backend), "--workers", "2", "--health-path", "/healthz", **backend.options)
+    server = serve(
+        app_of(backend), "--workers", "2", "--health-path", "/healthz", **backend.options
+    )
     with server.raw() as client:
         client.get("/healthz")
         assert client.recv_response().status == 200

@@ -39,8 +39,8 @@ typedef struct shared {
 
 static shared *faults;
 
-/* Between a client's bytes that came and what is sent to it, on this thread, at most until the core
- * returns to its driver: allocations are the core's, or of what it called. */
+/* Between a client's bytes that came and what is sent to it, on this thread, at most until it
+ * waits: allocations are the core's, or of what it called. */
 static _Thread_local bool working;
 
 __attribute__((constructor)) static void map(void) {
@@ -211,7 +211,6 @@ int epoll_pwait(int fd, struct epoll_event *events, int most, int timeout, const
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
     int result = NEXT(clock_gettime)(clock, now);
-    working = working && clock != CLOCK_MONOTONIC_COARSE; /* the core is about to return */
     if (faults != NULL && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) {
         now->tv_sec += faults->realtime;
     }

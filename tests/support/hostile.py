@@ -26,9 +26,7 @@ METHODS = (
     "__iter__ __next__ __len__ __getitem__ __contains__ __eq__ __hash__ __index__ __int__ __bool__ __str__ __repr__"
     " __bytes__ __buffer__ __del__ __getattribute__ __float__ __await__ __lt__ __add__ get keys items lower encode"
 ).split()
-DEEDS = (
-    "gc clear grow switch send start accept close receive cancel scope".split()
-)
+DEEDS = "gc clear grow switch send start accept close receive cancel scope".split()
 
 scalars = st.one_of(
     st.none(),
@@ -39,7 +37,9 @@ scalars = st.one_of(
 )
 buffers = st.builds(
     lambda kind, text: {"make": kind, "of": text},
-    st.sampled_from(["bytes", "bytes", "bytearray", "view", "strided", "words", "released", "float"]),
+    st.sampled_from(
+        ["bytes", "bytes", "bytearray", "view", "strided", "words", "released", "float"]
+    ),
     st.text("ab\r\n\0 :\xff", max_size=5),
 )
 
@@ -68,9 +68,7 @@ def compound(of: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         items,
     )
     tables = st.lists(st.tuples(of, of).map(list), max_size=3)
-    return st.one_of(
-        items, made, tables.map(lambda pairs: {"make": "dict", "of": pairs}), evil(of)
-    )
+    return st.one_of(items, made, tables.map(lambda pairs: {"make": "dict", "of": pairs}), evil(of))
 
 
 anything = st.recursive(st.one_of(scalars, buffers), compound, max_leaves=6)
@@ -104,7 +102,9 @@ def pairs(names: st.SearchStrategy[Any], values: st.SearchStrategy[Any]) -> Any:
 def message(kind: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """A message of that type, some of whose keys and values misbehave, and some are missing."""
     rows = [
-        st.tuples(mostly(st.just(name)) if name == "type" else st.just(name), mostly(value)).map(list)
+        st.tuples(mostly(st.just(name)) if name == "type" else st.just(name), mostly(value)).map(
+            list
+        )
         for name, value in {"type": st.just(kind), **fields}.items()
     ]
     chosen = st.tuples(*(st.one_of(row, row, row, st.none()) for row in rows))
@@ -144,7 +144,9 @@ websocket_messages = st.one_of(
     ),
     message("websocket.send", text=st.sampled_from(["", "hé", "\ud800", "x" * 20000])),
     message("websocket.send", bytes=octets("", "abc", "x" * 20000)),
-    message("websocket.close", code=st.integers(990, 5000), reason=st.sampled_from(["", "é" * 100])),
+    message(
+        "websocket.close", code=st.integers(990, 5000), reason=st.sampled_from(["", "é" * 100])
+    ),
     message("websocket.http.response.start", status=st.just(403), headers=st.just([])),
     message("websocket.http.response.body", body=octets("no")),
 )
@@ -152,9 +154,7 @@ websocket_messages = st.one_of(
 SENDING = (
     "send send send plain-send plain-send spawn drop twice throw step close-awaitable thread stale"
 ).split()
-OTHER = (
-    "receive spawn-receive thread-receive stale-receive keep sleep cancel gc raise".split()
-)
+OTHER = "receive spawn-receive thread-receive stale-receive keep sleep cancel gc raise".split()
 
 
 def asgi_programs(messages: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -167,7 +167,9 @@ def asgi_programs(messages: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.lists(acts.map(list), min_size=1, max_size=6)
 
 
-statuses = st.sampled_from(["200 OK", "204 No Content", "304 X", "200", "99 x", "200 \r\na: b", "x"])
+statuses = st.sampled_from(
+    ["200 OK", "204 No Content", "304 X", "200", "99 x", "200 \r\na: b", "x"]
+)
 starts = st.tuples(
     st.sampled_from(["start", "start", "thread-start", "stale-start"]),
     mostly(statuses),
