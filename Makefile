@@ -25,7 +25,7 @@ export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-tls ctest autobahn browser smuggling bench bench-all bench-peers \
-	lint fmt asan fuzz fuzz-long cov mutants sdist clean
+	lint fmt asan tsan memcheck analyze faults fuzz fuzz-long cov mutants sdist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +111,37 @@ asan: ## all tests against a build with the address and undefined behaviour sani
 	$(ASAN_ENV) $(ASAN)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) && [ -z "$$failed" ]
 ASAN_BUILD = $(MESON_ARGS) -Db_sanitize=address,undefined -Db_lundef=false -Db_lto=false \
 	-Dbuildtype=debugoptimized -Db_ndebug=false
+
+tsan: ## what threads share, under the thread sanitizer: C tests, and tests of the thread pool
+	@tools/setup.sh test
+	@VENV=$(TSAN) SHARE=$(VENV) MESON_ARGS="$(TSAN_BUILD)" tools/setup.sh
+	@TSAN_OPTIONS="suppressions=$(CURDIR)/tools/tsan.supp" $(BIN)/meson test -C $(BUILD)-tsan \
+		--no-rebuild --quiet --print-errorlogs --timeout-multiplier 3 test_bridge test_log_writer test_loops
+	@tools/tsan.sh $(TSAN) $(BUILD)-tsan $(if $(ARGS),$(ARGS),$(TSAN_TESTS))
+TSAN = $(VENV)-tsan
+TSAN_BUILD = $(MESON_ARGS) -Db_sanitize=thread -Db_lundef=false -Db_lto=false \
+	-Dbuildtype=debugoptimized -Db_ndebug=false
+# Those that measure memory have no meaning there.
+TSAN_TESTS = -q tests/e2e/test_threads.py -k 'not holds_its_thread_alone and not memory'
+
+memcheck: ## valgrind on the C tests of parsers, buffers and the bridge
+	@tools/setup.sh memcheck
+	@$(BIN)/meson test -C $(BUILD) --no-rebuild --quiet --print-errorlogs --timeout-multiplier 10 \
+		--wrap 'valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' \
+		$(MEMCHECK)
+MEMCHECK = $(addprefix test_,bridge buf forwarded names network outq proxy_protocol response \
+	target utf8 ws_handshake)
+
+analyze: ## static analyzers of gcc and clang over csrc: make analyze [RINGS="base http net"]
+	@tools/setup.sh analyze
+	@JOBS=$(JOBS) $(BIN)/python tools/analyze.py $(BUILD) $(RINGS)
+
+faults: ## each allocation fails in turn, and calls of the kernel do; results in build/results
+	@tools/setup.sh test
+	@mkdir -p build/results
+	@$(BUILD)/tests/unit/test_no_memory build/results/no-memory-core.json $(SPARSE)
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS) tests/e2e/test_faults.py
+SPARSE = 1
 
 fuzz: ## libFuzzer with the sanitizers on each target of fuzz/: make fuzz [TARGET=http1] [SECS=60]
 	@tools/setup.sh fuzz

@@ -2,8 +2,8 @@
 # Makes what a make target needs and does only what is missing, so that every target begins with it:
 # Debian's packages, the virtual environment, the Python packages, the editable install.
 #
-#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; test, fuzz, browser, fronts
-#                               and bench need packages of Debian's too
+#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; test, fuzz, browser, fronts,
+#                               bench, memcheck and analyze need packages of Debian's too
 #
 # PYTHON      the interpreter (python3); another one than last time replaces the environment
 # VENV        the environment (.venv); its build is build/venv
@@ -49,6 +49,8 @@ missing_packages() {
     case " $* " in *" browser "*) missing_for_browser ;; esac
     case " $* " in *" bench "*) missing_for_bench ;; esac
     case " $* " in *" fuzz "*) missing_for_fuzz ;; esac
+    case " $* " in *" memcheck "*) command -v valgrind >/dev/null || echo valgrind libc6-dbg ;; esac
+    case " $* " in *" analyze "*) command -v clang >/dev/null || echo clang ;; esac
     case " $* " in *" fronts "*) missing_for_fronts ;; esac
 }
 

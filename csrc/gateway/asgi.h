@@ -45,7 +45,9 @@ typedef struct as_request {
     bool leaving;       /* one of both, and timeout_cancel runs */
     bool overdue;       /* … and is over: the application was cancelled */
     bool driving;       /* its task is on the stack */
-    bool unflushed;     /* leaves at the end of that task's step: as_exchange_flush is due */
+    bool lost;          /* among as_server.lost, or was */
+    struct as_request *lost_next;
+    bool unflushed; /* leaves at the end of that task's step: as_exchange_flush is due */
 } as_request;
 
 /* One row for each message that an application may send. */
@@ -172,6 +174,10 @@ int as_tasks_traverse(struct as_tasks *tasks, visitproc visit, void *arg);
 void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args);
 /* Cancels the task of an application that is suspended; -1 with an exception. */
 int as_task_cancel(const as_request *req);
+/* What the application waits for could not be told to it, and will not come again: the request ends
+ * with the next poll, by as_tasks_end_lost. */
+void as_task_lost(as_request *req);
+void as_tasks_end_lost(as_server *server);
 
 /* Types. */
 int as_headers_add_type(PyObject *module, as_module_state *state);

@@ -105,8 +105,9 @@ void as_awaitables_wake(as_awaitable *first) {
             continue;
         }
         Py_INCREF(at);
-        if (wake(at) < 0) {
+        if (wake(at) < 0) { /* its callback is gone: nobody can wake it later */
             PyErr_WriteUnraisable((PyObject *)at);
+            as_task_lost(req);
         }
         Py_DECREF(at);
         at = *list;

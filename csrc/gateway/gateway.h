@@ -61,6 +61,7 @@ typedef struct as_server {
     PyObject *lifespan_state; /* dict or NULL */
     PyObject *on_error;       /* callable(level: str, message: str, exc: BaseException | None) */
     PyObject *fatal; /* a KeyboardInterrupt/SystemExit raised by the application, to re-raise */
+    struct as_request *lost;          /* strong; ASGI: applications that asyncio could not wake */
     struct as_access_log *access_log; /* NULL: off */
     struct as_proxy *proxy;           /* NULL: no proxy is believed */
     struct {

@@ -12,6 +12,7 @@
 
 #include "gateway/access_format.h"
 #include "gateway/access_log.h"
+#include "gateway/asgi.h"
 #include "gateway/proxy.h"
 #include "gateway/threads.h"
 #include "gateway/tls.h"
@@ -20,22 +21,28 @@
 
 /* ---- hooks of the loop ---- */
 
-/* `handle` is what the asyncio loop returned for `callable`. */
-static void check_scheduled(PyObject *handle, PyObject *callable) {
+/* `handle` is what the asyncio loop returned for `callable`. NULL: the loop is closed, and nobody
+ * polls any more; or there was no memory: then the core's own descriptor brings a poll, which tries
+ * again what is due. */
+static bool is_scheduled(as_server *self, PyObject *handle, PyObject *callable) {
     if (handle == NULL) {
-        PyErr_WriteUnraisable(callable); /* the asyncio loop is closed: nobody polls any more */
+        PyErr_WriteUnraisable(callable);
+        as_loop_wakeup(self->loop);
+        return false;
     }
-    Py_XDECREF(handle);
+    Py_DECREF(handle);
+    return true;
 }
 
 static void hook_wake(void *ctx) {
     as_server *self = ctx;
     /* Asked for from within a poll, the next one must come by itself all the same. */
     if (!self->wake_scheduled) {
-        self->wake_scheduled = true;
-        check_scheduled(PyObject_CallMethodOneArg(self->py_loop, self->state->str.call_soon,
-                                                  self->wake_callable),
-                        self->wake_callable);
+        self->wake_scheduled =
+            is_scheduled(self,
+                         PyObject_CallMethodOneArg(self->py_loop, self->state->str.call_soon,
+                                                   self->wake_callable),
+                         self->wake_callable);
     }
 }
 
@@ -49,7 +56,11 @@ static void cancel_timer(as_server *self) {
     PyObject *timer = self->timer;
     self->timer = NULL;
     if (timer != NULL) {
-        check_scheduled(PyObject_CallMethodNoArgs(timer, self->state->str.cancel), timer);
+        PyObject *result = PyObject_CallMethodNoArgs(timer, self->state->str.cancel);
+        if (result == NULL) {
+            PyErr_WriteUnraisable(timer); /* it comes too early, which harms nothing */
+        }
+        Py_XDECREF(result);
         Py_DECREF(timer);
     }
 }
@@ -71,7 +82,8 @@ static void arm_timer(as_server *self) {
     }
     self->timer_due = due;
     if (self->timer == NULL) {
-        PyErr_WriteUnraisable(self->timer_callable); /* the asyncio loop is closed */
+        PyErr_WriteUnraisable(self->timer_callable); /* as in is_scheduled */
+        as_loop_wakeup(self->loop);
     }
 }
 
@@ -167,6 +179,9 @@ static PyObject *server_poll(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     self->polling = true;
     as_loop_poll(self->loop);
     self->polling = false;
+    if (self->lost != NULL) {
+        as_tasks_end_lost(self);
+    }
     as_access_log_flush(self);
     as_access_log_report(self);
     arm_timer(self);
@@ -727,6 +742,7 @@ static void close_server(as_server *self) {
         as_loop_free(loop);
         self->loop = NULL;
         self->polling = false;
+        as_tasks_end_lost(self);
         PyBuffer_Release(&self->shared); /* of nothing, if none was given */
     }
     if (self->vtable != NULL && self->gateway != NULL) {

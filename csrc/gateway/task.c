@@ -214,6 +214,22 @@ static PyObject *get_steps(PyObject *result) {
     return steps;
 }
 
+static void end_driver(driver *self);
+
+/* Nothing will wake the task any more: the application ends where it stands, and the task goes with
+ * it. Else whoever waits for all tasks, as asyncio.run does, waits for ever. */
+static void lose(struct as_tasks *tasks, driver *self) {
+    PyObject *closed = PyObject_CallMethodNoArgs(self->coro, self->server->state->str.close);
+    if (closed == NULL) {
+        PyErr_WriteUnraisable(self->coro);
+    }
+    Py_XDECREF(closed);
+    if (self->task != NULL && PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_False) < 0) {
+        PyErr_Clear(); /* asyncio will wonder about the task */
+    }
+    end_driver(self);
+}
+
 /* From here on the task drives the application, and the request keeps its driver alive. Steals
  * `self`, `coro`, `context` and `pending`. */
 static void hand_over(struct as_tasks *tasks, driver *self, as_request *req, PyObject *coro,
@@ -227,6 +243,7 @@ static void hand_over(struct as_tasks *tasks, driver *self, as_request *req, PyO
     Py_INCREF(self);
     if (PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_True) < 0 || unpark(self) < 0) {
         as_request_finished(req);
+        lose(tasks, self);
     }
     Py_DECREF(self);
 }
@@ -288,6 +305,34 @@ void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
     }
     Py_DECREF(context);
     give_back(tasks, self, before);
+}
+
+void as_task_lost(as_request *req) {
+    as_server *server = req->server;
+    if (!req->lost && req->driver != NULL) {
+        req->lost = true;
+        req->lost_next = server->lost;
+        server->lost = (as_request *)Py_NewRef(req);
+        as_server_wake(server);
+    }
+}
+
+void as_tasks_end_lost(as_server *server) {
+    while (server->lost != NULL) {
+        as_request *req = server->lost;
+        driver *self = (driver *)Py_XNewRef(req->driver);
+        server->lost = req->lost_next;
+        if (self != NULL && self->state == DRIVING && !req->driving) {
+            PyErr_SetString(PyExc_RuntimeError, "asyncio could not wake the application");
+            as_request_finished(req);
+            struct as_tasks *tasks = tasks_of(self);
+            if (tasks != NULL && self->coro != NULL) {
+                lose(tasks, self);
+            }
+        }
+        Py_XDECREF(self);
+        Py_DECREF(req);
+    }
 }
 
 int as_task_cancel(const as_request *req) {

@@ -376,8 +376,10 @@ static void want_body(as_exchange *ex) {
     as_h1 *h1 = h1_of(ex);
     if (as_outq_insert(&h1->out, "HTTP/1.1 100 Continue\r\n\r\n", 25) == AS_OK) {
         ex->wants_continue = false;
-        tell(h1);
+    } else {
+        as__h1_stop(h1, AS_H1_DEAD, AS_E_NOMEM); /* client and gateway would wait for each other */
     }
+    tell(h1);
 }
 
 /* The server's own answer in place of one. */
