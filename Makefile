@@ -23,7 +23,7 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-tls ctest autobahn browser lint fmt asan fuzz cov sdist clean
+.PHONY: help build run test test-tls ctest autobahn browser lint fmt asan icount fuzz cov sdist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,10 @@ asan: ## all tests against a build with the address and undefined behaviour sani
 	$(ASAN_ENV) $(ASAN)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) && [ -z "$$failed" ]
 ASAN_BUILD = $(MESON_ARGS) -Db_sanitize=address,undefined -Db_lundef=false -Db_lto=false \
 	-Dbuildtype=debugoptimized -Db_ndebug=false
+
+icount: ## instructions a request, against bench/icount.json: make icount [ARGS=--write]
+	@tools/setup.sh
+	@$(BIN)/python bench/icount.py $(ARGS)
 
 fuzz: ## libFuzzer on a target of fuzz/, with the sanitizers: make fuzz [TARGET=websocket] [SECONDS=60]
 	@tools/setup.sh fuzz
