@@ -120,12 +120,12 @@ def running(scenario: Scenario, port: int, profile: Path) -> Iterator[subprocess
             server = harness.Server(
                 scenario.name, process, port, Path(f"/dev/fd/{output.fileno()}")
             )
-            harness.wait_for(server)
+            harness.wait_for(server, 120)
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -164,7 +164,7 @@ def count(scenario: Scenario, keep: Path | None) -> float:
         profile = Path(folder, "profile")
         with (
             running(scenario, port, profile) as process,
-            socket.create_connection((harness.HOST, port), 30) as client,
+            socket.create_connection((harness.HOST, port), 60) as client,
         ):
             ask(scenario, client, WARM_UP)
             control(process, "-i", "on")

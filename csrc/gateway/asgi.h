@@ -87,13 +87,20 @@ int as_scope_cache_traverse(struct as_scope_cache *cache, visitproc visit, void 
 /* A new scope for `req`; also sets req->headers. The second is WebSocket's. */
 PyObject *as_scope_new(struct as_scope_cache *cache, as_request *req);
 PyObject *as_scope_new_websocket(struct as_scope_cache *cache, as_request *req);
+/* on_request is about to return, and the scope is the application's alone: keeps a copy of the head
+ * if somebody may still read its fields, and lets go of req->headers. -1 with an exception. `cache`
+ * is NULL once the server is closed. */
+int as_scope_settle(struct as_scope_cache *cache, as_request *req, as_head *head);
 /* Per connection: the client and server tuples. */
 void as_scope_connection_closed(as_conn_info *info);
 
 /* headers.c */
 PyObject *as_headers_new(as_module_state *state, as_head *head);
-/* The head's bytes are about to go: keeps a copy if somebody else holds `headers`. */
-int as_headers_settle(PyObject *headers, as_head *head);
+/* The same object once more, for another request: it was settled, and nobody else holds it. */
+void as_headers_lend(PyObject *headers, as_head *head);
+/* The head's bytes are about to go: keeps a copy if there are more references to `headers` than
+ * those that are `ours`, else empties it. -1 with an exception. */
+int as_headers_settle(PyObject *headers, as_head *head, Py_ssize_t ours);
 
 /* asgi_send.c: acts on one message; 0, or -1 with an exception. */
 int as_request_send(as_request *req, PyObject *message);

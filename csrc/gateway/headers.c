@@ -84,6 +84,14 @@ static PyObject *pairs(headers *self) {
     return list;
 }
 
+void as_headers_lend(PyObject *op, as_head *head) {
+    headers *self = (headers *)op;
+    drop_head(self);
+    Py_CLEAR(self->list); /* emptied it was; but a debugger may have read it since */
+    self->head = head;
+    self->kept = false;
+}
+
 PyObject *as_headers_new(as_module_state *state, as_head *head) {
     headers *self = PyObject_GC_New(headers, state->headers_type);
     if (self == NULL) {
@@ -96,19 +104,21 @@ PyObject *as_headers_new(as_module_state *state, as_head *head) {
     return (PyObject *)self;
 }
 
-int as_headers_settle(PyObject *op, as_head *head) {
+int as_headers_settle(PyObject *op, as_head *head, Py_ssize_t ours) {
     headers *self = (headers *)op;
+    if (Py_REFCNT(op) == ours) {
+        drop_head(self);
+        Py_CLEAR(self->list);
+        return 0;
+    }
     if (self->head == NULL || self->kept) {
         return 0;
     }
-    self->head = NULL;
-    if (Py_REFCNT(op) > 1) {
-        if ((self->head = as_head_keep(head)) == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        self->kept = true;
+    if ((self->head = as_head_keep(head)) == NULL) {
+        PyErr_NoMemory();
+        return -1;
     }
+    self->kept = true;
     return 0;
 }
 
