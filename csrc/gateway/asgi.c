@@ -24,11 +24,17 @@ typedef struct asgi {
     PyObject *disconnect;   /* {"type": "http.disconnect"} */
     request_kit spare[SPARES];
     int nspare;
+    as_spare_awaitables awaitables;
 } asgi;
 
 struct as_tasks *as_asgi_tasks(as_server *server) {
     asgi *self = server->gateway;
     return self != NULL ? self->tasks : NULL;
+}
+
+as_spare_awaitables *as_asgi_spare_awaitables(const as_server *server) {
+    asgi *self = server->gateway;
+    return self != NULL ? &self->awaitables : NULL;
 }
 
 struct as_websockets *as_asgi_websockets(as_server *server) {
@@ -49,6 +55,7 @@ static void asgi_fini(as_server *server) {
         while (self->nspare > 0) {
             drop_kit(&self->spare[--self->nspare]);
         }
+        as_spare_awaitables_free(&self->awaitables);
         as_scope_cache_free(self->scopes);
         as_tasks_free(self->tasks);
         as_websockets_free(self->websockets);

@@ -159,6 +159,14 @@ void as_request_abandon(as_request *req);
 /* awaitable.c */
 PyObject *as_receive_awaitable(as_request *req);
 PyObject *as_send_awaitable(as_request *req, PyObject *message);
+/* Memory of awaitables that ended, for the next ones. */
+#define AS_SPARE_AWAITABLES 8
+typedef struct as_spare_awaitables {
+    PyObject *objects[AS_SPARE_AWAITABLES]; /* no objects any more: without references */
+    int n;
+} as_spare_awaitables;
+as_spare_awaitables *as_asgi_spare_awaitables(const as_server *server); /* asgi.c; NULL: closed */
+void as_spare_awaitables_free(as_spare_awaitables *spare);
 /* Wakes all that wait in the list; does not run them. */
 void as_awaitables_wake(as_awaitable *first);
 /* Raises as the arguments of a coroutine's throw() say; always NULL. */

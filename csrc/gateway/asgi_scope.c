@@ -34,7 +34,7 @@ typedef struct cached_target {
 
 /* Keys whose values HTTP's template shows. */
 #define SHOWN(X)                                                                                       \
-    X(method) X(client) X(server) X(path) X(raw_path) X(query_string) X(headers) X(asgi) X(extensions)
+    X(method) X(client) X(server) X(path) X(raw_path) X(query_string) X(headers) X(asgi) X(extensions) X(state)
 
 typedef struct shown_values {
 #define X(key) PyObject *key;
@@ -411,7 +411,7 @@ static int set_endpoints(as_module_state *state, PyObject *scope, const as_excha
     return failed ? -1 : 0;
 }
 
-/* What an application has changed in the lifespan's state stays in its request. */
+/* A copy, so that what an application changes in it stays in its request. */
 static int set_state(as_scope_cache *cache, PyObject *scope) {
     as_server *server = cache->server;
     return server->lifespan_state != NULL
@@ -433,9 +433,8 @@ static int show(as_scope_cache *cache, PyObject *key, PyObject **at, PyObject *v
     if (*at == value) {
         return 0;
     }
-    *at = NULL;
     if (PyDict_SetItem(cache->template, key, value) < 0) {
-        return -1;
+        return -1; /* it shows the old one */
     }
     *at = value;
     return 0;
@@ -501,6 +500,11 @@ static int show_dicts(as_scope_cache *cache, const as_request *req, const endpoi
         SHOW_OWN(cache, asgi, PyDict_Copy(cache->asgi)) < 0) {
         return -1;
     }
+    PyObject *state = cache->server->lifespan_state;
+    if (state != NULL && !(is_free(now->state) && same_entries(now->state, state)) &&
+        SHOW_OWN(cache, state, PyDict_Copy(state)) < 0) {
+        return -1;
+    }
     if (has_usual_extensions(req, ends) &&
         !(is_free(now->extensions) && are_pristine(cache, now->extensions))) {
         return SHOW_OWN(cache, extensions, make_extensions(cache, true, NULL));
@@ -552,8 +556,7 @@ static int set_rest(as_scope_cache *cache, PyObject *scope, as_request *req,
                           make_extensions(cache, ex->head->minor == 1, ends->tls)) < 0) ||
                  (ex->head->minor == 0 &&
                   PyDict_SetItem(scope, state->str.http_version, cache->version_1_0) < 0) ||
-                 (ex->info->is_tls && PyDict_SetItem(scope, state->str.scheme, cache->https) < 0) ||
-                 set_state(cache, scope) < 0;
+                 (ex->info->is_tls && PyDict_SetItem(scope, state->str.scheme, cache->https) < 0);
     return failed ? -1 : 0;
 }
 
