@@ -393,6 +393,8 @@ def test_answers_that_differ_a_little(messages: Server) -> None:
     answers = [
         [(b"content-type", b"text/plain"), (b"x-a", b"1")],
         [(b"content-type", b"text/plait"), (b"x-a", b"2")],
+        [(b"content-type", b"tezt/plain"), (b"x-a", b"1")],
+        [(b"content-tipe", b"text/plain"), (b"x-b", b"1")],
         [(b"content-typ", b"etext/plain"), (b"x-a", b"1")],
         [(b"content-type", b"text/plain"), (b"y-a", b"1"), (b"y-a", b"1")],
         [(b"date", date), (b"date", date)],
