@@ -6,9 +6,10 @@ APP ?= examples.welcome:app
 ARGS ?=
 JOBS ?= $(shell nproc)
 CASES ?=
+FRONTS ?=
 WERROR ?= false
-TARGET ?= websocket
-SECONDS ?= 60
+TARGET ?=
+SECS ?= 60
 
 BIN := $(VENV)/bin
 BUILD := build/$(patsubst .%,%,$(notdir $(VENV)))
@@ -23,7 +24,8 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-tls ctest autobahn browser lint fmt asan icount fuzz cov sdist clean
+.PHONY: help build run test test-tls ctest autobahn browser smuggling bench bench-all bench-peers \
+	icount lint fmt asan fuzz fuzz-long cov sdist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +34,11 @@ help: ## this list
 	@echo '  APP=package.module:app    what `make run` serves ($(APP))'
 	@echo '  ARGS="--port 9000"        further words for asgiserver (run) or pytest (test, asan, cov)'
 	@echo '  JOBS=2                    pytest processes'
-	@echo '  TARGET=websocket          what `make fuzz` feeds, of fuzz/fuzz_*.c, for SECONDS=60'
+	@echo '  TARGET=websocket SECS=60  what `make fuzz` feeds, of fuzz/fuzz_*.c, and for how long each'
 
 build: ## an editable install in .venv, with the console script .venv/bin/asgiserver
 	@tools/setup.sh
-	@ln -sfn ../$(BUILD)/bench/floor ../$(BUILD)/bench/ws_load bench
+	@ln -sfn $(addprefix ../$(BUILD)/bench/,floor ws_load http_load) bench
 
 run: ## serve an application: make run [APP=package.module:app] [ARGS="--port 9000"]
 	@tools/setup.sh $(EXAMPLES)
@@ -68,6 +70,24 @@ browser: ## the chat example in a headless Chromium, which is installed when it 
 	@tools/setup.sh test browser
 	@$(BIN)/python -m pytest $(ARGS) tests/e2e/test_browser.py
 
+smuggling: ## tricks through ten front ends, installed when missing; FRONTS="nginx squid" selects
+	@tools/setup.sh test fronts
+	@PYTHONPATH=tests $(BIN)/python -m support.smuggling_matrix $(FRONTS)
+
+bench: bench-peers ## CPU a request beside other servers, with the targets; 25 minutes, ARGS=--quick: a glance
+	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-all: bench-peers ## every server in every scenario, and WebSocket, TLS, idle connections, workers
+	@$(BIN)/python bench/run.py --all --output bench/results/all $(ARGS)
+	@$(BIN)/python bench/websocket.py
+	@$(BIN)/python bench/tls.py
+	@$(BIN)/python bench/idle.py
+	@$(BIN)/python bench/workers.py
+
+bench-peers: build # the servers to compare with, in build/peers
+	@tools/setup.sh bench
+	@PYTHONPATH=bench $(BIN)/python -m asbench.peers
+
 lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
 	@tools/setup.sh test lint
 	$(BIN)/ruff check .
@@ -96,13 +116,16 @@ icount: ## instructions a request, against bench/icount.json: make icount [ARGS=
 	@tools/setup.sh
 	@$(BIN)/python bench/icount.py $(ARGS)
 
-fuzz: ## libFuzzer on a target of fuzz/, with the sanitizers: make fuzz [TARGET=websocket] [SECONDS=60]
+fuzz: ## libFuzzer with the sanitizers on each target of fuzz/: make fuzz [TARGET=http1] [SECS=60]
 	@tools/setup.sh fuzz
 	@[ -f build/fuzz/build.ninja ] || CC=clang $(BIN)/meson setup build/fuzz $(FUZZ_BUILD)
-	@$(BIN)/ninja -C build/fuzz --quiet fuzz/fuzz_$(TARGET)
-	@mkdir -p build/fuzz/corpus/$(TARGET)
-	UBSAN_OPTIONS=halt_on_error=1 build/fuzz/fuzz/fuzz_$(TARGET) -max_total_time=$(SECONDS) \
-		-max_len=4096 -artifact_prefix=build/fuzz/ build/fuzz/corpus/$(TARGET) fuzz/corpus/$(TARGET)
+	@$(BIN)/ninja -C build/fuzz --quiet $(patsubst fuzz/%.c,fuzz/%,$(wildcard fuzz/fuzz_*.c))
+	@UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 nice $(BIN)/python tools/fuzz.py --build build/fuzz \
+		--seconds $(SECS) $(TARGET)
+
+fuzz-long: ## the same for a night, an hour for each target
+	@$(MAKE) --no-print-directory fuzz SECS=3600
+
 FUZZ_BUILD = -Dtests=true -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false \
 	-Dbuildtype=debugoptimized
 
@@ -128,4 +151,4 @@ sdist: ## a source distribution of the last commit, in dist
 		'import sys; sys.path.insert(0, "tools"); import build_backend; build_backend.build_sdist("dist")'
 
 clean: ## remove the environments and everything that was built
-	rm -rf $(VENV) $(VENV)-* build dist bench/floor bench/ws_load .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(VENV)-* build dist bench/floor bench/ws_load bench/http_load .mypy_cache .ruff_cache .pytest_cache .coverage*

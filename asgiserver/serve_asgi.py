@@ -8,7 +8,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from . import _core, logs
+from . import _core, forks, logs
 from .config import Config
 from .interface import ASGI3Application
 from .lifespan import Lifespan
@@ -117,7 +117,8 @@ async def _core_server(
     )
     core = logs.attach(config, make)
     try:
-        yield core
+        with forks.let_go(core):
+            yield core
     finally:
         # After an orderly end nothing is left. After an exception (a cancellation, SystemExit from
         # the application) everything is cut, as part of the stop and not as so many errors.
@@ -185,6 +186,7 @@ async def _drain(core: _core.Server, config: Config, level: _Level, drained: asy
         )
         if level.reached(Level.DRAIN) and not hurried:
             hurried = True
+            core.set_healthy(False)
             core.drain(drained.set)
         if loop.time() >= patience:
             patience = end

@@ -9,7 +9,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from . import _core, logs
+from . import _core, forks, logs
 from .config import Config
 from .service import Service
 from .sockets import Listeners
@@ -163,7 +163,7 @@ def serve(
         listeners.listen(config.backlog)
         for sock in listeners.sockets:
             core.listen(sock.fileno(), certificates.context if certificates else None)
-        with stop.heard_by(stopper.changed), _woken_by_signals(core):
+        with forks.let_go(core), stop.heard_by(stopper.changed), _woken_by_signals(core):
             core.call_at(service.max_requests, service.exhausted)
             service.started()
             core.run(service.tick, service.interval)

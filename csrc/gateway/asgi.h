@@ -98,9 +98,10 @@ void as_scope_connection_closed(as_conn_info *info);
 PyObject *as_headers_new(as_module_state *state, as_head *head);
 /* The same object once more, for another request: it was settled, and nobody else holds it. */
 void as_headers_lend(PyObject *headers, as_head *head);
-/* The head's bytes are about to go: keeps a copy if there are more references to `headers` than
- * those that are `ours`, else empties it. -1 with an exception. */
-int as_headers_settle(PyObject *headers, as_head *head, Py_ssize_t ours);
+/* The bytes of `*head` are about to go: keeps a copy if there are more references to `headers` than
+ * those that are `ours`, and then moves `*head` to it, which lives as long as they do; else empties
+ * `headers`. -1 with an exception. */
+int as_headers_settle(PyObject *headers, as_head **head, Py_ssize_t ours);
 
 /* asgi_send.c: acts on one message; 0, or -1 with an exception. */
 int as_request_send(as_request *req, PyObject *message);

@@ -13,6 +13,7 @@
 
 #define TARGETS 64          /* rows, a power of two */
 #define TARGET_MAX 128      /* bytes; longer targets are not kept */
+#define SERVERS 8           /* addresses, a power of two */
 
 /* The first works over HTTP/1.0 as well; the others need its chunked coding, or interim responses.
  */
@@ -54,6 +55,7 @@ typedef struct as_scope_cache {
     PyObject *method[64]; /* str by llhttp's number */
     PyObject *root_bytes; /* root_path as bytes */
     cached_target targets[TARGETS];
+    PyObject *servers[SERVERS]; /* (address, port), as seen lately */
 } as_scope_cache;
 
 /* Kept with a connection in info->gateway: made with its first request. */
@@ -102,6 +104,27 @@ static PyObject *make_template(as_server *server) {
     return dict;
 }
 
+/* The same as a dict that shares its keys with its copies, as those of instances of a class do: a
+ * scope lives as long as its WebSocket, and this takes a third off it. Steals. */
+static PyObject *share_keys(PyObject *dict) {
+    PyObject *type =
+        dict != NULL ? PyObject_CallFunction((PyObject *)&PyType_Type, "s(){}", "Scope") : NULL;
+    PyObject *object = type != NULL ? PyObject_CallNoArgs(type) : NULL;
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    int failed = object == NULL;
+    while (!failed && PyDict_Next(dict, &at, &key, &value)) {
+        failed = PyObject_SetAttr(object, key, value) < 0;
+    }
+    PyObject *attributes = failed ? NULL : PyObject_GetAttrString(object, "__dict__");
+    PyObject *shared = attributes != NULL ? PyDict_Copy(attributes) : NULL;
+    Py_XDECREF(attributes);
+    Py_XDECREF(object);
+    Py_XDECREF(type);
+    Py_XDECREF(dict);
+    return shared;
+}
+
 /* Fewer keys than HTTP's has: no method. */
 static PyObject *make_ws_template(const as_server *server) {
     PyObject *dict = Py_BuildValue(
@@ -113,7 +136,7 @@ static PyObject *make_ws_template(const as_server *server) {
         PyDict_SetItem(dict, server->state->str.state, Py_None) < 0) {
         Py_CLEAR(dict);
     }
-    return dict;
+    return share_keys(dict);
 }
 
 struct as_scope_cache *as_scope_cache_new(as_server *server) {
@@ -175,6 +198,9 @@ void as_scope_cache_free(struct as_scope_cache *cache) {
     for (size_t i = 0; i < TARGETS; i++) {
         clear_target(&cache->targets[i]);
     }
+    for (size_t i = 0; i < SERVERS; i++) {
+        Py_CLEAR(cache->servers[i]);
+    }
     PyMem_Free(cache);
 }
 
@@ -232,14 +258,14 @@ static int make_target(const as_head *head, PyObject *root, cached_target *row) 
 
 /* FNV-1a over the length and up to sixteen bytes at either end: enough to spread a site's targets.
  */
-static size_t target_row(as_slice target) {
-    uint32_t hash = 2166136261u ^ (uint32_t)target.n;
-    size_t edge = target.n < 16 ? target.n : 16;
+static size_t hash_of(as_slice text) {
+    uint32_t hash = 2166136261u ^ (uint32_t)text.n;
+    size_t edge = text.n < 16 ? text.n : 16;
     for (size_t i = 0; i < edge; i++) {
-        hash = (hash ^ (unsigned char)target.p[i]) * 16777619u;
-        hash = (hash ^ (unsigned char)target.p[target.n - 1 - i]) * 16777619u;
+        hash = (hash ^ (unsigned char)text.p[i]) * 16777619u;
+        hash = (hash ^ (unsigned char)text.p[text.n - 1 - i]) * 16777619u;
     }
-    return (hash ^ (hash >> 16)) & (TARGETS - 1);
+    return hash ^ (hash >> 16);
 }
 
 static bool is_kept_target(const as_head *head) {
@@ -249,7 +275,7 @@ static bool is_kept_target(const as_head *head) {
 /* The row for a target that is kept, made if need be. */
 static const cached_target *find_target(as_scope_cache *cache, const as_head *head) {
     as_slice target = as_head_slice(head, head->target);
-    cached_target *row = &cache->targets[target_row(target)];
+    cached_target *row = &cache->targets[hash_of(target) & (TARGETS - 1)];
     if (row->target != NULL && (size_t)PyBytes_GET_SIZE(row->target) == target.n &&
         memcmp(PyBytes_AS_STRING(row->target), target.p, target.n) == 0) {
         return row;
@@ -286,10 +312,10 @@ static PyObject *make_tls(as_tls *source) {
     }
     PyObject *chain = make_chain(tls);
     return chain != NULL
-               ? Py_BuildValue("{s:s, s:N, s:z, s:z, s:i, s:i}", "server_cert", tls->server_cert,
+               ? Py_BuildValue("{s:s, s:N, s:z, s:O, s:i, s:i}", "server_cert", tls->server_cert,
                                "client_cert_chain", chain, "client_cert_name", tls->client_subject,
-                               "client_cert_error", tls->client_error, "tls_version",
-                               (int)tls->version, "cipher_suite", (int)tls->cipher)
+                               "client_cert_error", Py_None, "tls_version", (int)tls->version,
+                               "cipher_suite", (int)tls->cipher)
                : NULL;
 }
 
@@ -300,7 +326,29 @@ static void free_endpoints(endpoints *ends) {
     PyMem_Free(ends);
 }
 
-static endpoints *find_endpoints(as_conn_info *info) {
+static bool is_server(PyObject *server, const as_conn_info *info) {
+    return PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(server, 0), info->server) == 0 &&
+           PyLong_AsLong(PyTuple_GET_ITEM(server, 1)) == (long)info->server_port;
+}
+
+/* Connections to the same address share its tuple. New reference. */
+static PyObject *find_server(as_scope_cache *cache, const as_conn_info *info) {
+    if (info->is_unix) {
+        return as_server_tuple(info);
+    }
+    as_slice address = {info->server, strlen(info->server)};
+    PyObject **row = &cache->servers[(hash_of(address) ^ info->server_port) & (SERVERS - 1)];
+    if (*row == NULL || !is_server(*row, info)) {
+        PyObject *server = as_server_tuple(info);
+        if (server == NULL) {
+            return NULL;
+        }
+        Py_XSETREF(*row, server);
+    }
+    return Py_NewRef(*row);
+}
+
+static endpoints *find_endpoints(as_scope_cache *cache, as_conn_info *info) {
     if (info->gateway != NULL) {
         return info->gateway;
     }
@@ -310,7 +358,7 @@ static endpoints *find_endpoints(as_conn_info *info) {
         return NULL;
     }
     if ((ends->client = as_client_tuple(info)) == NULL ||
-        (ends->server = as_server_tuple(info)) == NULL ||
+        (ends->server = find_server(cache, info)) == NULL ||
         (info->tls != NULL && (ends->tls = make_tls(info->tls)) == NULL)) {
         free_endpoints(ends);
         return NULL;
@@ -420,9 +468,9 @@ static int set_state(as_scope_cache *cache, PyObject *scope) {
 }
 
 /* Of the client's connection, be it a proxy's. */
-static const endpoints *endpoints_of(const as_request *req) {
+static const endpoints *endpoints_of(as_scope_cache *cache, const as_request *req) {
     as_conn_info *info = req->ex->info;
-    return find_endpoints(info->via != NULL ? info->via : info);
+    return find_endpoints(cache, info->via != NULL ? info->via : info);
 }
 
 /* ---- what HTTP's template shows ---- */
@@ -561,7 +609,7 @@ static int set_rest(as_scope_cache *cache, PyObject *scope, as_request *req,
 }
 
 PyObject *as_scope_new(struct as_scope_cache *cache, as_request *req) {
-    const endpoints *ends = endpoints_of(req);
+    const endpoints *ends = endpoints_of(cache, req);
     if (ends == NULL || show_request(cache, req, ends) < 0) {
         return NULL;
     }
@@ -572,6 +620,16 @@ PyObject *as_scope_new(struct as_scope_cache *cache, as_request *req) {
     return scope;
 }
 
+/* The scope's headers and the exchange share one copy of the head. */
+static int settle_headers(as_request *req, PyObject *headers, as_head *head, Py_ssize_t ours) {
+    as_head *kept = head;
+    int result = as_headers_settle(headers, &kept, ours);
+    if (kept != head && req->ex != NULL) {
+        req->ex->head = as_head_keep(kept);
+    }
+    return result;
+}
+
 int as_scope_settle(struct as_scope_cache *cache, as_request *req, as_head *head) {
     PyObject *headers = req->headers;
     req->headers = NULL;
@@ -579,7 +637,7 @@ int as_scope_settle(struct as_scope_cache *cache, as_request *req, as_head *head
         return 0;
     }
     bool is_shown = cache != NULL && headers == cache->shown.headers;
-    int result = as_headers_settle(headers, head, is_shown ? 2 : 1);
+    int result = settle_headers(req, headers, head, is_shown ? 2 : 1);
     if (is_shown && Py_REFCNT(headers) > 2) {
         /* An application's from here on: what clients sent is not kept for longer than needed. */
         cache->shown.headers = NULL;
@@ -610,7 +668,7 @@ static PyObject *make_subprotocols(const as_head *head) {
 
 static int set_ws_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
     as_module_state *state = cache->server->state;
-    const endpoints *ends = endpoints_of(req);
+    const endpoints *ends = endpoints_of(cache, req);
     if (ends == NULL) {
         return -1;
     }

@@ -13,7 +13,7 @@
 /* Interned strings that both gateways and the module use: X(identifier) gives
  * state->str.identifier. */
 #define AS_STRINGS(X)                                                                                  \
-    X(__await__) X(asgi) X(body) X(bytes) X(call_soon) X(cancel) X(client) X(close)               \
+    X(asgi) X(body) X(bytes) X(call_later) X(call_soon) X(cancel) X(client) X(close)               \
     X(code) X(create_future) X(done) X(extensions) X(headers) X(http_version) X(links)     \
     X(method) X(more_body) X(more_trailers) X(path) X(query_string) X(raw_path) X(reason)              \
     X(root_path) X(scheme) X(server) X(set_result) X(state) X(status) X(subprotocol)                   \
@@ -54,13 +54,15 @@ typedef struct as_module_state {
     bool repeats[AS_NAME_COUNT];
     PyObject *client_disconnected; /* exception class ClientDisconnected(OSError) */
     PyObject *empty_bytes;
+    PyObject *context_keyword; /* ("context",) */
 } as_module_state;
 
 /* Every object of the state that the module visits and clears: X(field). */
 #define AS_MODULE_OBJECTS(X)                                                                           \
     X(server_type) X(headers_type) X(request_type) X(websocket_type) X(receive_type) X(send_type)       \
     X(awaitable_type) X(driver_type) X(start_response_type) X(write_type) X(input_type)            \
-    X(file_wrapper_type) X(client_disconnected) X(empty_bytes) X(tls_context_type) X(tls_error)
+    X(file_wrapper_type) X(client_disconnected) X(empty_bytes) X(tls_context_type) X(tls_error)           \
+    X(context_keyword)
 
 /* The server object (server.c: type Server). */
 typedef struct as_server {
@@ -84,13 +86,16 @@ typedef struct as_server {
     const struct as_gateway *vtable;
     as_limits limits;
     bool multiprocess;
+    Py_buffer shared; /* balance(): memory of all processes that share the sockets; or no `obj` */
     PyObject *poll_callable;       /* bound method self.poll, cached */
     PyObject *on_drained;          /* callable() or NULL */
     PyObject *on_marked;           /* callable() or NULL */
     PyObject *tick;                /* WSGI: callable() or NULL; while run() runs */
     uint64_t tick_every, tick_due; /* milliseconds */
     bool polling;                  /* as_loop_poll is on the stack */
-    bool wake_scheduled, timer_scheduled, stopping;
+    bool wake_scheduled, stopping;
+    PyObject *timer;    /* the asyncio loop's handle for the next timeout; NULL: none */
+    uint64_t timer_due; /* as_loop_due, when it was made */
     PyObject *wake_callable, *timer_callable; /* bound methods, cached */
     PyThreadState *thread_state;              /* WSGI inline: while run() waits without the GIL */
     unsigned nthreads;                        /* WSGI: that run the application; 0: inline */

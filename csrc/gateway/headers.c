@@ -127,7 +127,7 @@ PyObject *as_headers_new(as_module_state *state, as_head *head) {
     return (PyObject *)self;
 }
 
-int as_headers_settle(PyObject *op, as_head *head, Py_ssize_t ours) {
+int as_headers_settle(PyObject *op, as_head **head, Py_ssize_t ours) {
     headers *self = (headers *)op;
     if (Py_REFCNT(op) == ours) {
         drop_head(self);
@@ -137,10 +137,11 @@ int as_headers_settle(PyObject *op, as_head *head, Py_ssize_t ours) {
     if (self->head == NULL || self->kept) {
         return 0;
     }
-    if ((self->head = as_head_keep(head)) == NULL) {
+    if ((self->head = as_head_keep(*head)) == NULL) {
         PyErr_NoMemory();
         return -1;
     }
+    *head = self->head;
     self->kept = true;
     return 0;
 }

@@ -45,13 +45,33 @@ void as_server_wake(as_server *self) {
     }
 }
 
+static void cancel_timer(as_server *self) {
+    PyObject *timer = self->timer;
+    self->timer = NULL;
+    if (timer != NULL) {
+        check_scheduled(PyObject_CallMethodNoArgs(timer, self->state->str.cancel), timer);
+        Py_DECREF(timer);
+    }
+}
+
+/* A timer that comes too early stays: most timeouts are pushed on. */
 static void arm_timer(as_server *self) {
-    int timeout = self->loop != NULL ? as_loop_timeout(self->loop) : -1;
-    if (self->py_loop != NULL && timeout >= 0 && !self->timer_scheduled) {
-        self->timer_scheduled = true;
-        check_scheduled(PyObject_CallMethod(self->py_loop, "call_later", "dO", timeout / 1000.0,
-                                            self->timer_callable),
-                        self->timer_callable);
+    uint64_t due = self->loop != NULL ? as_loop_due(self->loop) : UINT64_MAX;
+    if (self->py_loop == NULL || due == UINT64_MAX ||
+        (self->timer != NULL && self->timer_due <= due)) {
+        return;
+    }
+    cancel_timer(self);
+    PyObject *delay = PyFloat_FromDouble(as_loop_timeout(self->loop) / 1000.0);
+    PyObject *args[] = {self->py_loop, delay, self->timer_callable};
+    if (delay != NULL) {
+        self->timer = PyObject_VectorcallMethod(self->state->str.call_later, args,
+                                                3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        Py_DECREF(delay);
+    }
+    self->timer_due = due;
+    if (self->timer == NULL) {
+        PyErr_WriteUnraisable(self->timer_callable); /* the asyncio loop is closed */
     }
 }
 
@@ -87,8 +107,8 @@ static void hook_marked(void *ctx) {
     as__server_call_once(&((as_server *)ctx)->on_marked);
 }
 
-static void hook_notice(void *ctx, const char *text) {
-    as_log_message(ctx, "warning", "%s", text);
+static void hook_notice(void *ctx, as_notice_level level, const char *text) {
+    as_log_message(ctx, level == AS_NOTICE_ERROR ? "error" : "warning", "%s", text);
 }
 
 static void hook_alarm(void *ctx) {
@@ -105,8 +125,9 @@ static void tell_marked(void *ctx) {
     as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_MARKED, "");
 }
 
-static void tell_notice(void *ctx, const char *text) {
-    as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_NOTICE, text);
+static void tell_notice(void *ctx, as_notice_level level, const char *text) {
+    as_threads_tell(((as_server *)ctx)->threads,
+                    level == AS_NOTICE_ERROR ? AS_NEWS_ERROR : AS_NEWS_NOTICE, text);
 }
 
 static void tell_hidden(void *ctx) {
@@ -160,7 +181,7 @@ static PyObject *server_woken(PyObject *op, PyObject *ignored) {
 }
 
 static PyObject *server_timer(PyObject *op, PyObject *ignored) {
-    ((as_server *)op)->timer_scheduled = false;
+    Py_CLEAR(((as_server *)op)->timer);
     return server_poll(op, ignored);
 }
 
@@ -383,6 +404,31 @@ static PyObject *server_listen(PyObject *op, PyObject *args, PyObject *kwargs) {
     Py_RETURN_NONE;
 }
 
+static PyObject *server_balance(PyObject *op, PyObject *memory) {
+    as_server *self = (as_server *)op;
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    if (self->shared.obj != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "balance() is called once");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(memory, &self->shared, PyBUF_WRITABLE) < 0) {
+        return NULL;
+    }
+    if ((uintptr_t)self->shared.buf % AS_SEAT_SIZE != 0) {
+        PyBuffer_Release(&self->shared);
+        PyErr_SetString(PyExc_ValueError, "the memory must begin on a cache line");
+        return NULL;
+    }
+    as_err err = as_loop_balance(self->loop, self->shared.buf, (size_t)self->shared.len);
+    if (err != AS_OK) {
+        PyBuffer_Release(&self->shared);
+        return PyErr_Format(PyExc_OSError, "cannot share connections: %s", as_err_text(err));
+    }
+    Py_RETURN_NONE;
+}
+
 typedef struct tls_args {
     as_loop *loop;
     as_tls_context *context;
@@ -585,6 +631,15 @@ static PyObject *server_disconnect(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
+/* Not by on_loop: in the child there is no thread but this one. */
+static PyObject *server_forked(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_server *self = (as_server *)op;
+    if (self->loop != NULL) {
+        as_loop_forked(self->loop);
+    }
+    Py_RETURN_NONE;
+}
+
 typedef struct healthy_args {
     as_loop *loop;
     bool healthy;
@@ -664,6 +719,7 @@ static void remove_reader(as_server *self) {
 
 static void close_server(as_server *self) {
     struct as_loop *loop = self->loop;
+    cancel_timer(self);
     if (loop != NULL) {
         remove_reader(self);
         self->stopping = true;
@@ -671,6 +727,7 @@ static void close_server(as_server *self) {
         as_loop_free(loop);
         self->loop = NULL;
         self->polling = false;
+        PyBuffer_Release(&self->shared); /* of nothing, if none was given */
     }
     if (self->vtable != NULL && self->gateway != NULL) {
         self->vtable->fini(self);
@@ -760,9 +817,11 @@ static int server_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(self->poll_callable);
     Py_VISIT(self->wake_callable);
     Py_VISIT(self->timer_callable);
+    Py_VISIT(self->timer);
     Py_VISIT(self->on_drained);
     Py_VISIT(self->on_marked);
     Py_VISIT(self->tick);
+    Py_VISIT(self->shared.obj);
     return self->vtable != NULL && self->gateway != NULL ? self->vtable->traverse(self, visit, arg)
                                                          : 0;
 }
@@ -804,6 +863,8 @@ static PyMethodDef server_methods[] = {
      "Accept on a listening socket, which stays the caller's."},
     {"set_tls", server_set_tls, METH_O,
      "New connections to sockets that are TLS take this context from now on."},
+    {"balance", server_balance, METH_O,
+     "Share new connections with the processes that are given the same memory."},
     {"start", server_start, METH_NOARGS, "ASGI: watch the core's descriptor in the asyncio loop."},
     {"poll", server_poll, METH_NOARGS, "Handle what is ready."},
     {"_woken", server_woken, METH_NOARGS, NULL},
@@ -820,6 +881,8 @@ static PyMethodDef server_methods[] = {
     {"disconnect", server_disconnect, METH_NOARGS,
      "ASGI: receive() of the running requests says that the client has left; WebSockets are "
      "closed."},
+    {"forked", server_forked, METH_NOARGS,
+     "In a child, right behind fork: let go of all sockets. What returns to the server ends."},
     {"set_healthy", server_set_healthy, METH_O, "What the health path says."},
     {"call_at", server_call_at, METH_VARARGS,
      "Call the callback when so many requests were seen, counted from the first."},

@@ -19,7 +19,8 @@
  *             not in HTTP/1.0; other codings: 501
  *     7.1     the size of a body: 413; bytes that only frame it; trailers that frame or route
  *     9.3     persistence: llhttp is started anew for every request, and not asked
- *     RFC 9110, 7.8: Upgrade is ignored (llhttp would stop at it); 10.1.1: expectations
+ *     RFC 9110, 7.8: Upgrade is ignored (llhttp would stop at it), but a request for WebSocket that
+ *             gets none is its connection's last; 10.1.1: expectations
  *
  * llhttp parses heads and chunked bodies; bodies of known length are counted here. It is paused at
  * the end of a head and of a body, so that no handler ever runs on top of it. */
@@ -114,14 +115,14 @@ static int extend(as_h1 *h1, as_span *span, const char *at, size_t n) {
 
 static int on_method(llhttp_t *parser, const char *at, size_t n) {
     as_h1 *h1 = parser->data;
-    return extend(h1, &scratch_of(h1)->head.method, at, n);
+    as_head *head = &scratch_of(h1)->head;
+    head->is_head = parser->method == HTTP_HEAD; /* known with its last byte */
+    return extend(h1, &head->method, at, n);
 }
 
 static int on_url(llhttp_t *parser, const char *at, size_t n) {
     as_h1 *h1 = parser->data;
-    as_head *head = &scratch_of(h1)->head;
-    head->is_head = parser->method == HTTP_HEAD;
-    return extend(h1, &head->target, at, n);
+    return extend(h1, &scratch_of(h1)->head.target, at, n);
 }
 
 static int on_url_complete(llhttp_t *parser) {
@@ -460,6 +461,17 @@ static void find_connection(as_head *head, as_field *field, findings *found) {
     }
 }
 
+/* Some that stand before servers take what follows a request for WebSocket for the tunnel's, whatever
+ * the answer is, and look into the word no closer than this. So nothing that follows is read as a
+ * request, unless there is a tunnel. */
+static void find_upgrade(as_head *head, as_field *field, findings *found) {
+    as_slice value = as_field_value(head, field), word = AS_SLICE("websocket");
+    found->has_upgrade = true;
+    for (size_t i = 0; i + word.n <= value.n && !found->close; i++) {
+        found->close = as_slice_ieq((as_slice){value.p + i, word.n}, word);
+    }
+}
+
 static as_err find_expectations(as_head *head, as_field *field) {
     as_slice list = as_field_value(head, field), expectation;
     if (head->minor == 0) {
@@ -487,7 +499,7 @@ static as_err find(as_head *head, as_field *field, findings *found) {
         find_connection(head, field, found);
         return AS_OK;
     case AS_NAME_UPGRADE:
-        found->has_upgrade = true;
+        find_upgrade(head, field, found);
         return AS_OK;
     case AS_NAME_EXPECT:
         return find_expectations(head, field);

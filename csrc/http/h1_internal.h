@@ -54,6 +54,8 @@ as_err as__h1_answer_health(as_exchange *ex, bool healthy);
 
 /* NULL: no memory. */
 as_exchange *as__h1_exchange_new(as_h1 *h1, as_head *head);
+/* Its memory alone. */
+void as__h1_exchange_free(as_exchange *ex);
 /* The protocol lets go of h1->ex. */
 void as__h1_let_go(as_h1 *h1);
 /* A request whose rest is not worth reading behind its answer, or may never come. */

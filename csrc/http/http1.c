@@ -59,9 +59,10 @@ static void abort_exchange(as_h1 *h1, as_err why) {
     }
 }
 
-/* The response is complete. */
+/* The response is complete. One that began before draining has not said that it is the last, and so
+ * it is not: the client may have sent the next request already. */
 static void finish_exchange(as_h1 *h1, as_exchange *ex) {
-    bool last = ex->close || h1->env->draining;
+    bool last = ex->close;
     h1->served = true;
     h1->discard = h1->env->limits->limit_body_discard;
     if (h1->state == AS_H1_AT_END) {
@@ -216,12 +217,13 @@ static void count_request(as_h1_env *env) {
     }
 }
 
-/* Neither the application nor the access log hears of it, and no limit applies. */
+/* Neither the application nor the access log hears of it, and no limit applies. Draining says nothing:
+ * a worker that retires has a successor. */
 static void dispatch_health(as_h1 *h1, as_head *head) {
     const as_h1_env *env = h1->env;
     as_exchange *ex = make_exchange(h1, head, take_gathered(h1).n);
     if (ex != NULL) {
-        (void)as__h1_answer_health(ex, !env->unhealthy && !env->draining);
+        (void)as__h1_answer_health(ex, !env->unhealthy);
         as_exchange_release(ex); /* cuts what could not be written */
         as__h1_settle(h1);
     }
@@ -255,9 +257,11 @@ static void dispatch(as_h1 *h1, as_head *head) {
 static void deliver(as_h1 *h1, as_exchange *ex) {
     const as_h1_env *env = h1->env;
     as_slice body = take_gathered(h1);
+    if (body.n > 0 || h1->state == AS_H1_AT_END) {
+        ex->wants_continue = false; /* RFC 9110, 10.1.1: a client that sends waits for nothing */
+    }
     if (body.n > 0) {
         ex->received += body.n;
-        ex->wants_continue = false; /* RFC 9110, 10.1.1: a client that sends waits for nothing */
         env->handlers->on_body(env->ctx, ex, body);
     }
     if (h1->state == AS_H1_AT_END && !ex->aborted && ex->res != AS_RES_DONE) {
@@ -470,7 +474,7 @@ void as_h1_env_fini(as_h1_env *env) {
     while (env->free_exchanges != NULL) {
         as_exchange *ex = env->free_exchanges;
         env->free_exchanges = ex->next;
-        free(ex);
+        as__h1_exchange_free(ex);
     }
 }
 

@@ -9,6 +9,7 @@
 #include "net/conn.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -139,6 +140,7 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     as__link_remove(&conn->all);
     as__timeout_remove(&loop->wheel, &conn->timeout);
     loop->nconns--;
+    as__balance_tell(&loop->balance, loop->nconns);
     forget_proxy_header(conn);
     end_handshake(conn);
     as_h1_fini(&conn->h1, why);
@@ -840,6 +842,12 @@ void as__conn_disconnect_all(as_loop *loop) {
     }
 }
 
+void as__conn_forked_all(as_loop *loop, int null) {
+    for (as_link *at = loop->conns.next; at != &loop->conns; at = at->next) {
+        (void)dup3(null, AS_OWNER(at, as_conn, all)->transport.fd, O_CLOEXEC);
+    }
+}
+
 unsigned as__conn_cut_all(as_loop *loop) {
     unsigned exchanges = 0;
     for (as_link *at = loop->conns.next; at != &loop->conns; at = at->next) {
@@ -934,6 +942,7 @@ as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
     as_h1_init(&conn->h1, &loop->env, &conn->info);
     as__list_push(&loop->conns, &conn->all);
     loop->nconns++;
+    as__balance_tell(&loop->balance, loop->nconns);
     loop->conns_total++;
     watch(conn);
     set_timeout(conn);

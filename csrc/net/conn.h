@@ -29,6 +29,8 @@ void as__conn_expire(as_timeout *timeout);
 /* For all connections of the loop; the work itself is done from as_loop_poll. */
 void as__conn_drain_all(as_loop *loop);
 void as__conn_disconnect_all(as_loop *loop);
+/* In a forked child: the sockets become `null`, the descriptor of something harmless. */
+void as__conn_forked_all(as_loop *loop, int null);
 /* Returns how many exchanges are cut by it. */
 unsigned as__conn_cut_all(as_loop *loop);
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from support.client import SLOWNESS, RawClient
+from support.processes import await_quiet
 from support.server import Server
 
 Factory = Callable[..., Server]
@@ -341,6 +342,19 @@ def test_unread_body_that_comes_later_is_never_taken_for_a_request(probe: Server
                 return
         client.get("/hello?next")
         assert client.recv_response().text == "hello next"
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 30", "Transfer-Encoding: chunked"])
+def test_an_answer_before_the_body_is_the_last(shared: Factory, loop: str, framing: str) -> None:
+    """Some proxies do not send the body then, and use the connection for somebody else's request."""
+    server = shared("probe_asgi:app", interface="asgi", loop=loop)
+    with server.raw() as client:
+        client.send(f"POST /unread HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n")
+        response = client.recv_response()
+        assert response.text == "unread"
+        assert response.closes
+        client.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.at_end()
 
 
 def test_unread_body_above_the_limit_closes(serve: Factory, loop: str) -> None:
@@ -1062,6 +1076,16 @@ def test_no_timers_while_idle(with_options: Callable[..., Server]) -> None:
         if switches() - first <= 5 and server.cpu() - before < 0.3:
             return
         assert time.monotonic() < deadline, f"{switches() - first} times in 1.5 s"
+
+
+def test_pending_timeouts_wake_nobody(with_options: Callable[..., Server]) -> None:
+    """Idle connections have a deadline, far away: until then there is nothing to wake up for."""
+    server = with_options("--timeout-keep-alive", "600", "--timeout-request-head", "600")
+    with server.raw() as idle, server.raw() as begun:
+        idle.get("/hello")
+        idle.recv_response()
+        begun.send("GET / HTTP/1.1\r\n")
+        await_quiet(server.pid, most=2)
 
 
 # --- where it listens --------------------------------------------------------------------------------------

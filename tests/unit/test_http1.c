@@ -1261,13 +1261,41 @@ static void test_continue(void) {
     same("unasked", &w->out, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     CHECK(phase(w) == AS_H1_CLOSING && as_h1_wants_linger(&w->h1));
     world_free(w);
+
+    w = world_new();
+    w->script = &keeping;
+    feeds(w, "POST / HTTP/1.1\r\n" H "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+    CHECK(w->ex->wants_continue);
+    feeds(w, "0\r\n\r\n"); /* a body without a byte was sent, too */
+    CHECK(!w->ex->wants_continue);
+    nothing(w);
+    release(w);
+    drain(w);
+    same("empty", &w->out, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    CHECK(phase(w) == AS_H1_IDLE);
+    world_free(w);
+}
+
+static void test_refused_head(void) {
+    current = "HEAD in a request line that is refused";
+    for (cut how = CUT_WHOLE; how <= CUT_BYTES; how++) {
+        world *w = world_new();
+        static const char raw[] = "HEAD /\x02 HTTP/1.1\r\n" H "\r\n";
+        feed_cut(w, raw, sizeof(raw) - 1, how, 0);
+        drain(w);
+        const char *end = strstr(text_of(&w->out), "\r\n\r\n");
+        CHECK(strncmp(text_of(&w->out), "HTTP/1.1 400 ", 13) == 0 && end != NULL && end[4] == '\0');
+        world_free(w);
+    }
 }
 
 static void test_unread_body(void) {
     current = "a body that the application does not read";
     static const char post[] = "POST / HTTP/1.1\r\n" H "Content-Length: 31\r\n\r\n";
+    static const char last[] = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     world *w = world_new();
     w->script = &keeping;
+    w->limits.limit_body_discard = 31;
     feeds(w, post);
     nothing(w);
     release(w);
@@ -1276,8 +1304,24 @@ static void test_unread_body(void) {
     CHECK(w->env.requests_total == 1);
     world_free(w);
 
+    static const char *const early[] = {post, CHUNKED "5\r\nhello\r\n"};
+    for (size_t i = 0; i < 2; i++) {
+        w = world_new();
+        w->script = &keeping;
+        feeds(w, early[i]);
+        nothing(w);
+        release(w);
+        drain(w);
+        same("early", &w->out, last);
+        CHECK(phase(w) == AS_H1_CLOSING && as_h1_wants_linger(&w->h1));
+        feeds(w, GET);
+        CHECK(w->env.requests_total == 1);
+        world_free(w);
+    }
+
     w = world_new();
     w->script = &keeping;
+    w->limits.limit_body_discard = 31;
     feeds(w, post);
     nothing(w);
     release(w);
@@ -1294,7 +1338,7 @@ static void test_unread_body(void) {
     nothing(w);
     release(w);
     drain(w);
-    same("too much", &w->out, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    same("too much", &w->out, last);
     CHECK(phase(w) == AS_H1_CLOSING && as_h1_wants_linger(&w->h1));
     world_free(w);
 
@@ -1398,6 +1442,7 @@ static void test_within_handlers(void) {
     world_free(w);
     w = world_new(); /* the answer comes before the end of the body */
     w->script = &early;
+    w->limits.limit_body_discard = 3;
     feeds(w, "POST / HTTP/1.1\r\n" H "Content-Length: 6\r\n\r\n");
     feeds(w, "abc");
     CHECK(phase(w) == AS_H1_BODY);
@@ -1555,6 +1600,12 @@ static void test_draining(void) {
     CHECK(phase(w) == AS_H1_BUSY);
     body(w, "x", false);
     release(w);
+    CHECK(phase(w) == AS_H1_IDLE); /* it did not say that it is the last */
+    feeds(w, GET);
+    nothing(w);
+    release(w);
+    drain(w);
+    CHECK(strstr(text_of(&w->out), "content-length: 0\r\nconnection: close\r\n\r\n") != NULL);
     CHECK(phase(w) == AS_H1_CLOSING);
     world_free(w);
 }
@@ -1971,6 +2022,7 @@ int main(void) {
     test_drain_level();
     test_body_flow();
     test_continue();
+    test_refused_head();
     test_unread_body();
     test_abort();
     test_within_handlers();
