@@ -25,7 +25,7 @@ export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-tls ctest autobahn browser smuggling bench bench-all bench-peers \
-	lint fmt asan tsan memcheck analyze faults fuzz fuzz-long cov mutants sdist clean
+	icount lint fmt asan tsan memcheck analyze faults fuzz fuzz-long cov mutants sdist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -142,6 +142,10 @@ faults: ## each allocation fails in turn, and calls of the kernel do; results in
 	@$(BUILD)/tests/unit/test_no_memory build/results/no-memory-core.json $(SPARSE)
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS) tests/e2e/test_faults.py
 SPARSE = 1
+
+icount: ## instructions a request, against bench/icount.json: make icount [ARGS=--write]
+	@tools/setup.sh
+	@$(BIN)/python bench/icount.py $(ARGS)
 
 fuzz: ## libFuzzer with the sanitizers on each target of fuzz/: make fuzz [TARGET=http1] [SECS=60]
 	@tools/setup.sh fuzz

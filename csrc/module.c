@@ -102,6 +102,7 @@ static int module_clear(PyObject *module) {
     for (int id = 0; id < AS_NAME_COUNT; id++) {
         Py_CLEAR(state->name_bytes[id]);
         Py_CLEAR(state->name_environ[id]);
+        Py_CLEAR(state->last_pair[id]);
     }
     return 0;
 }

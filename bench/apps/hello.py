@@ -26,6 +26,17 @@ async def asgi(
     await send(END)
 
 
+async def asgi_headers(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
+    """Reads every field of the request."""
+    dict(scope["headers"])
+    await send(START)
+    await send(END)
+
+
 async def websocket(
     scope: dict[str, Any],
     receive: Callable[[], Awaitable[dict[str, Any]]],
@@ -39,6 +50,13 @@ async def websocket(
 
 
 def wsgi(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", FIELDS)
+    return [BODY]
+
+
+def wsgi_headers(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Reads every field of the request."""
+    {key: value for key, value in environ.items() if key.startswith("HTTP_")}
     start_response("200 OK", FIELDS)
     return [BODY]
 

@@ -144,9 +144,9 @@ def serving(
                 process.wait()
 
 
-def wait_for(server: Server) -> None:
-    """Return when the server accepts connections."""
-    deadline = time.monotonic() + START_TIMEOUT
+def wait_for(server: Server, timeout: float = START_TIMEOUT) -> None:
+    """Return when the server accepts connections; a BenchError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     while server.process.poll() is None and time.monotonic() < deadline:
         try:
             socket.create_connection((HOST, server.port), 1).close()

@@ -89,15 +89,21 @@ int as_scope_cache_traverse(struct as_scope_cache *cache, visitproc visit, void 
 /* A new scope for `req`; also sets req->headers. The second is WebSocket's. */
 PyObject *as_scope_new(struct as_scope_cache *cache, as_request *req);
 PyObject *as_scope_new_websocket(struct as_scope_cache *cache, as_request *req);
+/* on_request is about to return, and the scope is the application's alone: keeps a copy of the head
+ * if somebody may still read its fields, and lets go of req->headers. -1 with an exception. `cache`
+ * is NULL once the server is closed. */
+int as_scope_settle(struct as_scope_cache *cache, as_request *req, as_head *head);
 /* Per connection: the client and server tuples. */
 void as_scope_connection_closed(as_conn_info *info);
 
 /* headers.c */
 PyObject *as_headers_new(as_module_state *state, as_head *head);
-/* The bytes of `*head` are about to go: keeps a copy if somebody else holds `headers`, and then
- * moves
- * `*head` to it, which lives as long as they do. */
-int as_headers_settle(PyObject *headers, as_head **head);
+/* The same object once more, for another request: it was settled, and nobody else holds it. */
+void as_headers_lend(PyObject *headers, as_head *head);
+/* The bytes of `*head` are about to go: keeps a copy if there are more references to `headers` than
+ * those that are `ours`, and then moves `*head` to it, which lives as long as they do; else empties
+ * `headers`. -1 with an exception. */
+int as_headers_settle(PyObject *headers, as_head **head, Py_ssize_t ours);
 
 /* asgi_send.c: acts on one message; 0, or -1 with an exception. */
 int as_request_send(as_request *req, PyObject *message);
@@ -156,6 +162,14 @@ void as_request_abandon(as_request *req);
 /* awaitable.c */
 PyObject *as_receive_awaitable(as_request *req);
 PyObject *as_send_awaitable(as_request *req, PyObject *message);
+/* Memory of awaitables that ended, for the next ones. */
+#define AS_SPARE_AWAITABLES 8
+typedef struct as_spare_awaitables {
+    PyObject *objects[AS_SPARE_AWAITABLES]; /* no objects any more: without references */
+    int n;
+} as_spare_awaitables;
+as_spare_awaitables *as_asgi_spare_awaitables(const as_server *server); /* asgi.c; NULL: closed */
+void as_spare_awaitables_free(as_spare_awaitables *spare);
 /* Wakes all that wait in the list; does not run them. */
 void as_awaitables_wake(as_awaitable *first);
 /* Raises as the arguments of a coroutine's throw() say; always NULL. */

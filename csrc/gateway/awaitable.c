@@ -352,8 +352,33 @@ static PyObject *awaitable_close(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 
 /* ---- the type ---- */
 
+/* A spare one, or a new one. */
+static as_awaitable *allocate(const as_server *server) {
+    as_spare_awaitables *spare = as_asgi_spare_awaitables(server);
+    PyTypeObject *type = server->state->awaitable_type;
+    if (spare == NULL || spare->n == 0) {
+        return PyObject_GC_New(as_awaitable, type);
+    }
+    return (as_awaitable *)PyObject_Init(spare->objects[--spare->n], type);
+}
+
+static void deallocate(PyObject *op, const as_server *server) {
+    as_spare_awaitables *spare = server != NULL ? as_asgi_spare_awaitables(server) : NULL;
+    if (spare != NULL && spare->n < AS_SPARE_AWAITABLES) {
+        spare->objects[spare->n++] = op;
+    } else {
+        PyObject_GC_Del(op);
+    }
+}
+
+void as_spare_awaitables_free(as_spare_awaitables *spare) {
+    while (spare->n > 0) {
+        PyObject_GC_Del(spare->objects[--spare->n]);
+    }
+}
+
 static PyObject *awaitable_new(as_request *req, PyObject *message) {
-    as_awaitable *self = PyObject_GC_New(as_awaitable, req->server->state->awaitable_type);
+    as_awaitable *self = allocate(req->server);
     if (self == NULL) {
         return NULL;
     }
@@ -400,8 +425,11 @@ static int awaitable_clear(PyObject *op) {
 static void awaitable_dealloc(PyObject *op) {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    as_request *req = ((as_awaitable *)op)->req;
+    as_server *server = req != NULL ? (as_server *)Py_XNewRef(req->server) : NULL;
     awaitable_clear(op);
-    PyObject_GC_Del(op);
+    deallocate(op, server);
+    Py_XDECREF(server);
     Py_DECREF(type);
 }
 

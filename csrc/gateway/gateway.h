@@ -13,11 +13,22 @@
 /* Interned strings that both gateways and the module use: X(identifier) gives
  * state->str.identifier. */
 #define AS_STRINGS(X)                                                                                  \
-    X(asgi) X(body) X(bytes) X(call_later) X(call_soon) X(cancel) X(cancelling) X(client) X(close)               \
-    X(code) X(create_future) X(done) X(extensions) X(get_name) X(headers) X(http_version) X(links)     \
+    X(asgi) X(body) X(bytes) X(call_later) X(call_soon) X(cancel) X(client) X(close)               \
+    X(code) X(create_future) X(done) X(extensions) X(headers) X(http_version) X(links)     \
     X(method) X(more_body) X(more_trailers) X(path) X(query_string) X(raw_path) X(reason)              \
     X(root_path) X(scheme) X(server) X(set_result) X(state) X(status) X(subprotocol)                   \
     X(subprotocols) X(text) X(throw) X(trailers) X(type)
+
+/* Fields whose values are kept for the next request, by names of http/names.h. Left out: what
+ * differs with every request, and what should not stay in memory longer than needed (Cookie,
+ * Authorization).
+ */
+#define AS_REPEATED_NAMES(X)                                                                           \
+    X(HOST) X(USER_AGENT) X(ACCEPT) X(ACCEPT_ENCODING) X(ACCEPT_LANGUAGE) X(ACCEPT_CHARSET)             \
+    X(CONNECTION) X(CONTENT_TYPE) X(CACHE_CONTROL) X(PRAGMA) X(ORIGIN) X(DNT)                           \
+    X(UPGRADE_INSECURE_REQUESTS) X(SEC_CH_UA) X(SEC_CH_UA_MOBILE) X(SEC_CH_UA_PLATFORM)                 \
+    X(SEC_FETCH_SITE) X(SEC_FETCH_MODE) X(SEC_FETCH_USER) X(SEC_FETCH_DEST) X(PRIORITY)                 \
+    X(X_FORWARDED_PROTO) X(X_FORWARDED_HOST) X(X_FORWARDED_PORT) X(X_REQUESTED_WITH) X(VIA)
 
 /* Per-interpreter state of asgiserver._core. No other mutable global exists. */
 typedef struct as_module_state {
@@ -38,6 +49,9 @@ typedef struct as_module_state {
     /* constants by name id: bytes (ASGI) and "HTTP_…" str (WSGI); [AS_NAME_OTHER] is NULL */
     PyObject *name_bytes[AS_NAME_COUNT];
     PyObject *name_environ[AS_NAME_COUNT];
+    /* headers.c: of the fields above, the last (name, value); NULL: none yet */
+    PyObject *last_pair[AS_NAME_COUNT];
+    bool repeats[AS_NAME_COUNT];
     PyObject *client_disconnected; /* exception class ClientDisconnected(OSError) */
     PyObject *empty_bytes;
     PyObject *context_keyword; /* ("context",) */

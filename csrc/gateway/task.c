@@ -41,8 +41,9 @@ typedef struct driver {
 struct as_tasks {
     as_server *server; /* borrowed */
     PyObject *task_type, *enter, *leave, *cancelled_error;
-    PyObject *context;      /* of the server; a request gets a copy */
-    PyObject *loop_keyword; /* ("loop",) */
+    PyObject *get_name, *cancelling; /* of the type: called with the task */
+    PyObject *context;               /* of the server; a request gets a copy */
+    PyObject *loop_keyword;          /* ("loop",) */
     PyObject *str_blocking, *str_log_destroy, *str_callbacks;
     driver *idle[IDLE_MAX]; /* strong */
     int nidle;
@@ -70,8 +71,7 @@ static driver *driver_new(struct as_tasks *tasks) {
     PyObject *args[] = {(PyObject *)self, tasks->server->py_loop};
     self->task = PyObject_Vectorcall(tasks->task_type, args, 1, tasks->loop_keyword);
     if (self->task == NULL || PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_False) < 0 ||
-        (self->name = PyObject_CallMethodNoArgs(self->task, self->server->state->str.get_name)) ==
-            NULL) {
+        (self->name = PyObject_CallOneArg(tasks->get_name, self->task)) == NULL) {
         self->state = ENDING;
         Py_CLEAR(self->task);
         Py_DECREF(self);
@@ -146,7 +146,6 @@ static traces traces_of(PyObject *task) {
 
 /* 1: nobody holds or changed the task; 0: somebody may; -1: an exception. */
 static int is_unseen(struct as_tasks *tasks, driver *self, traces before) {
-    as_module_state *state = tasks->server->state;
     traces now = traces_of(self->task);
     if (now.refs != before.refs || now.weak_refs != before.weak_refs) {
         return 0;
@@ -157,7 +156,7 @@ static int is_unseen(struct as_tasks *tasks, driver *self, traces before) {
     if (!unseen) {
         return callbacks != NULL ? 0 : -1;
     }
-    PyObject *cancelling = PyObject_CallMethodNoArgs(self->task, state->str.cancelling);
+    PyObject *cancelling = PyObject_CallOneArg(tasks->cancelling, self->task);
     if (cancelling == NULL) {
         return -1;
     }
@@ -166,7 +165,7 @@ static int is_unseen(struct as_tasks *tasks, driver *self, traces before) {
     if (!unseen) {
         return 0;
     }
-    PyObject *name = PyObject_CallMethodNoArgs(self->task, state->str.get_name);
+    PyObject *name = PyObject_CallOneArg(tasks->get_name, self->task);
     Py_XDECREF(name);
     return name != NULL ? name == self->name : -1;
 }
@@ -701,6 +700,8 @@ static int import_names(struct as_tasks *tasks) {
     PyObject *exceptions = module != NULL ? PyImport_ImportModule("asyncio.exceptions") : NULL;
     int failed =
         exceptions == NULL || (tasks->task_type = PyObject_GetAttrString(module, "Task")) == NULL ||
+        (tasks->get_name = PyObject_GetAttrString(tasks->task_type, "get_name")) == NULL ||
+        (tasks->cancelling = PyObject_GetAttrString(tasks->task_type, "cancelling")) == NULL ||
         (tasks->enter = PyObject_GetAttrString(module, "_enter_task")) == NULL ||
         (tasks->leave = PyObject_GetAttrString(module, "_leave_task")) == NULL ||
         (tasks->cancelled_error = PyObject_GetAttrString(exceptions, "CancelledError")) == NULL ||
@@ -742,6 +743,8 @@ void as_tasks_free(struct as_tasks *tasks) {
         Py_DECREF(self);
     }
     Py_CLEAR(tasks->task_type);
+    Py_CLEAR(tasks->get_name);
+    Py_CLEAR(tasks->cancelling);
     Py_CLEAR(tasks->enter);
     Py_CLEAR(tasks->leave);
     Py_CLEAR(tasks->cancelled_error);

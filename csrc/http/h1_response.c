@@ -154,10 +154,25 @@ static void head_abandon(as_exchange *ex) {
 }
 
 static as_err head_field(as_exchange *ex, as_slice name, as_slice value) {
-    bool write;
     value = as_trim(value);
-    as_err err = as_exchange_take_field(ex, name, value, &write);
-    return err == AS_OK && write ? as__write_field(&h1_of(ex)->out, name, value) : err;
+    as_err err = as_exchange_check_state(ex, AS_RES_HEAD);
+    if (err != AS_OK) {
+        return err;
+    }
+    as_h1 *h1 = h1_of(ex);
+    as_line *line = as__find_line(h1->env->lines, name, value);
+    if (line != NULL && as__line_is(line, name, value)) {
+        return as__write_line(&h1->out, line);
+    }
+    as_field_kind kind;
+    err = as_exchange_take_field(ex, name, value, &kind);
+    if (err != AS_OK || kind == AS_FIELD_OURS) {
+        return err;
+    }
+    if (line != NULL && kind == AS_FIELD_PLAIN) {
+        as__keep_line(line, name, value);
+    }
+    return as__write_field(&h1->out, name, value);
 }
 
 bool as__h1_leaves_too_much(const as_h1 *h1, const as_exchange *ex) {

@@ -474,7 +474,12 @@ static void leave(as_h1 *h1) {
 
 as_err as_h1_env_init(as_h1_env *env) {
     env->scratch = as__h1_scratch_new();
-    return env->scratch != NULL ? AS_OK : AS_E_NOMEM;
+    env->lines = calloc(AS_LINES, sizeof(*env->lines));
+    if (env->scratch == NULL || env->lines == NULL) {
+        as_h1_env_fini(env);
+        return AS_E_NOMEM;
+    }
+    return AS_OK;
 }
 
 void as_h1_env_fini(as_h1_env *env) {
@@ -482,6 +487,8 @@ void as_h1_env_fini(as_h1_env *env) {
     env->scratch = NULL;
     free(env->parser);
     env->parser = NULL;
+    free(env->lines);
+    env->lines = NULL;
     while (env->free_exchanges != NULL) {
         as_exchange *ex = env->free_exchanges;
         env->free_exchanges = ex->next;

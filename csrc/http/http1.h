@@ -28,6 +28,7 @@ typedef struct as_h1_env {
     as_exchange *free_exchanges;
     struct as_h1_scratch *scratch; /* the one head that is being parsed within a read */
     struct as_h1_parser *parser;   /* for the next one; NULL: it is in use */
+    as_line *lines;                /* AS_LINES field lines that were answered with before */
     uint32_t requests;             /* exchanges that are with the gateway now */
     bool draining;                 /* every answer from now on closes its connection */
     bool timed;                    /* as_exchange.started is wanted */

@@ -163,6 +163,127 @@ async def scope_is_the_requests_own(scope, receive, send):
     scope["headers"] = []
 
 
+def change_asgi_value(scope):
+    scope["asgi"]["version"] = "2.0"
+
+
+def change_asgi_key(scope):
+    del scope["asgi"]["version"]
+
+
+def change_extension(scope):
+    scope["extensions"]["http.response.trailers"]["touched"] = True
+
+
+def drop_extension(scope):
+    del scope["extensions"]["http.response.early_hint"]
+
+
+def swap_extensions(scope):
+    extensions = scope["extensions"]
+    extensions["http.response.trailers"] = extensions["http.response.pathsend"]
+
+
+def replace_extension(scope):
+    scope["extensions"]["http.response.trailers"] = None
+
+
+def keep_extension(scope):
+    kept.setdefault("dicts", []).append(scope["extensions"]["http.response.trailers"])
+
+
+def change_state(scope):
+    scope["state"]["answer"] = 0
+
+
+def extend_state(scope):
+    scope["state"]["more"] = 1
+
+
+def change_headers(scope):
+    scope["headers"].append((b"x-more", b"1"))
+
+
+def empty_headers(scope):
+    scope["headers"].clear()
+
+
+def keep_all(scope):
+    kept.setdefault("dicts", []).extend([scope, *scope.values()])
+
+
+CHANGES = (
+    *(change_asgi_value, change_asgi_key, change_extension, drop_extension, swap_extensions),
+    *(replace_extension, keep_extension, change_state, extend_state, change_headers),
+    *(empty_headers, keep_all),
+)
+
+
+@check(times=2 * len(CHANGES) + 1, fields=("X-One: 1",))
+async def scope_is_as_new_behind_each_change(scope, receive, send):
+    """What is lent from request to request is lent only when it is as it was made, and nobody has it."""
+    number = kept.setdefault("changes", 0)
+    kept["changes"] += 1
+    assert scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
+    assert without_tls(scope["extensions"]) == {
+        "http.response.pathsend": {},
+        "http.response.trailers": {},
+        "http.response.early_hint": {},
+    }
+    assert len({id(extension) for extension in scope["extensions"].values()}) >= 3
+    assert scope["state"]["answer"] == 42
+    assert "more" not in scope["state"]
+    assert list(scope["headers"]) == [(b"host", b"test"), (b"x-one", b"1")]
+    mutable = (dict, list, type(scope["headers"]))
+    held = {id(value) for value in kept.get("dicts", []) if isinstance(value, mutable)}
+    assert not held & {id(scope), *map(id, scope.values()), *map(id, scope["extensions"].values())}
+    CHANGES[number // 2 % len(CHANGES)](scope)
+
+
+@check(times=16)
+async def callables_that_are_kept_are_of_their_request(scope, receive, send):
+    """Some requests keep all, or one: those objects are not given to another request, nor answer for one."""
+    number = kept.setdefault("callables", 0)
+    kept["callables"] += 1
+    real_send = inspect.getclosurevars(send).nonlocals["send"]  # behind watched_send
+    for old in kept.setdefault("of_requests", []):
+        assert not {id(each) for each in old.values()} & set(
+            map(id, (receive, real_send, scope["headers"]))
+        )
+        if "receive" in old:
+            assert await old["receive"]() == {"type": "http.disconnect"}
+        if "headers" in old:
+            assert old["headers"][0] == (b"host", b"test")
+        if "send" in old:
+            try:
+                await old["send"]({"type": "http.response.start", "status": 500})
+            except (RuntimeError, OSError):
+                pass
+            else:
+                raise AssertionError("a request that has ended took a message")
+    all_three = {"receive": receive, "send": real_send, "headers": scope["headers"]}
+    which = [list(all_three), ["receive"], ["send"], ["headers"]][number // 2 % 4]
+    if number % 2:
+        kept["of_requests"].append({key: all_three[key] for key in which})
+
+
+@check(times=4)
+async def awaitables_that_are_kept_stay_done(scope, receive, send):
+    """Their memory is used again, but only when nobody has them."""
+    old = kept.setdefault("awaitables", [])
+    for awaitable in old:
+        try:
+            awaitable.send(None)
+        except RuntimeError:
+            pass
+        else:
+            raise AssertionError("awaited twice")
+    message = receive()
+    assert all(message is not awaitable for awaitable in old)
+    assert (await message)["type"] == "http.request"
+    old.append(message)
+
+
 @check(times=3)
 async def state_is_copied(scope, receive, send):
     """A shallow copy for each request: names are its own, objects are shared."""
