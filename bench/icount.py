@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import harness
-from hello import BODY
+from asbench import harness
+from asbench.scenarios import HELLO as BODY
 
 FIGURES = harness.BENCH / "icount.json"
 TOLERANCE = 0.03  # more than this is a change for the worse

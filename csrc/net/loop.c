@@ -304,8 +304,9 @@ void as_loop_forked(as_loop *loop) {
 
 /* The application forked, and its child returned to where the server goes on. */
 static void end_if_forked(const as_loop *loop) {
-    static const char text[] = "asgiserver: a forked child of the application has returned into the "
-                               "server, and is ended; a child has to end by os._exit\n";
+    static const char text[] =
+        "asgiserver: a forked child of the application has returned into the "
+        "server, and is ended; a child has to end by os._exit\n";
     if (loop->forked) {
         ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
         (void)n;

@@ -104,8 +104,8 @@ void as_loop_drain(as_loop *loop, uint32_t idle);
 /* Tells the gateway of every request that still runs (on_shutdown, or on_eof): streams, long polls
  * and tunnels end. */
 void as_loop_disconnect(as_loop *loop);
-/* In a child of the process that owns the loop, right behind fork: lets go of all sockets, so that they
- * close when the owner closes them. Whatever the child does with the loop then ends it. */
+/* In a child of the process that owns the loop, right behind fork: lets go of all sockets, so that
+ * they close when the owner closes them. Whatever the child does with the loop then ends it. */
 void as_loop_forked(as_loop *loop);
 /* What the health path says from now on. */
 void as_loop_set_healthy(as_loop *loop, bool healthy);
