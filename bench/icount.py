@@ -194,7 +194,7 @@ def build_info() -> dict[str, str]:
     compiler = compilers["host"]["c"]
     return {
         "compiler": f"{compiler['id']} {compiler['version']}",
-        "build": f"{chosen['buildtype']}, lto {str(chosen['b_lto']).lower()}",
+        "build": str(chosen["buildtype"]),
     }
 
 
