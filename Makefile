@@ -9,6 +9,7 @@ CASES ?=
 WERROR ?= false
 TARGET ?= websocket
 SECONDS ?= 60
+MINUTES ?= 20
 
 BIN := $(VENV)/bin
 BUILD := build/$(patsubst .%,%,$(notdir $(VENV)))
@@ -23,7 +24,7 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-tls ctest autobahn browser lint fmt asan fuzz cov sdist clean
+.PHONY: help build run test test-tls ctest autobahn browser soak lint fmt asan fuzz cov sdist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +68,10 @@ autobahn: ## Autobahn|Testsuite against WebSocket over both loops; CASES="1.* 12
 browser: ## the chat example in a headless Chromium, which is installed when it is missing
 	@tools/setup.sh test browser
 	@$(BIN)/python -m pytest $(ARGS) tests/e2e/test_browser.py
+
+soak: ## mixed traffic with every answer checked: make soak [MINUTES=20] [ARGS="--seed 1"]
+	@tools/setup.sh test
+	@$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) $(ARGS)
 
 lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
 	@tools/setup.sh test lint
