@@ -6,9 +6,10 @@ APP ?= examples.welcome:app
 ARGS ?=
 JOBS ?= $(shell nproc)
 CASES ?=
+FRONTS ?=
 WERROR ?= false
-TARGET ?= websocket
-SECONDS ?= 60
+TARGET ?=
+SECS ?= 60
 MINUTES ?= 20
 
 BIN := $(VENV)/bin
@@ -24,7 +25,8 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-tls ctest autobahn browser soak lint fmt asan fuzz cov sdist clean
+.PHONY: help build run test test-tls ctest autobahn browser smuggling soak bench bench-all bench-peers \
+	icount lint fmt asan tsan memcheck analyze faults fuzz fuzz-long cov mutants sdist clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,11 +35,11 @@ help: ## this list
 	@echo '  APP=package.module:app    what `make run` serves ($(APP))'
 	@echo '  ARGS="--port 9000"        further words for asgiserver (run) or pytest (test, asan, cov)'
 	@echo '  JOBS=2                    pytest processes'
-	@echo '  TARGET=websocket          what `make fuzz` feeds, of fuzz/fuzz_*.c, for SECONDS=60'
+	@echo '  TARGET=websocket SECS=60  what `make fuzz` feeds, of fuzz/fuzz_*.c, and for how long each'
 
 build: ## an editable install in .venv, with the console script .venv/bin/asgiserver
 	@tools/setup.sh
-	@ln -sfn ../$(BUILD)/bench/floor ../$(BUILD)/bench/ws_load bench
+	@ln -sfn $(addprefix ../$(BUILD)/bench/,floor ws_load http_load) bench
 
 run: ## serve an application: make run [APP=package.module:app] [ARGS="--port 9000"]
 	@tools/setup.sh $(EXAMPLES)
@@ -73,6 +75,24 @@ soak: ## mixed traffic with every answer checked: make soak [MINUTES=20] [ARGS="
 	@tools/setup.sh test
 	@$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) $(ARGS)
 
+smuggling: ## tricks through ten front ends, installed when missing; FRONTS="nginx squid" selects
+	@tools/setup.sh test fronts
+	@PYTHONPATH=tests $(BIN)/python -m support.smuggling_matrix $(FRONTS)
+
+bench: bench-peers ## CPU a request beside other servers, with the targets; 25 minutes, ARGS=--quick: a glance
+	@$(BIN)/python bench/run.py $(ARGS)
+
+bench-all: bench-peers ## every server in every scenario, and WebSocket, TLS, idle connections, workers
+	@$(BIN)/python bench/run.py --all --output bench/results/all $(ARGS)
+	@$(BIN)/python bench/websocket.py
+	@$(BIN)/python bench/tls.py
+	@$(BIN)/python bench/idle.py
+	@$(BIN)/python bench/workers.py
+
+bench-peers: build # the servers to compare with, in build/peers
+	@tools/setup.sh bench
+	@PYTHONPATH=bench $(BIN)/python -m asbench.peers
+
 lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
 	@tools/setup.sh test lint
 	$(BIN)/ruff check .
@@ -97,17 +117,59 @@ asan: ## all tests against a build with the address and undefined behaviour sani
 ASAN_BUILD = $(MESON_ARGS) -Db_sanitize=address,undefined -Db_lundef=false -Db_lto=false \
 	-Dbuildtype=debugoptimized -Db_ndebug=false
 
-fuzz: ## libFuzzer on a target of fuzz/, with the sanitizers: make fuzz [TARGET=websocket] [SECONDS=60]
+tsan: ## what threads share, under the thread sanitizer: C tests, and tests of the thread pool
+	@tools/setup.sh test
+	@VENV=$(TSAN) SHARE=$(VENV) MESON_ARGS="$(TSAN_BUILD)" tools/setup.sh
+	@TSAN_OPTIONS="suppressions=$(CURDIR)/tools/tsan.supp" $(BIN)/meson test -C $(BUILD)-tsan \
+		--no-rebuild --quiet --print-errorlogs --timeout-multiplier 3 test_bridge test_log_writer test_loops
+	@tools/tsan.sh $(TSAN) $(BUILD)-tsan $(if $(ARGS),$(ARGS),$(TSAN_TESTS))
+TSAN = $(VENV)-tsan
+TSAN_BUILD = $(MESON_ARGS) -Db_sanitize=thread -Db_lundef=false -Db_lto=false \
+	-Dbuildtype=debugoptimized -Db_ndebug=false
+# Those that measure memory have no meaning there.
+TSAN_TESTS = -q tests/e2e/test_threads.py -k 'not holds_its_thread_alone and not memory'
+
+memcheck: ## valgrind on the C tests of parsers, buffers and the bridge
+	@tools/setup.sh memcheck
+	@$(BIN)/meson test -C $(BUILD) --no-rebuild --quiet --print-errorlogs --timeout-multiplier 10 \
+		--wrap 'valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' \
+		$(MEMCHECK)
+MEMCHECK = $(addprefix test_,bridge buf forwarded names network outq proxy_protocol response \
+	target utf8 ws_handshake)
+
+analyze: ## static analyzers of gcc and clang over csrc: make analyze [RINGS="base http net"]
+	@tools/setup.sh analyze
+	@JOBS=$(JOBS) $(BIN)/python tools/analyze.py $(BUILD) $(RINGS)
+
+faults: ## each allocation fails in turn, and calls of the kernel do; results in build/results
+	@tools/setup.sh test
+	@mkdir -p build/results
+	@$(BUILD)/tests/unit/test_no_memory build/results/no-memory-core.json $(SPARSE)
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS) tests/e2e/test_faults.py
+SPARSE = 1
+
+icount: ## instructions a request, against bench/icount.json: make icount [ARGS=--write]
+	@tools/setup.sh
+	@$(BIN)/python bench/icount.py $(ARGS)
+
+fuzz: ## libFuzzer with the sanitizers on each target of fuzz/: make fuzz [TARGET=http1] [SECS=60]
 	@tools/setup.sh fuzz
 	@[ -f build/fuzz/build.ninja ] || CC=clang $(BIN)/meson setup build/fuzz $(FUZZ_BUILD)
-	@$(BIN)/ninja -C build/fuzz --quiet fuzz/fuzz_$(TARGET)
-	@mkdir -p build/fuzz/corpus/$(TARGET)
-	UBSAN_OPTIONS=halt_on_error=1 build/fuzz/fuzz/fuzz_$(TARGET) -max_total_time=$(SECONDS) \
-		-max_len=4096 -artifact_prefix=build/fuzz/ build/fuzz/corpus/$(TARGET) fuzz/corpus/$(TARGET)
+	@$(BIN)/ninja -C build/fuzz --quiet $(patsubst fuzz/%.c,fuzz/%,$(wildcard fuzz/fuzz_*.c))
+	@UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 nice $(BIN)/python tools/fuzz.py --build build/fuzz \
+		--seconds $(SECS) $(TARGET)
+
+fuzz-long: ## the same for a night, an hour for each target
+	@$(MAKE) --no-print-directory fuzz SECS=3600
+
 FUZZ_BUILD = -Dtests=true -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false \
 	-Dbuildtype=debugoptimized
 
-cov: ## coverage of the C and Python sources by all tests, in build/coverage
+mutants: ## each refusal of csrc/http switched off in turn: the C tests must notice
+	@tools/setup.sh mutants
+	@$(BIN)/python tools/mutate.py --jobs $(JOBS)
+
+cov: ## lines that all tests reach, against their goals; the details are in build/coverage
 	@tools/setup.sh test cov
 	@VENV=$(COV) SHARE=$(VENV) MESON_ARGS="$(COV_BUILD)" tools/setup.sh
 	@find $(BUILD)-cov -name '*.gcda' -delete
@@ -117,9 +179,10 @@ cov: ## coverage of the C and Python sources by all tests, in build/coverage
 	@$(COV)/bin/python -m coverage run -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage html --quiet --directory build/coverage/python
-	@$(BIN)/coverage report
-	@$(BIN)/gcovr --root . --filter csrc/ --object-directory $(BUILD)-cov --txt \
-		--html-details build/coverage/c.html $(BUILD)-cov
+	@$(BIN)/coverage json --quiet -o build/coverage/python.json
+	@$(BIN)/gcovr --root . --filter csrc/ --object-directory $(BUILD)-cov --html-details build/coverage/c.html \
+		--json build/coverage/c.json $(BUILD)-cov
+	@$(BIN)/python tools/coverage_report.py build/coverage/python.json build/coverage/c.json
 COV_BUILD = $(MESON_ARGS) -Db_coverage=true -Db_lto=false -Dbuildtype=debugoptimized -Db_ndebug=false
 
 sdist: ## a source distribution of the last commit, in dist
@@ -129,4 +192,4 @@ sdist: ## a source distribution of the last commit, in dist
 		'import sys; sys.path.insert(0, "tools"); import build_backend; build_backend.build_sdist("dist")'
 
 clean: ## remove the environments and everything that was built
-	rm -rf $(VENV) $(VENV)-* build dist bench/floor bench/ws_load .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(VENV)-* build dist bench/floor bench/ws_load bench/http_load .mypy_cache .ruff_cache .pytest_cache .coverage*

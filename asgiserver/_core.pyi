@@ -2,6 +2,7 @@
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
+from mmap import mmap
 from typing import Any, Literal, final
 
 from .networks import ProxySettings
@@ -101,6 +102,10 @@ class Server:
         """Accept on the listening socket ``fd``, which stays the caller's; with ``tls``, TLS."""
     def set_tls(self, tls: TLSContext, /) -> None:
         """New connections to all sockets that are TLS take this context from now on."""
+    def balance(self, memory: mmap, /) -> None:
+        """Share new connections fairly with the processes that accept from the same sockets and are given
+        the same shared memory: zeros at first, 64 bytes for each of them. Once, before ``listen``.
+        """
     def start(self) -> None:
         """ASGI: watch the core's descriptor in the asyncio loop."""
     def poll(self) -> None:

@@ -403,8 +403,9 @@ OPTIONS: tuple[Option, ...] = (
         minimum=0,
     ),
     _size(
-        "limit_body_discard", 65536,
-        "Unread request body bytes that are skipped to keep the connection; above, it is closed.",
+        "limit_body_discard", 0,
+        "Request body bytes that are still to come behind the response and are skipped to keep the "
+        "connection; above, it is closed. Some proxies do not send them: 0 is safe behind all.",
         minimum=0,
     ),
     Option(

@@ -174,12 +174,20 @@ class _PidFile:
                 os.unlink(self._path)
             # Not through a link, nor into a file that somebody was quicker to put there.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(self._path, flags, 0o644)
+            self._fill(os.open(self._path, flags, 0o644))
         except OSError as error:
             raise StartError(f"--pid {self._shown}: {error.strerror or error}.") from None
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{os.getpid()}\n")
         self._written = True
+
+    def _fill(self, descriptor: int) -> None:
+        """Closes it. A file that says nothing, on a full disk, does not stay."""
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(f"{os.getpid()}\n")
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            raise
 
     def remove(self) -> None:
         if self._written and self._read() == os.getpid():

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from mmap import PAGESIZE, mmap
 from typing import Any
 
 from . import logs, notify, preload, tls, watch, worker
@@ -47,6 +48,7 @@ class Supervisor:
     def __init__(self, config: Config, process: Process, reread: Callable[[], Config]) -> None:
         self._config, self._process, self._reread = config, process, reread
         self._ticket_key = tls.new_ticket_key()  # all workers take up each other's sessions
+        self._shares = mmap(-1, PAGESIZE)  # all workers see who has how many connections
         self._generation: Generation | None = None
         self._next: Generation | None = None  # during a reload
         self._rolling: deque[Slot] = deque()  # those that the reload has not come to yet
@@ -251,6 +253,7 @@ class Supervisor:
             os.getpid(),
             announce,
             generation.certificates,
+            None if generation.config.reuse_port else self._shares,
         )
 
     def _spawn(self, slot: Slot, generation: Generation) -> Worker:

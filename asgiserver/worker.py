@@ -16,7 +16,8 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from mmap import mmap
+from typing import TYPE_CHECKING, Any
 
 from . import cpus, logs
 from .config import Config
@@ -25,6 +26,9 @@ from .server import Application, Server, exit_status
 from .service import Service
 from .sockets import Listeners
 from .tls import Certificates
+
+if TYPE_CHECKING:
+    from . import _core
 
 READY = b"R"
 ALIVE = b"."
@@ -50,6 +54,7 @@ class Job:
     supervisor: int
     announce: int  # the number of workers, where this one prints the banner; else 0
     certificates: Certificates | None
+    shares: mmap | None  # where workers see how many connections the others have
     application: Application | None = None  # where it was imported before the fork
 
 
@@ -113,6 +118,7 @@ class _Report:
     def __init__(self, job: Job) -> None:
         config = job.config
         self._config = config
+        self._shares = job.shares
         self._pipe = job.pipe
         self._parent = job.supervisor
         self._last_beat = float("-inf")
@@ -132,7 +138,12 @@ class _Report:
             interval=self._interval,
             max_requests=config.limit_max_requests + extra if config.limit_max_requests else 0,
             exhausted=lambda: self._want_successor(b"n"),
+            opened=self._opened,
         )
+
+    def _opened(self, core: "_core.Server") -> None:
+        if self._shares is not None:
+            core.balance(self._shares)
 
     def _started(self) -> None:
         _end_with_parent(None)  # the tick sees to it

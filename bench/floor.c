@@ -125,7 +125,7 @@ static const as_handlers handlers = {
     .on_refused = on_refused,
 };
 
-static void notice(void *ctx, const char *text) {
+static void notice(void *ctx, as_notice_level level, const char *text) {
     (void)fprintf(stderr, "%s\n", text);
 }
 

@@ -12,7 +12,6 @@ Afterwards a sample of the connections is asked again: they must still be served
 import argparse
 import contextlib
 import platform
-import resource
 import socket
 import sys
 import zlib
@@ -20,27 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
-from hello import BODY
+from asbench import harness
+from asbench.scenarios import HELLO as BODY
 
-GOAL = 2048  # bytes of user memory for each connection
+GOAL = 1024  # bytes of user memory for each connection
 GOAL_WEBSOCKET = 3072
 KEEP_ALIVE = "600"  # seconds: longer than this takes
 SPARE_FILES = 256
 SAMPLE = 100  # each hundredth connection is asked again
-
-
-def raise_file_limit(files: int) -> None:
-    """Allow `files` open descriptors here and in the server, which inherits the limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= files:
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, max(hard, files)))
-    except (ValueError, OSError):
-        raise harness.BenchError(
-            f"{files} open files are needed, and the hard limit is {hard}"
-        ) from None
 
 
 def ask(client: socket.socket) -> None:
@@ -138,7 +124,7 @@ def measure(
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure the floor, ASGI, WSGI and WebSockets, one after the other."""
-    raise_file_limit(args.connections + SPARE_FILES)
+    harness.raise_file_limit(args.connections + SPARE_FILES)
     core = harness.two_cores()[0]
     keep = ("--timeout-keep-alive", KEEP_ALIVE)
     floor = [str(harness.find_floor(args.floor)), *keep]

@@ -23,11 +23,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import harness
-from idle import SAMPLE, SPARE_FILES, raise_file_limit
-from run_hello import Series, figure, spread, wrk
+from asbench import harness, load
+from asbench.harness import raise_file_limit
+from asbench.measure import spread
+from asbench.report import figure
+from asbench.scenarios import HELLO as BODY
+from idle import SAMPLE, SPARE_FILES
 
-BODY = b"Hello, World!"
 CIPHERS = {"TLSv1.2": "ECDHE-ECDSA-AES128-GCM-SHA256", "TLSv1.3": "TLS_AES_256_GCM_SHA384"}
 LEAST_REQUESTS = 10_000  # in one measurement, else it is repeated
 ATTEMPTS = 10
@@ -126,9 +128,9 @@ def requests(server: harness.Server, seconds: int, core: int) -> float:
     """Microseconds of CPU a request; of so many that the handshakes before them do not count."""
     for _ in range(ATTEMPTS):
         before = server.cpu_ns()
-        count, _ = wrk(server.port, "plain", seconds, core, scheme="https")
-        if count >= LEAST_REQUESTS:
-            return (server.cpu_ns() - before) / 1000 / count
+        answers = load.wrk(server.port, seconds, core, scheme="https").answers
+        if answers >= LEAST_REQUESTS:
+            return (server.cpu_ns() - before) / 1000 / answers
     raise harness.BenchError(f"{server.name} answered hardly anything: is the machine busy?")
 
 
@@ -175,11 +177,11 @@ def both(folder: Path, files: int, core: int) -> Iterator[list[harness.Server]]:
 def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     server_core, client_core = harness.two_cores()
     make_certificate(folder)
-    series: dict[str, dict[str, Series]] = {}
+    series: dict[str, dict[str, list[float]]] = {}
 
-    def measured(load: str, server: harness.Server, cpu_us: float) -> None:
-        series.setdefault(load, {}).setdefault(server.name, Series()).cpu_us.append(cpu_us)
-        print(f"{load:18} {server.name:5} {cpu_us:8.2f} µs", file=sys.stderr, flush=True)
+    def measured(kind: str, server: harness.Server, cpu_us: float) -> None:
+        series.setdefault(kind, {}).setdefault(server.name, []).append(cpu_us)
+        print(f"{kind:18} {server.name:5} {cpu_us:8.2f} µs", file=sys.stderr, flush=True)
 
     files = files_for(args.connections)
     with both(folder, files, server_core) as servers:
@@ -204,17 +206,17 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "seconds": args.seconds,
         "connections": args.connections,
         "cpu_us": {
-            load: {name: spread(one.cpu_us, 2) for name, one in rows.items()}
+            kind: {name: spread(costs, 2) for name, costs in rows.items()}
             | {"ratio": round(ratio(rows), 3)}
-            for load, rows in series.items()
+            for kind, rows in series.items()
         },
         "idle": memory,
     }
 
 
-def ratio(rows: dict[str, Series]) -> float:
+def ratio(rows: dict[str, list[float]]) -> float:
     """The floor's CPU in multiples of nginx's: the median of the rounds' ratios."""
-    pairs = zip(rows["floor"].cpu_us, rows["nginx"].cpu_us, strict=True)
+    pairs = zip(rows["floor"], rows["nginx"], strict=True)
     return statistics.median(a / b for a, b in pairs)
 
 
@@ -227,10 +229,10 @@ def table(results: dict[str, Any]) -> str:
         "| CPU µs for a | floor | nginx | nginx = 1 | goal |",
         "|---|---|---|---|---|",
     ]
-    for load, row in results["cpu_us"].items():
-        goal = GOALS["cpu"] if load == "request" else 1 / GOALS["handshakes"]
+    for kind, row in results["cpu_us"].items():
+        goal = GOALS["cpu"] if kind == "request" else 1 / GOALS["handshakes"]
         lines.append(
-            f"| {load} | {figure(row['floor'], ',.2f')} | {figure(row['nginx'], ',.2f')} | "
+            f"| {kind} | {figure(row['floor'], ',.2f')} | {figure(row['nginx'], ',.2f')} | "
             f"{row['ratio']:.2f} | ≤ {goal:.2f} |"
         )
     floor, nginx = results["idle"]["floor"], results["idle"]["nginx"]

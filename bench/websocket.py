@@ -5,14 +5,12 @@ core, over 64 connections: messages of text of 64 bytes, one or 16 at a time on 
 of 16 KiB. Nothing is compressed. CPU time is the server's own, of all its threads. The floor is the C core with
 the same codec and no Python.
 
-    .venv/bin/pip install -r requirements/bench.txt -c requirements/constraints.txt
+    PYTHONPATH=bench .venv/bin/python -m asbench.peers uvicorn granian socketify
     .venv/bin/python bench/websocket.py
 """
 
 import argparse
 import contextlib
-import importlib.metadata
-import importlib.util
 import json
 import platform
 import statistics
@@ -23,35 +21,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import harness
+from asbench import harness, peers
+from asbench.load import find
+from asbench.measure import spread
+from asbench.report import figure
 
 CONNECTIONS = 64
 LOADS = {"64 B": (64, 1), "64 B, 16 deep": (64, 16), "16 KiB": (16384, 1)}  # size, depth
 GOAL = 1.5  # messages a second, in multiples of the best peer's, on the same core
 
-PYTHON = sys.executable
 APP = "hello:websocket"
-UVICORN = [PYTHON, "-m", "uvicorn", APP, "--app-dir", str(harness.BENCH), "--lifespan", "off"]
+UVICORN = ["-m", "uvicorn", APP, "--app-dir", str(harness.APPS), "--lifespan", "off"]
 UVICORN += ["--log-level", "warning", "--loop", "uvloop"]
-GRANIAN = [
-    PYTHON,
-    "-m",
-    "granian",
-    APP,
-    "--working-dir",
-    str(harness.BENCH),
-    "--interface",
-    "asginl",
-]
+GRANIAN = ["-m", "granian", APP, "--working-dir", str(harness.APPS), "--interface", "asginl"]
 GRANIAN += ["--log-level", "warning", "--loop", "uvloop"]
-SOCKETIFY = [PYTHON, "-m", "socketify", f"bench.{APP}", "--interface", "asgi", "--lifespan", "off"]
-# Name: the package that must be there, and the command without the port.
+SOCKETIFY = ["-m", "socketify", f"bench.apps.{APP}", "--interface", "asgi", "--lifespan", "off"]
+# Name: the environment (bench/peers.toml), and what its interpreter is told, without the port.
 PEERS: dict[str, tuple[str, list[str]]] = {
     "uvicorn, websockets": ("uvicorn", [*UVICORN, "--ws", "websockets"]),
     "uvicorn, websockets-sansio": ("uvicorn", [*UVICORN, "--ws", "websockets-sansio"]),
     "granian": ("granian", GRANIAN),
     "socketify": ("socketify", [*SOCKETIFY, "--host", harness.HOST]),
-    "socketify, not ASGI": ("socketify", [PYTHON, str(harness.BENCH / "hello_socketify.py")]),
+    "socketify, not ASGI": ("socketify", [str(harness.APPS / "hello_socketify.py")]),
 }
 FLOOR, OURS = "floor", ("asgiserver, asyncio", "asgiserver, uvloop")
 
@@ -71,38 +62,24 @@ class Series:
         return {name: spread(getattr(self, name), n) for name, n in digits.items()}
 
 
-def spread(values: list[float], digits: int) -> dict[str, float]:
-    """Median, least and greatest, rounded."""
-    figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, digits) for name, value in figures.items()}
-
-
 def commands(floor: Path | None, only: list[str]) -> dict[str, list[str]]:
     """What to run, by name; peers that are not installed are left out."""
-    ours = [PYTHON, "-m", "asgiserver", APP, "--app-dir", str(harness.BENCH), "--no-access-log"]
-    ours += ["--log-level", "warning", "--lifespan", "off"]
+    ours = [sys.executable, "-m", "asgiserver", APP, "--app-dir", str(harness.APPS)]
+    ours += ["--no-access-log", "--log-level", "warning", "--lifespan", "off"]
     found = {FLOOR: [str(harness.find_floor(floor))]}
     found |= {name: [*ours, "--loop", name.split()[1]] for name in OURS}
-    for name, (package, command) in PEERS.items():
-        if importlib.util.find_spec(package) is None:
-            print(f"{name} is left out: {package} is not installed", file=sys.stderr)
+    for name, (peer, words) in PEERS.items():
+        if why := peers.absent(peer):
+            print(f"{name} is left out: {why}", file=sys.stderr)
         else:
-            found[name] = command
+            found[name] = [str(peers.python(peer)), *words]
     return {name: command for name, command in found.items() if not only or name in only}
-
-
-def find_load() -> Path:
-    """The load generator's executable."""
-    path = harness.BENCH / "ws_load"
-    if not path.exists():
-        raise harness.BenchError(f"no executable {path}: run `make build` first")
-    return path.resolve()
 
 
 def ask(server: harness.Server, load: str, seconds: int, core: int) -> dict[str, float]:
     """Messages for `seconds`: what ws_load prints. Any wrong echo ends the benchmark."""
     size, depth = LOADS[load]
-    command = ["taskset", "-c", str(core), str(find_load()), "--port", str(server.port)]
+    command = ["taskset", "-c", str(core), str(find("ws_load")), "--port", str(server.port)]
     command += ["--connections", str(CONNECTIONS), "--size", str(size), "--depth", str(depth)]
     command += ["--seconds", str(seconds)]
     done = subprocess.run(
@@ -175,12 +152,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of the peers that are installed."""
-    names = {package for package, _ in PEERS.values()} | {"websockets"}
-    return {
-        name: importlib.metadata.version(name)
-        for name in sorted(names)
-        if importlib.util.find_spec(name)
-    }
+    installed = sorted({peer for peer, _ in PEERS.values() if not peers.absent(peer)})
+    return {name: peers.versions(name) for name in installed}
 
 
 def ratio(series: dict[tuple[str, str], Series], a: str, b: str, load: str, what: str) -> float:
@@ -200,11 +173,11 @@ def best(
     everybody = [name for name in programs if name in PEERS]
     kinds = {"ASGI": [name for name in everybody if "not ASGI" not in name], "any": everybody}
     rows = []
-    for kind, peers in kinds.items() if everybody else ():
+    for kind, rivals in kinds.items() if everybody else ():
         for load in LOADS:
             for name in filter(programs.__contains__, OURS):
-                rates = [(ratio(series, name, peer, load, "rate"), peer) for peer in peers]
-                costs = [(ratio(series, peer, name, load, "cpu_us"), peer) for peer in peers]
+                rates = [(ratio(series, name, peer, load, "rate"), peer) for peer in rivals]
+                costs = [(ratio(series, peer, name, load, "cpu_us"), peer) for peer in rivals]
                 (rate, fastest), (cpu, cheapest) = min(rates), min(costs)
                 row = {"peers": kind, "load": load, "server": name, "goal": GOAL, "rate": rate}
                 rows.append({**row, "cpu": cpu, "fastest": fastest, "cheapest": cheapest})
@@ -213,7 +186,7 @@ def best(
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown tables."""
-    known = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    known = "; ".join(results["versions"].values())
     lines = [
         f"WebSocket echo on one core, CPython {results['python']}, {results['connections']} "
         f"connections, {results['rounds']} interleaved rounds of {results['seconds']} s; {known}. "
@@ -242,11 +215,6 @@ def table(results: dict[str, Any]) -> str:
         for row in results["against_the_best_peer"]
     ]
     return "\n".join(lines) + "\n"
-
-
-def figure(values: dict[str, float], form: str) -> str:
-    """A median with the least and the greatest."""
-    return f"{values['median']:{form}} ({values['min']:{form}} to {values['max']:{form}})"
 
 
 def main() -> int:

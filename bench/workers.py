@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from asbench import load
+
 COMMAND = [sys.executable, "-m", "asgiserver", "--port", "0", "--no-access-log"]
 ROUNDS = 5
 
@@ -23,7 +25,7 @@ def status(pid: int, field: str) -> int:
     return int(found[1])
 
 
-def start(*words: str, app: str = "bench.hello:asgi") -> tuple[subprocess.Popen[str], float]:
+def start(*words: str, app: str = "bench.apps.hello:asgi") -> tuple[subprocess.Popen[str], float]:
     began = time.perf_counter()
     process = subprocess.Popen([*COMMAND, *words, app], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -42,7 +44,7 @@ def stop(process: subprocess.Popen[str]) -> float:
 
 def rate(workers: int) -> float:
     """Requests a second."""
-    command = [*COMMAND, "--workers", str(workers), "bench.hello:busy"]
+    command = [*COMMAND, "--workers", str(workers), "bench.apps.hello:busy"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         port, ready = "", 1 if workers == 1 else 0
@@ -52,19 +54,10 @@ def rate(workers: int) -> float:
             ready += "is ready" in line
             if port and ready == workers:
                 break
-        done = subprocess.run(
-            ["wrk", "-t1", "-c32", "-d3s", f"http://127.0.0.1:{port}/"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        said = load.wrk(int(port), 3, connections=32)
         process.send_signal(signal.SIGTERM)
         process.communicate()
-    assert "Non-2xx" not in done.stdout, done.stdout
-    assert "Socket errors" not in done.stdout, done.stdout
-    found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    assert found is not None
-    return float(found[1])
+    return said.answers / said.seconds
 
 
 def main() -> None:

@@ -73,7 +73,8 @@ static int module_exec(PyObject *module) {
     as_module_state *state = state_of(module);
     if (add_strings(state) < 0 || add_names(state) < 0 || add_exception(module, state) < 0 ||
         add_versions(module) < 0 ||
-        (state->empty_bytes = PyBytes_FromStringAndSize(NULL, 0)) == NULL) {
+        (state->empty_bytes = PyBytes_FromStringAndSize(NULL, 0)) == NULL ||
+        (state->context_keyword = Py_BuildValue("(s)", "context")) == NULL) {
         return -1;
     }
     if (as_server_add_type(module, state) < 0 || as_asgi_add_types(module, state) < 0) {
@@ -101,6 +102,7 @@ static int module_clear(PyObject *module) {
     for (int id = 0; id < AS_NAME_COUNT; id++) {
         Py_CLEAR(state->name_bytes[id]);
         Py_CLEAR(state->name_environ[id]);
+        Py_CLEAR(state->last_pair[id]);
     }
     return 0;
 }

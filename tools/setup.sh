@@ -2,8 +2,8 @@
 # Makes what a make target needs and does only what is missing, so that every target begins with it:
 # Debian's packages, the virtual environment, the Python packages, the editable install.
 #
-#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; test, fuzz and browser
-#                               need packages of Debian's too
+#   tools/setup.sh [GROUP…]     GROUP: a file of requirements/ beyond `build`; test, fuzz, browser, fronts,
+#                               bench, memcheck and analyze need packages of Debian's too
 #
 # PYTHON      the interpreter (python3); another one than last time replaces the environment
 # VENV        the environment (.venv); its build is build/venv
@@ -47,7 +47,11 @@ missing_packages() {
     fi
     case " $* " in *" test "*) missing_for_test ;; esac
     case " $* " in *" browser "*) missing_for_browser ;; esac
+    case " $* " in *" bench "*) missing_for_bench ;; esac
     case " $* " in *" fuzz "*) missing_for_fuzz ;; esac
+    case " $* " in *" memcheck "*) command -v valgrind >/dev/null || echo valgrind libc6-dbg ;; esac
+    case " $* " in *" analyze "*) command -v clang >/dev/null || echo clang ;; esac
+    case " $* " in *" fronts "*) missing_for_fronts ;; esac
 }
 
 missing_for_fuzz() {
@@ -68,10 +72,34 @@ missing_for_test() {
     command -v haproxy >/dev/null || echo haproxy
 }
 
+# A load generator and what bjoern is compiled with.
+missing_for_bench() {
+    command -v wrk >/dev/null || echo wrk
+    [ -e /usr/include/ev.h ] || echo libev-dev
+}
+
 # Some 400 MB, hence not for every test.
 missing_for_browser() {
     command -v chromium >/dev/null || echo chromium fonts-dejavu-core
     command -v openssl >/dev/null || echo openssl
+}
+
+# The front ends of tests/support/fronts.py: PROGRAM PACKAGE. Some of them start when they are installed.
+missing_for_fronts() {
+    while read -r program package; do
+        command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] || echo "$package"
+    done <<END
+nginx nginx
+haproxy haproxy
+apache2 apache2
+varnishd varnish
+squid squid
+lighttpd lighttpd
+caddy caddy
+nghttpx nghttp2-proxy
+tinyproxy tinyproxy
+traffic_server trafficserver
+END
 }
 
 # What Debian splits off its own Python; any other Python has it all.
@@ -175,13 +203,16 @@ install_server() {
 
 # An editable install runs ninja whenever it is imported. Processes that start together would build
 # the same files over each other; and a sanitizer that is preloaded for them is not meant for ninja.
+# NO_REBUILD, for benchmarks: it is up to date.
 write_serial_ninja() {
-    cat >"$VENV/bin/serial-ninja" <<END
+    cat >"$VENV/bin/serial-ninja.new" <<END
 #!/bin/sh
+[ -z "\$NO_REBUILD" ] || exit 0
 unset LD_PRELOAD
 exec flock . "$PWD/${SHARE:-$VENV}/bin/ninja" "\$@"
 END
-    chmod +x "$VENV/bin/serial-ninja"
+    chmod +x "$VENV/bin/serial-ninja.new"
+    mv "$VENV/bin/serial-ninja.new" "$VENV/bin/serial-ninja"
 }
 
 # Two of them at once, in two terminals, would tread on each other's feet.
@@ -200,6 +231,6 @@ if [ -z "$SHARE" ]; then
 fi
 # What ninja does not watch; of the rest it rebuilds what changed.
 serial_ninja=$PWD/$VENV/bin/serial-ninja
-[ -x "$serial_ninja" ] || write_serial_ninja
+write_serial_ninja
 unless_done install "pyproject.toml meson.options tools/build_backend.py" "$MESON_ARGS" install_server
 (cd "$BUILD" && quietly "$serial_ninja") || fail "the build failed (see above)"

@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from mmap import PAGESIZE, mmap
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -34,6 +35,8 @@ _SECOND = 1.0
 _IDLE = (1.0, 2.0)  # least and most seconds for a request under way to an old worker
 # Made by the master: workers, and those that come after them, take up each other's sessions.
 _TICKET_KEY = tls.new_ticket_key()
+# Likewise: workers see who has how many connections.
+_SHARES = mmap(-1, PAGESIZE)
 _FLUSH = 0.1  # seconds for other threads, behind worker_int: gunicorn's
 
 
@@ -257,6 +260,7 @@ class _Worker(Worker):
 
     def _opened(self, core: _core.Server) -> None:
         self._core = core
+        core.balance(_SHARES)
 
     def _closing(self, core: _core.Server) -> None:
         self._core, self._seen = None, core.requests_total

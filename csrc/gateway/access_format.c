@@ -42,9 +42,9 @@ struct line {
 
 /* --- bytes ---------------------------------------------------------------------------------- */
 
-/* Room for `n` bytes, NULL: none. */
+/* Room for `n` bytes, which may be 0, NULL: none. */
 static char *room(line *l, size_t n) {
-    if (!l->failed && as_buf_reserve(l->out, NULL, n) != AS_OK) {
+    if (!l->failed && as_buf_reserve(l->out, NULL, n + 1) != AS_OK) {
         l->failed = true;
     }
     return l->failed ? NULL : l->out->data + l->out->len;

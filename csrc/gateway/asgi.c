@@ -7,12 +7,24 @@
 
 /* ---- the server's part ---- */
 
+#define SPARES 8 /* kits */
+
+/* The objects of a request that the application is given. When it ends before on_request returns,
+ * and nobody kept any of them, the next request gets the same ones. */
+typedef struct request_kit {
+    as_request *req;
+    PyObject *receive, *send; /* both hold `req` */
+} request_kit;
+
 typedef struct asgi {
     struct as_scope_cache *scopes;
     struct as_tasks *tasks;
     struct as_websockets *websockets;
     PyObject *body_message; /* {"type": "http.request", "body": b"", "more_body": False} */
     PyObject *disconnect;   /* {"type": "http.disconnect"} */
+    request_kit spare[SPARES];
+    int nspare;
+    as_spare_awaitables awaitables;
 } asgi;
 
 struct as_tasks *as_asgi_tasks(as_server *server) {
@@ -20,15 +32,30 @@ struct as_tasks *as_asgi_tasks(as_server *server) {
     return self != NULL ? self->tasks : NULL;
 }
 
+as_spare_awaitables *as_asgi_spare_awaitables(const as_server *server) {
+    asgi *self = server->gateway;
+    return self != NULL ? &self->awaitables : NULL;
+}
+
 struct as_websockets *as_asgi_websockets(as_server *server) {
     asgi *self = server->gateway;
     return self != NULL ? self->websockets : NULL;
+}
+
+static void drop_kit(request_kit *kit) {
+    Py_XDECREF(kit->send);
+    Py_XDECREF(kit->receive);
+    Py_XDECREF(kit->req);
 }
 
 static void asgi_fini(as_server *server) {
     asgi *self = server->gateway;
     server->gateway = NULL;
     if (self != NULL) {
+        while (self->nspare > 0) {
+            drop_kit(&self->spare[--self->nspare]);
+        }
+        as_spare_awaitables_free(&self->awaitables);
         as_scope_cache_free(self->scopes);
         as_tasks_free(self->tasks);
         as_websockets_free(self->websockets);
@@ -62,6 +89,11 @@ static int asgi_traverse(as_server *server, visitproc visit, void *arg) {
     asgi *self = server->gateway;
     if (self == NULL) {
         return 0;
+    }
+    for (int i = 0; i < self->nspare; i++) {
+        Py_VISIT(self->spare[i].req);
+        Py_VISIT(self->spare[i].receive);
+        Py_VISIT(self->spare[i].send);
     }
     int stop = as_scope_cache_traverse(self->scopes, visit, arg);
     return stop != 0 ? stop : as_tasks_traverse(self->tasks, visit, arg);
@@ -269,18 +301,13 @@ void as_request_init(as_request *req, as_server *server, const as_request_kind *
     PyObject_GC_Track(req);
 }
 
-static as_request *request_new(as_server *server, as_exchange *ex, as_slice body) {
+static as_request *request_new(as_server *server) {
     as_request *req = PyObject_GC_New(as_request, server->state->request_type);
     if (req == NULL) {
         return NULL;
     }
     memset((char *)req + sizeof(PyObject), 0, sizeof(*req) - sizeof(PyObject));
-    as_request_init(req, server, &http_kind, ex);
-    req->body_done = ex->req == AS_REQ_DONE;
-    if (body.n > 0 && (req->chunk = as_pybytes(body)) == NULL) {
-        Py_DECREF(req);
-        return NULL;
-    }
+    as_request_init(req, server, &http_kind, NULL);
     return req;
 }
 
@@ -455,16 +482,7 @@ int as_asgi_add_types(PyObject *module, as_module_state *state) {
     return as_task_add_type(module, state);
 }
 
-/* ---- from the exchange ---- */
-
-/* Scope (taken over), receive and send into args[1…3]; args[0] stays free for vectorcall. */
-static int make_arguments(as_request *req, PyObject *scope, PyObject **args) {
-    as_module_state *state = req->server->state;
-    args[1] = scope;
-    args[2] = args[1] != NULL ? callable_new(state->receive_type, call_receive, req) : NULL;
-    args[3] = args[2] != NULL ? callable_new(state->send_type, call_send, req) : NULL;
-    return args[3] != NULL ? 0 : -1;
-}
+/* ---- the call ---- */
 
 static void cannot_serve(as_server *server, as_exchange *ex) {
     as_log_exception(server, ex, "cannot serve");
@@ -472,30 +490,82 @@ static void cannot_serve(as_server *server, as_exchange *ex) {
     as_exchange_release(ex);
 }
 
-/* Calls the application for `req`, which is taken over. */
-static void start(as_server *server, as_request *req, PyObject *scope) {
+/* receive and send for kit->req; -1 with an exception. */
+static int complete_kit(as_module_state *state, request_kit *kit) {
+    kit->receive = callable_new(state->receive_type, call_receive, kit->req);
+    kit->send = kit->receive != NULL ? callable_new(state->send_type, call_send, kit->req) : NULL;
+    return kit->send != NULL ? 0 : -1;
+}
+
+/* Calls the application with the kit, which is the caller's; `scope` is taken over, and NULL with
+ * an exception. */
+static void start(as_server *server, request_kit *kit, PyObject *scope) {
+    as_request *req = kit->req;
     as_head *head = req->ex->head;
     req->ex->gateway = Py_NewRef(req);
-    PyObject *args[4] = {NULL, NULL, NULL, NULL};
-    if (make_arguments(req, scope, args) == 0) {
+    if (scope != NULL) {
+        PyObject *args[4] = {NULL, scope, kit->receive, kit->send};
         as_tasks_run(((asgi *)server->gateway)->tasks, req, args + 1);
+        Py_DECREF(scope);
     } else {
         as_request_finished(req);
     }
-    Py_XDECREF(args[3]);
-    Py_XDECREF(args[2]);
-    Py_XDECREF(args[1]);
-    if (req->headers != NULL && as_headers_settle(req->headers, head) < 0) {
+    asgi *self = server->gateway;
+    if (as_scope_settle(self != NULL ? self->scopes : NULL, req, head) < 0) {
         as_log_exception(server, req->ex, "cannot keep the headers");
     }
-    Py_CLEAR(req->headers);
-    Py_DECREF(req);
 }
 
+/* ---- kits ---- */
+
+/* 0, or -1 with an exception. */
+static int kit_new(as_server *server, request_kit *kit) {
+    kit->receive = kit->send = NULL;
+    kit->req = request_new(server);
+    if (kit->req != NULL && complete_kit(server->state, kit) == 0) {
+        return 0;
+    }
+    drop_kit(kit);
+    return -1;
+}
+
+/* The request has ended, and nobody has or awaits any of it: the two callables hold the request,
+ * and so does the kit. */
+static bool is_unkept(const request_kit *kit) {
+    const as_request *req = kit->req;
+    return req->ex == NULL && Py_REFCNT(req) == 3 && Py_REFCNT(kit->receive) == 1 &&
+           Py_REFCNT(kit->send) == 1 && req->receivers == NULL && req->senders == NULL;
+}
+
+/* As request_new made it. */
+static void reset_request(as_request *req) {
+    as_request_clear((PyObject *)req);
+    as_buf_fini(&req->queued, NULL);
+    req->send_state = AS_SEND_START;
+    req->body_done = req->body_received = req->gone = req->eof = false;
+    req->leaving = req->overdue = req->driving = req->unflushed = false;
+}
+
+/* The kit becomes a spare one, or goes. */
+static void retire_kit(as_server *server, request_kit *kit) {
+    asgi *self = server->gateway;
+    if (self != NULL && self->nspare < SPARES && is_unkept(kit)) {
+        reset_request(kit->req);
+        self->spare[self->nspare++] = *kit;
+    } else {
+        drop_kit(kit);
+    }
+}
+
+/* ---- from the exchange ---- */
+
 static void on_upgrade(as_server *server, as_exchange *ex) {
-    as_request *req = as_websocket_new(server, ex);
-    if (req != NULL) {
-        start(server, req, as_scope_new_websocket(((asgi *)server->gateway)->scopes, req));
+    request_kit kit = {as_websocket_new(server, ex), NULL, NULL};
+    if (kit.req != NULL) {
+        struct as_scope_cache *scopes = ((asgi *)server->gateway)->scopes;
+        bool complete = complete_kit(server->state, &kit) == 0;
+        start(server, &kit, complete ? as_scope_new_websocket(scopes, kit.req) : NULL);
+        drop_kit(&kit);
     } else if (PyErr_Occurred()) {
         cannot_serve(server, ex);
     }
@@ -507,12 +577,23 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
         on_upgrade(server, ex);
         return;
     }
-    as_request *req = request_new(server, ex, body);
-    if (req == NULL) {
+    asgi *self = server->gateway;
+    request_kit kit;
+    if (self->nspare > 0) {
+        kit = self->spare[--self->nspare];
+    } else if (kit_new(server, &kit) < 0) {
         cannot_serve(server, ex);
         return;
     }
-    start(server, req, as_scope_new(((asgi *)server->gateway)->scopes, req));
+    kit.req->body_done = ex->req == AS_REQ_DONE;
+    if (body.n > 0 && (kit.req->chunk = as_pybytes(body)) == NULL) {
+        drop_kit(&kit);
+        cannot_serve(server, ex);
+        return;
+    }
+    kit.req->ex = ex;
+    start(server, &kit, as_scope_new(self->scopes, kit.req));
+    retire_kit(server, &kit);
 }
 
 static void take_body_bytes(as_request *req, as_slice data) {

@@ -45,7 +45,9 @@ typedef struct as_request {
     bool leaving;       /* one of both, and timeout_cancel runs */
     bool overdue;       /* … and is over: the application was cancelled */
     bool driving;       /* its task is on the stack */
-    bool unflushed;     /* leaves at the end of that task's step: as_exchange_flush is due */
+    bool lost;          /* among as_server.lost, or was */
+    struct as_request *lost_next;
+    bool unflushed; /* leaves at the end of that task's step: as_exchange_flush is due */
 } as_request;
 
 /* One row for each message that an application may send. */
@@ -87,13 +89,21 @@ int as_scope_cache_traverse(struct as_scope_cache *cache, visitproc visit, void 
 /* A new scope for `req`; also sets req->headers. The second is WebSocket's. */
 PyObject *as_scope_new(struct as_scope_cache *cache, as_request *req);
 PyObject *as_scope_new_websocket(struct as_scope_cache *cache, as_request *req);
+/* on_request is about to return, and the scope is the application's alone: keeps a copy of the head
+ * if somebody may still read its fields, and lets go of req->headers. -1 with an exception. `cache`
+ * is NULL once the server is closed. */
+int as_scope_settle(struct as_scope_cache *cache, as_request *req, as_head *head);
 /* Per connection: the client and server tuples. */
 void as_scope_connection_closed(as_conn_info *info);
 
 /* headers.c */
 PyObject *as_headers_new(as_module_state *state, as_head *head);
-/* The head's bytes are about to go: keeps a copy if somebody else holds `headers`. */
-int as_headers_settle(PyObject *headers, as_head *head);
+/* The same object once more, for another request: it was settled, and nobody else holds it. */
+void as_headers_lend(PyObject *headers, as_head *head);
+/* The bytes of `*head` are about to go: keeps a copy if there are more references to `headers` than
+ * those that are `ours`, and then moves `*head` to it, which lives as long as they do; else empties
+ * `headers`. -1 with an exception. */
+int as_headers_settle(PyObject *headers, as_head **head, Py_ssize_t ours);
 
 /* asgi_send.c: acts on one message; 0, or -1 with an exception. */
 int as_request_send(as_request *req, PyObject *message);
@@ -152,6 +162,14 @@ void as_request_abandon(as_request *req);
 /* awaitable.c */
 PyObject *as_receive_awaitable(as_request *req);
 PyObject *as_send_awaitable(as_request *req, PyObject *message);
+/* Memory of awaitables that ended, for the next ones. */
+#define AS_SPARE_AWAITABLES 8
+typedef struct as_spare_awaitables {
+    PyObject *objects[AS_SPARE_AWAITABLES]; /* no objects any more: without references */
+    int n;
+} as_spare_awaitables;
+as_spare_awaitables *as_asgi_spare_awaitables(const as_server *server); /* asgi.c; NULL: closed */
+void as_spare_awaitables_free(as_spare_awaitables *spare);
 /* Wakes all that wait in the list; does not run them. */
 void as_awaitables_wake(as_awaitable *first);
 /* Raises as the arguments of a coroutine's throw() say; always NULL. */
@@ -170,6 +188,10 @@ int as_tasks_traverse(struct as_tasks *tasks, visitproc visit, void *arg);
 void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args);
 /* Cancels the task of an application that is suspended; -1 with an exception. */
 int as_task_cancel(const as_request *req);
+/* What the application waits for could not be told to it, and will not come again: the request ends
+ * with the next poll, by as_tasks_end_lost. */
+void as_task_lost(as_request *req);
+void as_tasks_end_lost(as_server *server);
 
 /* Types. */
 int as_headers_add_type(PyObject *module, as_module_state *state);

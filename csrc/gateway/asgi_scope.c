@@ -2,7 +2,10 @@
  * change.
  *
  * What repeats is kept: the strings of a connection with the connection, targets in a small table.
- */
+ * HTTP's template shows the values of the last request, so that those of the next which are the
+ * same are in its copy already. The objects that an application may change (headers, and the dicts
+ * "asgi" and "extensions") are shown, too, and lent again only when nobody else holds them and they
+ * are as they were made. */
 #include "gateway/asgi.h"
 #include "http/target.h"
 #include "http/ws_handshake.h"
@@ -10,6 +13,7 @@
 
 #define TARGETS 64          /* rows, a power of two */
 #define TARGET_MAX 128      /* bytes; longer targets are not kept */
+#define SERVERS 8           /* addresses, a power of two */
 
 /* The first works over HTTP/1.0 as well; the others need its chunked coding, or interim responses.
  */
@@ -29,17 +33,29 @@ typedef struct cached_target {
     PyObject *query;    /* bytes */
 } cached_target;
 
+/* Keys whose values HTTP's template shows. */
+#define SHOWN(X)                                                                                       \
+    X(method) X(client) X(server) X(path) X(raw_path) X(query_string) X(headers) X(asgi) X(extensions) X(state)
+
+typedef struct shown_values {
+#define X(key) PyObject *key;
+    SHOWN(X)
+#undef X
+} shown_values;
+
 typedef struct as_scope_cache {
     as_server *server; /* borrowed: the server owns this */
     PyObject *template, *ws_template;
+    shown_values shown;               /* borrowed from the template; NULL: it shows None */
     PyObject *denial;                 /* the dict of a WebSocket's extensions, but for its value */
     PyObject *extensions[EXTENSIONS]; /* str */
-    PyObject *asgi;                   /* the versions */
+    PyObject *asgi;                   /* the versions; a request gets a copy */
     PyObject *tls;                    /* str: the extension's name */
     PyObject *version_1_0, *https, *wss;
     PyObject *method[64]; /* str by llhttp's number */
     PyObject *root_bytes; /* root_path as bytes */
     cached_target targets[TARGETS];
+    PyObject *servers[SERVERS]; /* (address, port), as seen lately */
 } as_scope_cache;
 
 /* Kept with a connection in info->gateway: made with its first request. */
@@ -88,6 +104,27 @@ static PyObject *make_template(as_server *server) {
     return dict;
 }
 
+/* The same as a dict that shares its keys with its copies, as those of instances of a class do: a
+ * scope lives as long as its WebSocket, and this takes a third off it. Steals. */
+static PyObject *share_keys(PyObject *dict) {
+    PyObject *type =
+        dict != NULL ? PyObject_CallFunction((PyObject *)&PyType_Type, "s(){}", "Scope") : NULL;
+    PyObject *object = type != NULL ? PyObject_CallNoArgs(type) : NULL;
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    int failed = object == NULL;
+    while (!failed && PyDict_Next(dict, &at, &key, &value)) {
+        failed = PyObject_SetAttr(object, key, value) < 0;
+    }
+    PyObject *attributes = failed ? NULL : PyObject_GetAttrString(object, "__dict__");
+    PyObject *shared = attributes != NULL ? PyDict_Copy(attributes) : NULL;
+    Py_XDECREF(attributes);
+    Py_XDECREF(object);
+    Py_XDECREF(type);
+    Py_XDECREF(dict);
+    return shared;
+}
+
 /* Fewer keys than HTTP's has: no method. */
 static PyObject *make_ws_template(const as_server *server) {
     PyObject *dict = Py_BuildValue(
@@ -99,7 +136,7 @@ static PyObject *make_ws_template(const as_server *server) {
         PyDict_SetItem(dict, server->state->str.state, Py_None) < 0) {
         Py_CLEAR(dict);
     }
-    return dict;
+    return share_keys(dict);
 }
 
 struct as_scope_cache *as_scope_cache_new(as_server *server) {
@@ -142,6 +179,7 @@ void as_scope_cache_free(struct as_scope_cache *cache) {
     if (cache == NULL) {
         return;
     }
+    cache->shown = (shown_values){0};
     Py_CLEAR(cache->template);
     Py_CLEAR(cache->ws_template);
     Py_CLEAR(cache->denial);
@@ -159,6 +197,9 @@ void as_scope_cache_free(struct as_scope_cache *cache) {
     }
     for (size_t i = 0; i < TARGETS; i++) {
         clear_target(&cache->targets[i]);
+    }
+    for (size_t i = 0; i < SERVERS; i++) {
+        Py_CLEAR(cache->servers[i]);
     }
     PyMem_Free(cache);
 }
@@ -217,24 +258,24 @@ static int make_target(const as_head *head, PyObject *root, cached_target *row) 
 
 /* FNV-1a over the length and up to sixteen bytes at either end: enough to spread a site's targets.
  */
-static size_t target_row(as_slice target) {
-    uint32_t hash = 2166136261u ^ (uint32_t)target.n;
-    size_t edge = target.n < 16 ? target.n : 16;
+static size_t hash_of(as_slice text) {
+    uint32_t hash = 2166136261u ^ (uint32_t)text.n;
+    size_t edge = text.n < 16 ? text.n : 16;
     for (size_t i = 0; i < edge; i++) {
-        hash = (hash ^ (unsigned char)target.p[i]) * 16777619u;
-        hash = (hash ^ (unsigned char)target.p[target.n - 1 - i]) * 16777619u;
+        hash = (hash ^ (unsigned char)text.p[i]) * 16777619u;
+        hash = (hash ^ (unsigned char)text.p[text.n - 1 - i]) * 16777619u;
     }
-    return (hash ^ (hash >> 16)) & (TARGETS - 1);
+    return hash ^ (hash >> 16);
 }
 
-/* The row for the head's target, made if need be; `scratch` serves targets that are not kept. */
-static cached_target *find_target(as_scope_cache *cache, const as_head *head,
-                                  cached_target *scratch) {
+static bool is_kept_target(const as_head *head) {
+    return head->target.len <= TARGET_MAX && head->prefix.len == 0;
+}
+
+/* The row for a target that is kept, made if need be. */
+static const cached_target *find_target(as_scope_cache *cache, const as_head *head) {
     as_slice target = as_head_slice(head, head->target);
-    if (target.n > TARGET_MAX) {
-        return make_target(head, cache->root_bytes, scratch) == 0 ? scratch : NULL;
-    }
-    cached_target *row = &cache->targets[target_row(target)];
+    cached_target *row = &cache->targets[hash_of(target) & (TARGETS - 1)];
     if (row->target != NULL && (size_t)PyBytes_GET_SIZE(row->target) == target.n &&
         memcmp(PyBytes_AS_STRING(row->target), target.p, target.n) == 0) {
         return row;
@@ -271,10 +312,10 @@ static PyObject *make_tls(as_tls *source) {
     }
     PyObject *chain = make_chain(tls);
     return chain != NULL
-               ? Py_BuildValue("{s:s, s:N, s:z, s:z, s:i, s:i}", "server_cert", tls->server_cert,
+               ? Py_BuildValue("{s:s, s:N, s:z, s:O, s:i, s:i}", "server_cert", tls->server_cert,
                                "client_cert_chain", chain, "client_cert_name", tls->client_subject,
-                               "client_cert_error", tls->client_error, "tls_version",
-                               (int)tls->version, "cipher_suite", (int)tls->cipher)
+                               "client_cert_error", Py_None, "tls_version", (int)tls->version,
+                               "cipher_suite", (int)tls->cipher)
                : NULL;
 }
 
@@ -285,7 +326,29 @@ static void free_endpoints(endpoints *ends) {
     PyMem_Free(ends);
 }
 
-static endpoints *find_endpoints(as_conn_info *info) {
+static bool is_server(PyObject *server, const as_conn_info *info) {
+    return PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(server, 0), info->server) == 0 &&
+           PyLong_AsLong(PyTuple_GET_ITEM(server, 1)) == (long)info->server_port;
+}
+
+/* Connections to the same address share its tuple. New reference. */
+static PyObject *find_server(as_scope_cache *cache, const as_conn_info *info) {
+    if (info->is_unix) {
+        return as_server_tuple(info);
+    }
+    as_slice address = {info->server, strlen(info->server)};
+    PyObject **row = &cache->servers[(hash_of(address) ^ info->server_port) & (SERVERS - 1)];
+    if (*row == NULL || !is_server(*row, info)) {
+        PyObject *server = as_server_tuple(info);
+        if (server == NULL) {
+            return NULL;
+        }
+        Py_XSETREF(*row, server);
+    }
+    return Py_NewRef(*row);
+}
+
+static endpoints *find_endpoints(as_scope_cache *cache, as_conn_info *info) {
     if (info->gateway != NULL) {
         return info->gateway;
     }
@@ -295,7 +358,7 @@ static endpoints *find_endpoints(as_conn_info *info) {
         return NULL;
     }
     if ((ends->client = as_client_tuple(info)) == NULL ||
-        (ends->server = as_server_tuple(info)) == NULL ||
+        (ends->server = find_server(cache, info)) == NULL ||
         (info->tls != NULL && (ends->tls = make_tls(info->tls)) == NULL)) {
         free_endpoints(ends);
         return NULL;
@@ -332,28 +395,35 @@ static PyObject *find_method(as_scope_cache *cache, const as_head *head, PyObjec
 }
 
 /* The prefix that a proxy names takes the place of the configured one. */
-static cached_target *make_prefixed_target(as_scope_cache *cache, PyObject *scope,
-                                           const as_head *head, cached_target *scratch) {
+static int make_prefixed_target(as_scope_cache *cache, PyObject *scope, const as_head *head,
+                                cached_target *made) {
     as_slice prefix = as_head_slice(head, head->prefix);
     PyObject *root = as_pybytes(prefix), *root_path = as_latin1(prefix);
     int failed = root == NULL || root_path == NULL ||
                  PyDict_SetItem(scope, cache->server->state->str.root_path, root_path) < 0 ||
-                 make_target(head, root, scratch) < 0;
+                 make_target(head, root, made) < 0;
     Py_XDECREF(root);
     Py_XDECREF(root_path);
-    return failed ? NULL : scratch;
+    return failed ? -1 : 0;
+}
+
+static int put_target(as_module_state *state, PyObject *scope, const cached_target *target) {
+    int failed = PyDict_SetItem(scope, state->str.path, target->path) < 0 ||
+                 PyDict_SetItem(scope, state->str.raw_path, target->raw_path) < 0 ||
+                 PyDict_SetItem(scope, state->str.query_string, target->query) < 0;
+    return failed ? -1 : 0;
 }
 
 static int set_target(as_scope_cache *cache, PyObject *scope, const as_head *head) {
-    as_module_state *state = cache->server->state;
-    cached_target scratch = {NULL, NULL, NULL, NULL};
-    cached_target *target = head->prefix.len > 0
-                                ? make_prefixed_target(cache, scope, head, &scratch)
-                                : find_target(cache, head, &scratch);
-    int failed = target == NULL || PyDict_SetItem(scope, state->str.path, target->path) < 0 ||
-                 PyDict_SetItem(scope, state->str.raw_path, target->raw_path) < 0 ||
-                 PyDict_SetItem(scope, state->str.query_string, target->query) < 0;
-    clear_target(&scratch);
+    if (is_kept_target(head)) {
+        const cached_target *row = find_target(cache, head);
+        return row != NULL ? put_target(cache->server->state, scope, row) : -1;
+    }
+    cached_target made = {NULL, NULL, NULL, NULL};
+    int failed = (head->prefix.len > 0 ? make_prefixed_target(cache, scope, head, &made)
+                                       : make_target(head, cache->root_bytes, &made)) < 0 ||
+                 put_target(cache->server->state, scope, &made) < 0;
+    clear_target(&made);
     return failed ? -1 : 0;
 }
 
@@ -389,48 +459,197 @@ static int set_endpoints(as_module_state *state, PyObject *scope, const as_excha
     return failed ? -1 : 0;
 }
 
-/* What HTTP and WebSocket have in common. `secure`: the scheme over TLS. */
-static int set_common(as_scope_cache *cache, PyObject *scope, as_request *req,
-                      const endpoints *ends, PyObject *secure) {
-    as_module_state *state = cache->server->state;
-    int failed = set_endpoints(state, scope, req->ex, ends) < 0 ||
-                 PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
-                 set_target(cache, scope, req->ex->head) < 0 ||
-                 set_own(scope, state->str.asgi, PyDict_Copy(cache->asgi)) < 0;
-    if (!failed && req->ex->info->is_tls) {
-        failed = PyDict_SetItem(scope, state->str.scheme, secure) < 0;
-    }
-    if (!failed && cache->server->lifespan_state != NULL) {
-        failed = set_own(scope, state->str.state, PyDict_Copy(cache->server->lifespan_state)) < 0;
-    }
-    return failed ? -1 : 0;
+/* A copy, so that what an application changes in it stays in its request. */
+static int set_state(as_scope_cache *cache, PyObject *scope) {
+    as_server *server = cache->server;
+    return server->lifespan_state != NULL
+               ? set_own(scope, server->state->str.state, PyDict_Copy(server->lifespan_state))
+               : 0;
 }
 
 /* Of the client's connection, be it a proxy's. */
-static const endpoints *endpoints_of(const as_request *req) {
+static const endpoints *endpoints_of(as_scope_cache *cache, const as_request *req) {
     as_conn_info *info = req->ex->info;
-    return find_endpoints(info->via != NULL ? info->via : info);
+    return find_endpoints(cache, info->via != NULL ? info->via : info);
 }
 
-static int set_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
-    as_module_state *state = cache->server->state;
-    const as_head *head = req->ex->head;
-    const endpoints *ends = endpoints_of(req);
-    if (ends == NULL) {
+/* ---- what HTTP's template shows ---- */
+
+/* What did not change since the last request costs a comparison, and is in the copy already. Only
+ * what the next request is sure to show or set as well may be shown. */
+static int show(as_scope_cache *cache, PyObject *key, PyObject **at, PyObject *value) {
+    if (*at == value) {
+        return 0;
+    }
+    if (PyDict_SetItem(cache->template, key, value) < 0) {
+        return -1; /* it shows the old one */
+    }
+    *at = value;
+    return 0;
+}
+
+#define SHOW(cache, key, value)                                                                        \
+    show(cache, (cache)->server->state->str.key, &(cache)->shown.key, value)
+
+/* Steals. */
+static int show_own(as_scope_cache *cache, PyObject *key, PyObject **at, PyObject *object) {
+    int result = object != NULL ? show(cache, key, at, object) : -1;
+    Py_XDECREF(object);
+    return result;
+}
+
+#define SHOW_OWN(cache, key, object)                                                                   \
+    show_own(cache, (cache)->server->state->str.key, &(cache)->shown.key, object)
+
+/* Nobody but the template holds `object`. */
+static bool is_free(PyObject *object) {
+    return object != NULL && Py_REFCNT(object) == 1;
+}
+
+/* The same objects under the same keys in the same order. */
+static bool same_entries(PyObject *a, PyObject *b) {
+    PyObject *key_a, *key_b, *value_a, *value_b;
+    Py_ssize_t at_a = 0, at_b = 0;
+    if (PyDict_GET_SIZE(a) != PyDict_GET_SIZE(b)) {
+        return false;
+    }
+    while (PyDict_Next(a, &at_a, &key_a, &value_a) && PyDict_Next(b, &at_b, &key_b, &value_b)) {
+        if (key_a != key_b || value_a != value_b) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* As make_extensions makes it for HTTP/1.1 without TLS: empty dicts that nobody else holds. */
+static bool are_pristine(const as_scope_cache *cache, PyObject *extensions) {
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    size_t i = 0;
+    if ((size_t)PyDict_GET_SIZE(extensions) != EXTENSIONS) {
+        return false;
+    }
+    for (; i < EXTENSIONS && PyDict_Next(extensions, &at, &key, &value); i++) {
+        if (key != cache->extensions[i] || !PyDict_CheckExact(value) || Py_REFCNT(value) != 1 ||
+            PyDict_GET_SIZE(value) != 0) {
+            return false;
+        }
+    }
+    return i == EXTENSIONS;
+}
+
+static bool has_usual_extensions(const as_request *req, const endpoints *ends) {
+    return req->ex->head->minor == 1 && ends->tls == NULL;
+}
+
+static int show_dicts(as_scope_cache *cache, const as_request *req, const endpoints *ends) {
+    const shown_values *now = &cache->shown;
+    if (!(is_free(now->asgi) && same_entries(now->asgi, cache->asgi)) &&
+        SHOW_OWN(cache, asgi, PyDict_Copy(cache->asgi)) < 0) {
         return -1;
     }
-    PyObject *owned = NULL;
-    PyObject *method = find_method(cache, head, &owned);
-    int failed = method == NULL || PyDict_SetItem(scope, state->str.method, method) < 0 ||
-                 set_common(cache, scope, req, ends, cache->https) < 0 ||
-                 set_own(scope, state->str.extensions,
-                         make_extensions(cache, head->minor == 1, ends->tls)) < 0;
-    Py_XDECREF(owned);
-    if (!failed && head->minor == 0) {
-        failed = PyDict_SetItem(scope, state->str.http_version, cache->version_1_0) < 0;
+    PyObject *state = cache->server->lifespan_state;
+    if (state != NULL && !(is_free(now->state) && same_entries(now->state, state)) &&
+        SHOW_OWN(cache, state, PyDict_Copy(state)) < 0) {
+        return -1;
     }
+    if (has_usual_extensions(req, ends) &&
+        !(is_free(now->extensions) && are_pristine(cache, now->extensions))) {
+        return SHOW_OWN(cache, extensions, make_extensions(cache, true, NULL));
+    }
+    return 0;
+}
+
+static int show_headers(as_scope_cache *cache, as_request *req) {
+    if (is_free(cache->shown.headers)) {
+        as_headers_lend(cache->shown.headers, req->ex->head);
+    } else if (SHOW_OWN(cache, headers, as_headers_new(cache->server->state, req->ex->head)) < 0) {
+        return -1;
+    }
+    req->headers = Py_NewRef(cache->shown.headers);
+    return 0;
+}
+
+static int show_target(as_scope_cache *cache, const as_head *head) {
+    const cached_target *row = find_target(cache, head);
+    return row == NULL || SHOW(cache, path, row->path) < 0 ||
+                   SHOW(cache, raw_path, row->raw_path) < 0 ||
+                   SHOW(cache, query_string, row->query) < 0
+               ? -1
+               : 0;
+}
+
+static int show_request(as_scope_cache *cache, as_request *req, const endpoints *ends) {
+    const as_exchange *ex = req->ex;
+    PyObject *owned = NULL;
+    PyObject *method = find_method(cache, ex->head, &owned);
+    int failed = method == NULL || SHOW(cache, method, method) < 0 ||
+                 show_dicts(cache, req, ends) < 0 || show_headers(cache, req) < 0 ||
+                 (is_kept_target(ex->head) && show_target(cache, ex->head) < 0) ||
+                 (ex->info->via == NULL &&
+                  (SHOW(cache, client, ends->client) < 0 || SHOW(cache, server, ends->server) < 0));
+    Py_XDECREF(owned);
     return failed ? -1 : 0;
 }
+
+/* What the template does not show of this request. */
+static int set_rest(as_scope_cache *cache, PyObject *scope, as_request *req,
+                    const endpoints *ends) {
+    as_module_state *state = cache->server->state;
+    const as_exchange *ex = req->ex;
+    int failed = (!is_kept_target(ex->head) && set_target(cache, scope, ex->head) < 0) ||
+                 (ex->info->via != NULL && set_endpoints(state, scope, ex, ends) < 0) ||
+                 (!has_usual_extensions(req, ends) &&
+                  set_own(scope, state->str.extensions,
+                          make_extensions(cache, ex->head->minor == 1, ends->tls)) < 0) ||
+                 (ex->head->minor == 0 &&
+                  PyDict_SetItem(scope, state->str.http_version, cache->version_1_0) < 0) ||
+                 (ex->info->is_tls && PyDict_SetItem(scope, state->str.scheme, cache->https) < 0);
+    return failed ? -1 : 0;
+}
+
+PyObject *as_scope_new(struct as_scope_cache *cache, as_request *req) {
+    const endpoints *ends = endpoints_of(cache, req);
+    if (ends == NULL || show_request(cache, req, ends) < 0) {
+        return NULL;
+    }
+    PyObject *scope = PyDict_Copy(cache->template);
+    if (scope != NULL && set_rest(cache, scope, req, ends) < 0) {
+        Py_CLEAR(scope);
+    }
+    return scope;
+}
+
+/* The scope's headers and the exchange share one copy of the head. */
+static int settle_headers(as_request *req, PyObject *headers, as_head *head, Py_ssize_t ours) {
+    as_head *kept = head;
+    int result = as_headers_settle(headers, &kept, ours);
+    if (kept != head && req->ex != NULL) {
+        req->ex->head = as_head_keep(kept);
+    }
+    return result;
+}
+
+int as_scope_settle(struct as_scope_cache *cache, as_request *req, as_head *head) {
+    PyObject *headers = req->headers;
+    req->headers = NULL;
+    if (headers == NULL) {
+        return 0;
+    }
+    bool is_shown = cache != NULL && headers == cache->shown.headers;
+    int result = settle_headers(req, headers, head, is_shown ? 2 : 1);
+    if (is_shown && Py_REFCNT(headers) > 2) {
+        /* An application's from here on: what clients sent is not kept for longer than needed. */
+        cache->shown.headers = NULL;
+        if (PyDict_SetItem(cache->template, cache->server->state->str.headers, Py_None) < 0) {
+            result = -1;
+        }
+    }
+    Py_DECREF(headers);
+    return result;
+}
+
+/* ---- WebSocket's scope ---- */
 
 /* The list of what the client offers. */
 static PyObject *make_subprotocols(const as_head *head) {
@@ -449,39 +668,33 @@ static PyObject *make_subprotocols(const as_head *head) {
 
 static int set_ws_fields(as_scope_cache *cache, PyObject *scope, as_request *req) {
     as_module_state *state = cache->server->state;
-    const endpoints *ends = endpoints_of(req);
+    const endpoints *ends = endpoints_of(cache, req);
     if (ends == NULL) {
         return -1;
     }
     PyObject *empty = PyDict_New(), *extensions = PyDict_New();
-    int failed = empty == NULL || extensions == NULL ||
-                 PyDict_SetItem(extensions, cache->denial, empty) < 0 ||
-                 (ends->tls != NULL && add_tls(cache, extensions, ends->tls) < 0) ||
-                 PyDict_SetItem(scope, state->str.extensions, extensions) < 0 ||
-                 set_common(cache, scope, req, ends, cache->wss) < 0 ||
-                 set_own(scope, state->str.subprotocols, make_subprotocols(req->ex->head)) < 0;
+    int failed =
+        empty == NULL || extensions == NULL ||
+        PyDict_SetItem(extensions, cache->denial, empty) < 0 ||
+        (ends->tls != NULL && add_tls(cache, extensions, ends->tls) < 0) ||
+        PyDict_SetItem(scope, state->str.extensions, extensions) < 0 ||
+        set_endpoints(state, scope, req->ex, ends) < 0 ||
+        PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
+        set_target(cache, scope, req->ex->head) < 0 ||
+        set_own(scope, state->str.asgi, PyDict_Copy(cache->asgi)) < 0 ||
+        (req->ex->info->is_tls && PyDict_SetItem(scope, state->str.scheme, cache->wss) < 0) ||
+        set_state(cache, scope) < 0 ||
+        set_own(scope, state->str.subprotocols, make_subprotocols(req->ex->head)) < 0;
     Py_XDECREF(empty);
     Py_XDECREF(extensions);
     return failed ? -1 : 0;
 }
 
-static PyObject *scope_new(as_scope_cache *cache, as_request *req, PyObject *template,
-                           int (*set)(as_scope_cache *cache, PyObject *scope, as_request *req)) {
+PyObject *as_scope_new_websocket(struct as_scope_cache *cache, as_request *req) {
     req->headers = as_headers_new(cache->server->state, req->ex->head);
-    if (req->headers == NULL) {
-        return NULL;
-    }
-    PyObject *scope = PyDict_Copy(template);
-    if (scope != NULL && set(cache, scope, req) < 0) {
+    PyObject *scope = req->headers != NULL ? PyDict_Copy(cache->ws_template) : NULL;
+    if (scope != NULL && set_ws_fields(cache, scope, req) < 0) {
         Py_CLEAR(scope);
     }
     return scope;
-}
-
-PyObject *as_scope_new(struct as_scope_cache *cache, as_request *req) {
-    return scope_new(cache, req, cache->template, set_fields);
-}
-
-PyObject *as_scope_new_websocket(struct as_scope_cache *cache, as_request *req) {
-    return scope_new(cache, req, cache->ws_template, set_ws_fields);
 }

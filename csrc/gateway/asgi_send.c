@@ -405,6 +405,12 @@ static int refuse(as_request *req, PyObject *type) {
     return -1;
 }
 
+static bool is_type(PyObject *type, const char *name) {
+    size_t n = strlen(name);
+    return PyUnicode_IS_READY(type) && PyUnicode_IS_ASCII(type) &&
+           (size_t)PyUnicode_GET_LENGTH(type) == n && memcmp(PyUnicode_DATA(type), name, n) == 0;
+}
+
 static int dispatch(as_request *req, PyObject *message) {
     PyObject *type = get(message, req->server->state->str.type);
     if (type == NULL) {
@@ -419,7 +425,7 @@ static int dispatch(as_request *req, PyObject *message) {
         return -1;
     }
     for (const as_message_row *row = req->kind->messages; row->type != NULL; row++) {
-        if (PyUnicode_CompareWithASCIIString(type, row->type) == 0) {
+        if (is_type(type, row->type)) {
             return (row->states & IN(req->send_state)) != 0 ? row->send(req, message, row->type)
                                                             : refuse(req, type);
         }

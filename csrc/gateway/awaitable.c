@@ -1,7 +1,12 @@
 /* What receive() and send() return: a coroutine in all but its type, with __await__, send, throw
  * and close. Nothing happens before it is awaited: a receive() that is made a task and cancelled
- * loses no message, a send() that is closed sends none. receive() then waits on a future of the
- * loop until there is a message, send() until there is room in the write queue. */
+ * loses no message, a send() that is closed sends none. receive() then waits until there is a
+ * message, send() until there is room in the write queue.
+ *
+ * While it waits it is its own future: what its step gives to the task is itself, with what a task
+ * asks of a future (get_loop, add_done_callback, cancel, result). So thousands that wait for their
+ * next message cost one object each. For asyncio.isfuture(), which looks at the type, it is a
+ * coroutine and no future: create_task(), wait_for() and gather() make it a task of its own. */
 #include "gateway/asgi.h"
 
 typedef enum { NEW, WAITING, DONE } progress;
@@ -10,11 +15,15 @@ struct as_awaitable {
     PyObject_HEAD
     as_request *req;            /* strong */
     PyObject *message;          /* of send(), until it is awaited; NULL for receive() */
-    PyObject *future;           /* while WAITING */
-    PyObject *steps;            /* the future's own iterator, while WAITING */
+    PyObject *callback;         /* of the task, until it is woken; NULL: none yet, or called */
+    PyObject *context;          /* … for it */
+    PyObject *cancel_message;   /* once cancelled */
     as_awaitable *next, **link; /* among the request's waiters, while WAITING */
     uint8_t progress;
     bool is_receive;
+    bool blocking;  /* as asyncio has it: given to a task by `yield from`, and not taken yet */
+    bool woken;     /* as a future it is done */
+    bool cancelled; /* … by cancel() */
 };
 
 /* ---- waiting ---- */
@@ -42,64 +51,176 @@ static void link_waiter(as_awaitable *self) {
 
 static void stop_waiting(as_awaitable *self) {
     unlink_waiter(self);
-    Py_CLEAR(self->steps);
-    Py_CLEAR(self->future);
+    Py_CLEAR(self->callback);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->cancel_message);
 }
 
-/* Makes the future to wait on, and gives its first step: the future itself, new reference. */
+/* Gives the future to wait on: itself, new reference. */
 static PySendResult start_waiting(as_awaitable *self, PyObject **result) {
-    as_module_state *state = self->req->server->state;
-    self->future = PyObject_CallMethodNoArgs(self->req->server->py_loop, state->str.create_future);
-    if (self->future == NULL) {
-        return PYGEN_ERROR;
-    }
-    self->steps = PyObject_CallMethodNoArgs(self->future, state->str.__await__);
-    if (self->steps == NULL) {
-        Py_CLEAR(self->future);
-        return PYGEN_ERROR;
-    }
     self->progress = WAITING;
+    self->blocking = true;
+    self->woken = self->cancelled = false;
     link_waiter(self);
-    return PyIter_Send(self->steps, Py_None, result);
+    *result = Py_NewRef(self);
+    return PYGEN_NEXT;
 }
 
-static void wake(const as_module_state *state, PyObject *future) {
-    PyObject *done = PyObject_CallMethodNoArgs(future, state->str.done);
-    if (done == Py_False) {
-        Py_XDECREF(PyObject_CallMethodOneArg(future, state->str.set_result, Py_None));
+/* The task that waits takes its next step with the loop's next turn. */
+static int call_back(as_awaitable *self) {
+    as_server *server = self->req->server;
+    PyObject *callback = self->callback, *context = self->context;
+    self->callback = self->context = NULL;
+    PyObject *args[] = {server->py_loop, callback, (PyObject *)self, context};
+    PyObject *handle = NULL;
+    if (server->py_loop == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the server is closed");
+    } else {
+        handle = PyObject_VectorcallMethod(server->state->str.call_soon, args,
+                                           3 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                           context != NULL ? server->state->context_keyword : NULL);
     }
-    Py_XDECREF(done);
-    if (PyErr_Occurred()) {
-        PyErr_WriteUnraisable(future);
-    }
+    Py_DECREF(callback);
+    Py_XDECREF(context);
+    Py_XDECREF(handle);
+    return handle != NULL ? 0 : -1;
 }
 
+static int wake(as_awaitable *self) {
+    self->woken = true;
+    return self->callback != NULL ? call_back(self) : 0;
+}
+
+/* Calling the loop may run any Python, which may change the list: it is read anew each time. */
 void as_awaitables_wake(as_awaitable *first) {
     if (first == NULL) {
         return;
     }
-    const as_module_state *state = first->req->server->state;
-    if (first->next == NULL) {
-        PyObject *future = Py_NewRef(first->future);
-        wake(state, future);
-        Py_DECREF(future);
-        return;
-    }
-    /* Waking runs the loop's Python code, which may change the list: collect the futures first. */
-    PyObject *futures = PyList_New(0);
-    if (futures == NULL) {
-        PyErr_WriteUnraisable(NULL);
-        return;
-    }
-    for (as_awaitable *at = first; at != NULL; at = at->next) {
-        if (PyList_Append(futures, at->future) < 0) {
-            PyErr_WriteUnraisable((PyObject *)at);
+    as_request *req = (as_request *)Py_NewRef(first->req);
+    as_awaitable **list = first->is_receive ? &req->receivers : &req->senders;
+    as_awaitable *at = *list;
+    while (at != NULL) {
+        if (at->woken) {
+            at = at->next;
+            continue;
         }
+        Py_INCREF(at);
+        if (wake(at) < 0) { /* its callback is gone: nobody can wake it later */
+            PyErr_WriteUnraisable((PyObject *)at);
+            as_task_lost(req);
+        }
+        Py_DECREF(at);
+        at = *list;
     }
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(futures); i++) {
-        wake(state, PyList_GET_ITEM(futures, i));
+    Py_DECREF(req);
+}
+
+/* ---- as a future ---- */
+
+static int check_waits(const as_awaitable *self) {
+    if (self->progress != WAITING) {
+        PyErr_SetString(PyExc_RuntimeError, "the coroutine is not waiting");
+        return -1;
     }
-    Py_DECREF(futures);
+    return 0;
+}
+
+static PyObject *future_get_loop(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_awaitable *self = (as_awaitable *)op;
+    PyObject *loop = self->req != NULL ? self->req->server->py_loop : NULL;
+    return Py_NewRef(loop != NULL ? loop : Py_None);
+}
+
+/* add_done_callback(fn, *, context=None), for one task. */
+static PyObject *future_add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t n,
+                                          PyObject *kwnames) {
+    as_awaitable *self = (as_awaitable *)op;
+    bool keyword = kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0;
+    if (n != 1 || (keyword && (PyTuple_GET_SIZE(kwnames) != 1 ||
+                               PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0),
+                                                                "context") != 0))) {
+        PyErr_SetString(PyExc_TypeError, "add_done_callback() takes a callable and a context");
+        return NULL;
+    }
+    if (check_waits(self) < 0) {
+        return NULL;
+    }
+    if (self->callback != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the coroutine is being awaited already");
+        return NULL;
+    }
+    self->callback = Py_NewRef(args[0]);
+    self->context = keyword && args[1] != Py_None ? Py_NewRef(args[1]) : NULL;
+    if (self->woken && call_back(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* cancel(msg=None): the task is woken, and asks for the result. */
+static PyObject *future_cancel(PyObject *op, PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"msg", NULL};
+    as_awaitable *self = (as_awaitable *)op;
+    PyObject *message = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", keywords, &message)) {
+        return NULL;
+    }
+    if (self->progress != WAITING || self->woken) {
+        Py_RETURN_FALSE;
+    }
+    self->cancelled = true;
+    Py_XSETREF(self->cancel_message, Py_NewRef(message));
+    return wake(self) == 0 ? Py_NewRef(Py_True) : NULL;
+}
+
+static PyObject *raise_cancelled(PyObject *message) {
+    PyObject *module = PyImport_ImportModule("asyncio.exceptions");
+    PyObject *type = module != NULL ? PyObject_GetAttrString(module, "CancelledError") : NULL;
+    if (type != NULL && message != NULL && message != Py_None) {
+        PyErr_SetObject(type, message);
+    } else if (type != NULL) {
+        PyErr_SetNone(type);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(module);
+    return NULL;
+}
+
+static PyObject *future_result(PyObject *op, PyObject *Py_UNUSED(ignored)) {
+    as_awaitable *self = (as_awaitable *)op;
+    if (self->cancelled) {
+        return raise_cancelled(self->cancel_message);
+    }
+    if (check_waits(self) < 0) {
+        return NULL;
+    }
+    if (!self->woken) {
+        PyErr_SetString(PyExc_RuntimeError, "the coroutine still waits");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static bool is_blocking_flag(const as_awaitable *self, PyObject *name) {
+    return self->progress == WAITING && PyUnicode_Check(name) &&
+           PyUnicode_CompareWithASCIIString(name, "_asyncio_future_blocking") == 0;
+}
+
+/* On the object alone: a type that has it is one of futures. */
+static PyObject *awaitable_getattro(PyObject *op, PyObject *name) {
+    const as_awaitable *self = (as_awaitable *)op;
+    return is_blocking_flag(self, name) ? PyBool_FromLong(self->blocking)
+                                        : PyObject_GenericGetAttr(op, name);
+}
+
+static int awaitable_setattro(PyObject *op, PyObject *name, PyObject *value) {
+    as_awaitable *self = (as_awaitable *)op;
+    if (value == NULL || !is_blocking_flag(self, name)) {
+        return PyObject_GenericSetAttr(op, name, value);
+    }
+    int blocking = PyObject_IsTrue(value);
+    self->blocking = blocking == 1;
+    return blocking >= 0 ? 0 : -1;
 }
 
 /* ---- the steps of an awaitable ---- */
@@ -141,7 +262,7 @@ static PySendResult try_to_finish(as_awaitable *self, PyObject **result) {
     return finish(self, Py_NewRef(Py_None), result);
 }
 
-static PySendResult awaitable_step(PyObject *op, PyObject *value, PyObject **result) {
+static PySendResult awaitable_step(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result) {
     as_awaitable *self = (as_awaitable *)op;
     *result = NULL;
     if (self->progress == DONE) {
@@ -149,18 +270,11 @@ static PySendResult awaitable_step(PyObject *op, PyObject *value, PyObject **res
         return PYGEN_ERROR;
     }
     if (self->progress == WAITING) {
-        PyObject *ignored = NULL;
-        PySendResult step = PyIter_Send(self->steps, value, &ignored);
-        if (step == PYGEN_NEXT) {
-            *result = ignored;
-            return step;
+        if (!self->woken) {
+            PyErr_SetString(PyExc_RuntimeError, "the coroutine is being awaited already");
+            return PYGEN_ERROR;
         }
-        Py_XDECREF(ignored);
         stop_waiting(self);
-        if (step == PYGEN_ERROR) {
-            self->progress = DONE;
-            return step;
-        }
     }
     PySendResult step = try_to_finish(self, result);
     if (step == PYGEN_NEXT) {
@@ -238,18 +352,43 @@ static PyObject *awaitable_close(PyObject *op, PyObject *Py_UNUSED(ignored)) {
 
 /* ---- the type ---- */
 
+/* A spare one, or a new one. */
+static as_awaitable *allocate(const as_server *server) {
+    as_spare_awaitables *spare = as_asgi_spare_awaitables(server);
+    PyTypeObject *type = server->state->awaitable_type;
+    if (spare == NULL || spare->n == 0) {
+        return PyObject_GC_New(as_awaitable, type);
+    }
+    return (as_awaitable *)PyObject_Init(spare->objects[--spare->n], type);
+}
+
+static void deallocate(PyObject *op, const as_server *server) {
+    as_spare_awaitables *spare = server != NULL ? as_asgi_spare_awaitables(server) : NULL;
+    if (spare != NULL && spare->n < AS_SPARE_AWAITABLES) {
+        spare->objects[spare->n++] = op;
+    } else {
+        PyObject_GC_Del(op);
+    }
+}
+
+void as_spare_awaitables_free(as_spare_awaitables *spare) {
+    while (spare->n > 0) {
+        PyObject_GC_Del(spare->objects[--spare->n]);
+    }
+}
+
 static PyObject *awaitable_new(as_request *req, PyObject *message) {
-    as_awaitable *self = PyObject_GC_New(as_awaitable, req->server->state->awaitable_type);
+    as_awaitable *self = allocate(req->server);
     if (self == NULL) {
         return NULL;
     }
     self->req = (as_request *)Py_NewRef(req);
     self->message = Py_XNewRef(message);
-    self->future = NULL;
-    self->steps = NULL;
+    self->callback = self->context = self->cancel_message = NULL;
     self->next = NULL;
     self->link = NULL;
     self->progress = NEW;
+    self->blocking = self->woken = self->cancelled = false;
     self->is_receive = message == NULL;
     PyObject_GC_Track(self);
     return (PyObject *)self;
@@ -268,8 +407,9 @@ static int awaitable_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->req);
     Py_VISIT(self->message);
-    Py_VISIT(self->future);
-    Py_VISIT(self->steps);
+    Py_VISIT(self->callback);
+    Py_VISIT(self->context);
+    Py_VISIT(self->cancel_message);
     return 0;
 }
 
@@ -285,8 +425,11 @@ static int awaitable_clear(PyObject *op) {
 static void awaitable_dealloc(PyObject *op) {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    as_request *req = ((as_awaitable *)op)->req;
+    as_server *server = req != NULL ? (as_server *)Py_XNewRef(req->server) : NULL;
     awaitable_clear(op);
-    PyObject_GC_Del(op);
+    deallocate(op, server);
+    Py_XDECREF(server);
     Py_DECREF(type);
 }
 
@@ -294,6 +437,11 @@ static PyMethodDef awaitable_methods[] = {
     {"send", awaitable_send, METH_O, NULL},
     {"throw", (PyCFunction)(void (*)(void))awaitable_throw, METH_FASTCALL, NULL},
     {"close", awaitable_close, METH_NOARGS, NULL},
+    {"get_loop", future_get_loop, METH_NOARGS, NULL},
+    {"add_done_callback", (PyCFunction)(void (*)(void))future_add_done_callback,
+     METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"cancel", (PyCFunction)(void (*)(void))future_cancel, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"result", future_result, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -301,6 +449,8 @@ static PyType_Slot awaitable_slots[] = {
     {Py_tp_dealloc, awaitable_dealloc},
     {Py_tp_traverse, awaitable_traverse},
     {Py_tp_clear, awaitable_clear},
+    {Py_tp_getattro, awaitable_getattro},
+    {Py_tp_setattro, awaitable_setattro},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, awaitable_iternext},
     {Py_tp_methods, awaitable_methods},

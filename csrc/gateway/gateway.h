@@ -13,11 +13,22 @@
 /* Interned strings that both gateways and the module use: X(identifier) gives
  * state->str.identifier. */
 #define AS_STRINGS(X)                                                                                  \
-    X(__await__) X(asgi) X(body) X(bytes) X(call_soon) X(cancel) X(cancelling) X(client) X(close)               \
-    X(code) X(create_future) X(done) X(extensions) X(get_name) X(headers) X(http_version) X(links)     \
+    X(asgi) X(body) X(bytes) X(call_later) X(call_soon) X(cancel) X(client) X(close)               \
+    X(code) X(create_future) X(done) X(extensions) X(headers) X(http_version) X(links)     \
     X(method) X(more_body) X(more_trailers) X(path) X(query_string) X(raw_path) X(reason)              \
     X(root_path) X(scheme) X(server) X(set_result) X(state) X(status) X(subprotocol)                   \
     X(subprotocols) X(text) X(throw) X(trailers) X(type)
+
+/* Fields whose values are kept for the next request, by names of http/names.h. Left out: what
+ * differs with every request, and what should not stay in memory longer than needed (Cookie,
+ * Authorization).
+ */
+#define AS_REPEATED_NAMES(X)                                                                           \
+    X(HOST) X(USER_AGENT) X(ACCEPT) X(ACCEPT_ENCODING) X(ACCEPT_LANGUAGE) X(ACCEPT_CHARSET)             \
+    X(CONNECTION) X(CONTENT_TYPE) X(CACHE_CONTROL) X(PRAGMA) X(ORIGIN) X(DNT)                           \
+    X(UPGRADE_INSECURE_REQUESTS) X(SEC_CH_UA) X(SEC_CH_UA_MOBILE) X(SEC_CH_UA_PLATFORM)                 \
+    X(SEC_FETCH_SITE) X(SEC_FETCH_MODE) X(SEC_FETCH_USER) X(SEC_FETCH_DEST) X(PRIORITY)                 \
+    X(X_FORWARDED_PROTO) X(X_FORWARDED_HOST) X(X_FORWARDED_PORT) X(X_REQUESTED_WITH) X(VIA)
 
 /* Per-interpreter state of asgiserver._core. No other mutable global exists. */
 typedef struct as_module_state {
@@ -38,15 +49,20 @@ typedef struct as_module_state {
     /* constants by name id: bytes (ASGI) and "HTTP_…" str (WSGI); [AS_NAME_OTHER] is NULL */
     PyObject *name_bytes[AS_NAME_COUNT];
     PyObject *name_environ[AS_NAME_COUNT];
+    /* headers.c: of the fields above, the last (name, value); NULL: none yet */
+    PyObject *last_pair[AS_NAME_COUNT];
+    bool repeats[AS_NAME_COUNT];
     PyObject *client_disconnected; /* exception class ClientDisconnected(OSError) */
     PyObject *empty_bytes;
+    PyObject *context_keyword; /* ("context",) */
 } as_module_state;
 
 /* Every object of the state that the module visits and clears: X(field). */
 #define AS_MODULE_OBJECTS(X)                                                                           \
     X(server_type) X(headers_type) X(request_type) X(websocket_type) X(receive_type) X(send_type)       \
     X(awaitable_type) X(driver_type) X(start_response_type) X(write_type) X(input_type)            \
-    X(file_wrapper_type) X(client_disconnected) X(empty_bytes) X(tls_context_type) X(tls_error)
+    X(file_wrapper_type) X(client_disconnected) X(empty_bytes) X(tls_context_type) X(tls_error)           \
+    X(context_keyword)
 
 /* The server object (server.c: type Server). */
 typedef struct as_server {
@@ -59,6 +75,7 @@ typedef struct as_server {
     PyObject *lifespan_state; /* dict or NULL */
     PyObject *on_error;       /* callable(level: str, message: str, exc: BaseException | None) */
     PyObject *fatal; /* a KeyboardInterrupt/SystemExit raised by the application, to re-raise */
+    struct as_request *lost;          /* strong; ASGI: applications that asyncio could not wake */
     struct as_access_log *access_log; /* NULL: off */
     struct as_proxy *proxy;           /* NULL: no proxy is believed */
     struct {
@@ -70,13 +87,16 @@ typedef struct as_server {
     const struct as_gateway *vtable;
     as_limits limits;
     bool multiprocess;
+    Py_buffer shared; /* balance(): memory of all processes that share the sockets; or no `obj` */
     PyObject *poll_callable;       /* bound method self.poll, cached */
     PyObject *on_drained;          /* callable() or NULL */
     PyObject *on_marked;           /* callable() or NULL */
     PyObject *tick;                /* WSGI: callable() or NULL; while run() runs */
     uint64_t tick_every, tick_due; /* milliseconds */
     bool polling;                  /* as_loop_poll is on the stack */
-    bool wake_scheduled, timer_scheduled, stopping;
+    bool wake_scheduled, stopping;
+    PyObject *timer;    /* the asyncio loop's handle for the next timeout; NULL: none */
+    uint64_t timer_due; /* as_loop_due, when it was made */
     PyObject *wake_callable, *timer_callable; /* bound methods, cached */
     PyThreadState *thread_state;              /* WSGI inline: while run() waits without the GIL */
     unsigned nthreads;                        /* WSGI: that run the application; 0: inline */

@@ -26,7 +26,18 @@ static PyObject *make_name(as_module_state *state, const as_head *head, const as
     return bytes;
 }
 
-static PyObject *make_pair(as_module_state *state, const as_head *head, const as_field *field) {
+#define KEPT_MAX 512u /* bytes of a value that is kept */
+
+/* The pair of an earlier request, new reference; NULL: it has another value, or there is none. */
+static PyObject *same_pair(const as_module_state *state, const as_field *field, as_slice value) {
+    PyObject *pair = state->last_pair[field->name_id];
+    PyObject *last = pair != NULL ? PyTuple_GET_ITEM(pair, 1) : NULL;
+    bool same = last != NULL && (size_t)PyBytes_GET_SIZE(last) == value.n &&
+                memcmp(PyBytes_AS_STRING(last), value.p, value.n) == 0;
+    return same ? Py_NewRef(pair) : NULL;
+}
+
+static PyObject *new_pair(as_module_state *state, const as_head *head, const as_field *field) {
     PyObject *name = make_name(state, head, field);
     PyObject *value = as_pybytes(as_field_value(head, field));
     PyObject *pair = name != NULL && value != NULL ? PyTuple_New(2) : NULL;
@@ -37,6 +48,18 @@ static PyObject *make_pair(as_module_state *state, const as_head *head, const as
     }
     PyTuple_SET_ITEM(pair, 0, name);
     PyTuple_SET_ITEM(pair, 1, value);
+    return pair;
+}
+
+/* A tuple of two bytes objects cannot change: requests may share it. */
+static PyObject *make_pair(as_module_state *state, const as_head *head, const as_field *field) {
+    if (!state->repeats[field->name_id] || field->value_len > KEPT_MAX) {
+        return new_pair(state, head, field);
+    }
+    PyObject *pair = same_pair(state, field, as_field_value(head, field));
+    if (pair == NULL && (pair = new_pair(state, head, field)) != NULL) {
+        Py_XSETREF(state->last_pair[field->name_id], Py_NewRef(pair));
+    }
     return pair;
 }
 
@@ -84,6 +107,14 @@ static PyObject *pairs(headers *self) {
     return list;
 }
 
+void as_headers_lend(PyObject *op, as_head *head) {
+    headers *self = (headers *)op;
+    drop_head(self);
+    Py_CLEAR(self->list); /* emptied it was; but a debugger may have read it since */
+    self->head = head;
+    self->kept = false;
+}
+
 PyObject *as_headers_new(as_module_state *state, as_head *head) {
     headers *self = PyObject_GC_New(headers, state->headers_type);
     if (self == NULL) {
@@ -96,19 +127,22 @@ PyObject *as_headers_new(as_module_state *state, as_head *head) {
     return (PyObject *)self;
 }
 
-int as_headers_settle(PyObject *op, as_head *head) {
+int as_headers_settle(PyObject *op, as_head **head, Py_ssize_t ours) {
     headers *self = (headers *)op;
+    if (Py_REFCNT(op) == ours) {
+        drop_head(self);
+        Py_CLEAR(self->list);
+        return 0;
+    }
     if (self->head == NULL || self->kept) {
         return 0;
     }
-    self->head = NULL;
-    if (Py_REFCNT(op) > 1) {
-        if ((self->head = as_head_keep(head)) == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        self->kept = true;
+    if ((self->head = as_head_keep(*head)) == NULL) {
+        PyErr_NoMemory();
+        return -1;
     }
+    *head = self->head;
+    self->kept = true;
     return 0;
 }
 
@@ -189,7 +223,7 @@ static PyObject *headers_add(PyObject *left, PyObject *right) {
     return PySequence_Concat(a, b);
 }
 
-static PyObject *headers_inplace_concat(PyObject *op, PyObject *other) {
+static PyObject *headers_inplace_add(PyObject *op, PyObject *other) {
     PyObject *list = pairs((headers *)op);
     PyObject *same = list != NULL ? PySequence_InPlaceConcat(list, other) : NULL;
     if (same == NULL) {
@@ -256,11 +290,11 @@ static PyType_Slot headers_slots[] = {
     {Py_sq_item, headers_item},
     {Py_sq_contains, headers_contains},
     {Py_sq_repeat, headers_repeat},
-    {Py_sq_inplace_concat, headers_inplace_concat},
     {Py_mp_length, headers_length},
     {Py_mp_subscript, headers_subscript},
     {Py_mp_ass_subscript, headers_ass_subscript},
     {Py_nb_add, headers_add},
+    {Py_nb_inplace_add, headers_inplace_add}, /* nb_add would come before sq_inplace_concat */
     {0, NULL},
 };
 
@@ -288,5 +322,8 @@ int as_headers_add_type(PyObject *module, as_module_state *state) {
     if (state->headers_type == NULL) {
         return -1;
     }
+#define X(id) state->repeats[AS_NAME_##id] = true;
+    AS_REPEATED_NAMES(X)
+#undef X
     return register_sequence(state->headers_type);
 }

@@ -12,6 +12,7 @@
 
 #include "gateway/access_format.h"
 #include "gateway/access_log.h"
+#include "gateway/asgi.h"
 #include "gateway/proxy.h"
 #include "gateway/threads.h"
 #include "gateway/tls.h"
@@ -20,22 +21,28 @@
 
 /* ---- hooks of the loop ---- */
 
-/* `handle` is what the asyncio loop returned for `callable`. */
-static void check_scheduled(PyObject *handle, PyObject *callable) {
+/* `handle` is what the asyncio loop returned for `callable`. NULL: the loop is closed, and nobody
+ * polls any more; or there was no memory: then the core's own descriptor brings a poll, which tries
+ * again what is due. */
+static bool is_scheduled(as_server *self, PyObject *handle, PyObject *callable) {
     if (handle == NULL) {
-        PyErr_WriteUnraisable(callable); /* the asyncio loop is closed: nobody polls any more */
+        PyErr_WriteUnraisable(callable);
+        as_loop_wakeup(self->loop);
+        return false;
     }
-    Py_XDECREF(handle);
+    Py_DECREF(handle);
+    return true;
 }
 
 static void hook_wake(void *ctx) {
     as_server *self = ctx;
     /* Asked for from within a poll, the next one must come by itself all the same. */
     if (!self->wake_scheduled) {
-        self->wake_scheduled = true;
-        check_scheduled(PyObject_CallMethodOneArg(self->py_loop, self->state->str.call_soon,
-                                                  self->wake_callable),
-                        self->wake_callable);
+        self->wake_scheduled =
+            is_scheduled(self,
+                         PyObject_CallMethodOneArg(self->py_loop, self->state->str.call_soon,
+                                                   self->wake_callable),
+                         self->wake_callable);
     }
 }
 
@@ -45,13 +52,38 @@ void as_server_wake(as_server *self) {
     }
 }
 
+static void cancel_timer(as_server *self) {
+    PyObject *timer = self->timer;
+    self->timer = NULL;
+    if (timer != NULL) {
+        PyObject *result = PyObject_CallMethodNoArgs(timer, self->state->str.cancel);
+        if (result == NULL) {
+            PyErr_WriteUnraisable(timer); /* it comes too early, which harms nothing */
+        }
+        Py_XDECREF(result);
+        Py_DECREF(timer);
+    }
+}
+
+/* A timer that comes too early stays: most timeouts are pushed on. */
 static void arm_timer(as_server *self) {
-    int timeout = self->loop != NULL ? as_loop_timeout(self->loop) : -1;
-    if (self->py_loop != NULL && timeout >= 0 && !self->timer_scheduled) {
-        self->timer_scheduled = true;
-        check_scheduled(PyObject_CallMethod(self->py_loop, "call_later", "dO", timeout / 1000.0,
-                                            self->timer_callable),
-                        self->timer_callable);
+    uint64_t due = self->loop != NULL ? as_loop_due(self->loop) : UINT64_MAX;
+    if (self->py_loop == NULL || due == UINT64_MAX ||
+        (self->timer != NULL && self->timer_due <= due)) {
+        return;
+    }
+    cancel_timer(self);
+    PyObject *delay = PyFloat_FromDouble(as_loop_timeout(self->loop) / 1000.0);
+    PyObject *args[] = {self->py_loop, delay, self->timer_callable};
+    if (delay != NULL) {
+        self->timer = PyObject_VectorcallMethod(self->state->str.call_later, args,
+                                                3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        Py_DECREF(delay);
+    }
+    self->timer_due = due;
+    if (self->timer == NULL) {
+        PyErr_WriteUnraisable(self->timer_callable); /* as in is_scheduled */
+        as_loop_wakeup(self->loop);
     }
 }
 
@@ -87,8 +119,8 @@ static void hook_marked(void *ctx) {
     as__server_call_once(&((as_server *)ctx)->on_marked);
 }
 
-static void hook_notice(void *ctx, const char *text) {
-    as_log_message(ctx, "warning", "%s", text);
+static void hook_notice(void *ctx, as_notice_level level, const char *text) {
+    as_log_message(ctx, level == AS_NOTICE_ERROR ? "error" : "warning", "%s", text);
 }
 
 static void hook_alarm(void *ctx) {
@@ -105,8 +137,9 @@ static void tell_marked(void *ctx) {
     as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_MARKED, "");
 }
 
-static void tell_notice(void *ctx, const char *text) {
-    as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_NOTICE, text);
+static void tell_notice(void *ctx, as_notice_level level, const char *text) {
+    as_threads_tell(((as_server *)ctx)->threads,
+                    level == AS_NOTICE_ERROR ? AS_NEWS_ERROR : AS_NEWS_NOTICE, text);
 }
 
 static void tell_hidden(void *ctx) {
@@ -146,6 +179,9 @@ static PyObject *server_poll(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     self->polling = true;
     as_loop_poll(self->loop);
     self->polling = false;
+    if (self->lost != NULL) {
+        as_tasks_end_lost(self);
+    }
     as_access_log_flush(self);
     as_access_log_report(self);
     arm_timer(self);
@@ -160,7 +196,7 @@ static PyObject *server_woken(PyObject *op, PyObject *ignored) {
 }
 
 static PyObject *server_timer(PyObject *op, PyObject *ignored) {
-    ((as_server *)op)->timer_scheduled = false;
+    Py_CLEAR(((as_server *)op)->timer);
     return server_poll(op, ignored);
 }
 
@@ -380,6 +416,31 @@ static PyObject *server_listen(PyObject *op, PyObject *args, PyObject *kwargs) {
                             as_err_text(err));
     }
     as_server_wake(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *server_balance(PyObject *op, PyObject *memory) {
+    as_server *self = (as_server *)op;
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    if (self->shared.obj != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "balance() is called once");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(memory, &self->shared, PyBUF_WRITABLE) < 0) {
+        return NULL;
+    }
+    if ((uintptr_t)self->shared.buf % AS_SEAT_SIZE != 0) {
+        PyBuffer_Release(&self->shared);
+        PyErr_SetString(PyExc_ValueError, "the memory must begin on a cache line");
+        return NULL;
+    }
+    as_err err = as_loop_balance(self->loop, self->shared.buf, (size_t)self->shared.len);
+    if (err != AS_OK) {
+        PyBuffer_Release(&self->shared);
+        return PyErr_Format(PyExc_OSError, "cannot share connections: %s", as_err_text(err));
+    }
     Py_RETURN_NONE;
 }
 
@@ -673,6 +734,7 @@ static void remove_reader(as_server *self) {
 
 static void close_server(as_server *self) {
     struct as_loop *loop = self->loop;
+    cancel_timer(self);
     if (loop != NULL) {
         remove_reader(self);
         self->stopping = true;
@@ -680,6 +742,8 @@ static void close_server(as_server *self) {
         as_loop_free(loop);
         self->loop = NULL;
         self->polling = false;
+        as_tasks_end_lost(self);
+        PyBuffer_Release(&self->shared); /* of nothing, if none was given */
     }
     if (self->vtable != NULL && self->gateway != NULL) {
         self->vtable->fini(self);
@@ -769,9 +833,11 @@ static int server_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(self->poll_callable);
     Py_VISIT(self->wake_callable);
     Py_VISIT(self->timer_callable);
+    Py_VISIT(self->timer);
     Py_VISIT(self->on_drained);
     Py_VISIT(self->on_marked);
     Py_VISIT(self->tick);
+    Py_VISIT(self->shared.obj);
     return self->vtable != NULL && self->gateway != NULL ? self->vtable->traverse(self, visit, arg)
                                                          : 0;
 }
@@ -813,6 +879,8 @@ static PyMethodDef server_methods[] = {
      "Accept on a listening socket, which stays the caller's."},
     {"set_tls", server_set_tls, METH_O,
      "New connections to sockets that are TLS take this context from now on."},
+    {"balance", server_balance, METH_O,
+     "Share new connections with the processes that are given the same memory."},
     {"start", server_start, METH_NOARGS, "ASGI: watch the core's descriptor in the asyncio loop."},
     {"poll", server_poll, METH_NOARGS, "Handle what is ready."},
     {"_woken", server_woken, METH_NOARGS, NULL},

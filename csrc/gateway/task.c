@@ -41,8 +41,9 @@ typedef struct driver {
 struct as_tasks {
     as_server *server; /* borrowed */
     PyObject *task_type, *enter, *leave, *cancelled_error;
-    PyObject *context;      /* of the server; a request gets a copy */
-    PyObject *loop_keyword; /* ("loop",) */
+    PyObject *get_name, *cancelling; /* of the type: called with the task */
+    PyObject *context;               /* of the server; a request gets a copy */
+    PyObject *loop_keyword;          /* ("loop",) */
     PyObject *str_blocking, *str_log_destroy, *str_callbacks;
     driver *idle[IDLE_MAX]; /* strong */
     int nidle;
@@ -70,8 +71,7 @@ static driver *driver_new(struct as_tasks *tasks) {
     PyObject *args[] = {(PyObject *)self, tasks->server->py_loop};
     self->task = PyObject_Vectorcall(tasks->task_type, args, 1, tasks->loop_keyword);
     if (self->task == NULL || PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_False) < 0 ||
-        (self->name = PyObject_CallMethodNoArgs(self->task, self->server->state->str.get_name)) ==
-            NULL) {
+        (self->name = PyObject_CallOneArg(tasks->get_name, self->task)) == NULL) {
         self->state = ENDING;
         Py_CLEAR(self->task);
         Py_DECREF(self);
@@ -146,7 +146,6 @@ static traces traces_of(PyObject *task) {
 
 /* 1: nobody holds or changed the task; 0: somebody may; -1: an exception. */
 static int is_unseen(struct as_tasks *tasks, driver *self, traces before) {
-    as_module_state *state = tasks->server->state;
     traces now = traces_of(self->task);
     if (now.refs != before.refs || now.weak_refs != before.weak_refs) {
         return 0;
@@ -157,7 +156,7 @@ static int is_unseen(struct as_tasks *tasks, driver *self, traces before) {
     if (!unseen) {
         return callbacks != NULL ? 0 : -1;
     }
-    PyObject *cancelling = PyObject_CallMethodNoArgs(self->task, state->str.cancelling);
+    PyObject *cancelling = PyObject_CallOneArg(tasks->cancelling, self->task);
     if (cancelling == NULL) {
         return -1;
     }
@@ -166,7 +165,7 @@ static int is_unseen(struct as_tasks *tasks, driver *self, traces before) {
     if (!unseen) {
         return 0;
     }
-    PyObject *name = PyObject_CallMethodNoArgs(self->task, state->str.get_name);
+    PyObject *name = PyObject_CallOneArg(tasks->get_name, self->task);
     Py_XDECREF(name);
     return name != NULL ? name == self->name : -1;
 }
@@ -214,6 +213,22 @@ static PyObject *get_steps(PyObject *result) {
     return steps;
 }
 
+static void end_driver(driver *self);
+
+/* Nothing will wake the task any more: the application ends where it stands, and the task goes with
+ * it. Else whoever waits for all tasks, as asyncio.run does, waits for ever. */
+static void lose(struct as_tasks *tasks, driver *self) {
+    PyObject *closed = PyObject_CallMethodNoArgs(self->coro, self->server->state->str.close);
+    if (closed == NULL) {
+        PyErr_WriteUnraisable(self->coro);
+    }
+    Py_XDECREF(closed);
+    if (self->task != NULL && PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_False) < 0) {
+        PyErr_Clear(); /* asyncio will wonder about the task */
+    }
+    end_driver(self);
+}
+
 /* From here on the task drives the application, and the request keeps its driver alive. Steals
  * `self`, `coro`, `context` and `pending`. */
 static void hand_over(struct as_tasks *tasks, driver *self, as_request *req, PyObject *coro,
@@ -227,6 +242,7 @@ static void hand_over(struct as_tasks *tasks, driver *self, as_request *req, PyO
     Py_INCREF(self);
     if (PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_True) < 0 || unpark(self) < 0) {
         as_request_finished(req);
+        lose(tasks, self);
     }
     Py_DECREF(self);
 }
@@ -288,6 +304,34 @@ void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
     }
     Py_DECREF(context);
     give_back(tasks, self, before);
+}
+
+void as_task_lost(as_request *req) {
+    as_server *server = req->server;
+    if (!req->lost && req->driver != NULL) {
+        req->lost = true;
+        req->lost_next = server->lost;
+        server->lost = (as_request *)Py_NewRef(req);
+        as_server_wake(server);
+    }
+}
+
+void as_tasks_end_lost(as_server *server) {
+    while (server->lost != NULL) {
+        as_request *req = server->lost;
+        driver *self = (driver *)Py_XNewRef(req->driver);
+        server->lost = req->lost_next;
+        if (self != NULL && self->state == DRIVING && !req->driving) {
+            PyErr_SetString(PyExc_RuntimeError, "asyncio could not wake the application");
+            as_request_finished(req);
+            struct as_tasks *tasks = tasks_of(self);
+            if (tasks != NULL && self->coro != NULL) {
+                lose(tasks, self);
+            }
+        }
+        Py_XDECREF(self);
+        Py_DECREF(req);
+    }
 }
 
 int as_task_cancel(const as_request *req) {
@@ -656,6 +700,8 @@ static int import_names(struct as_tasks *tasks) {
     PyObject *exceptions = module != NULL ? PyImport_ImportModule("asyncio.exceptions") : NULL;
     int failed =
         exceptions == NULL || (tasks->task_type = PyObject_GetAttrString(module, "Task")) == NULL ||
+        (tasks->get_name = PyObject_GetAttrString(tasks->task_type, "get_name")) == NULL ||
+        (tasks->cancelling = PyObject_GetAttrString(tasks->task_type, "cancelling")) == NULL ||
         (tasks->enter = PyObject_GetAttrString(module, "_enter_task")) == NULL ||
         (tasks->leave = PyObject_GetAttrString(module, "_leave_task")) == NULL ||
         (tasks->cancelled_error = PyObject_GetAttrString(exceptions, "CancelledError")) == NULL ||
@@ -697,6 +743,8 @@ void as_tasks_free(struct as_tasks *tasks) {
         Py_DECREF(self);
     }
     Py_CLEAR(tasks->task_type);
+    Py_CLEAR(tasks->get_name);
+    Py_CLEAR(tasks->cancelling);
     Py_CLEAR(tasks->enter);
     Py_CLEAR(tasks->leave);
     Py_CLEAR(tasks->cancelled_error);

@@ -439,6 +439,7 @@ void as__wsgi_free(as_wsgi *wsgi) {
         unlink_request(req);
         request_free(req);
     }
+    Py_XDECREF(wsgi->status);
     as__environ_maker_free(wsgi->environs);
     as__file_types_fini(&wsgi->file_types);
     PyMem_Free(wsgi);

@@ -53,6 +53,9 @@ struct as_wsgi {
     as_file_types file_types;
     as_wsgi_request *live, *free;
     unsigned nfree;
+    PyObject *status;       /* the last one that was given, strong, or NULL … */
+    as_slice status_reason; /* … within it */
+    unsigned status_code;
     unsigned long thread;         /* that calls the application; 0: not known yet */
     bool threaded;                /* it is not the loop's: its exchanges are remote */
     struct as_wsgi *next, **link; /* threaded: the others */

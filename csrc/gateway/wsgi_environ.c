@@ -49,15 +49,7 @@
     X("SSL_CLIENT_V_END", tls->client_end)                                                             \
     X("SSL_CLIENT_CERT", tls->nclient_chain > 0 ? tls->client_chain[0] : NULL)
 
-/* Values of these fields are kept for the next request. Left out: what differs with every request,
- * and what should not stay in memory longer than needed (Cookie, Authorization). */
-#define REPEATED_NAMES(X)                                                                              \
-    X(HOST) X(USER_AGENT) X(ACCEPT) X(ACCEPT_ENCODING) X(ACCEPT_LANGUAGE) X(ACCEPT_CHARSET)             \
-    X(CONNECTION) X(CONTENT_TYPE) X(CACHE_CONTROL) X(PRAGMA) X(ORIGIN) X(DNT)                           \
-    X(UPGRADE_INSECURE_REQUESTS) X(SEC_CH_UA) X(SEC_CH_UA_MOBILE) X(SEC_CH_UA_PLATFORM)                 \
-    X(SEC_FETCH_SITE) X(SEC_FETCH_MODE) X(SEC_FETCH_USER) X(SEC_FETCH_DEST) X(PRIORITY)                 \
-    X(X_FORWARDED_PROTO) X(X_FORWARDED_HOST) X(X_FORWARDED_PORT) X(X_REQUESTED_WITH) X(VIA)
-
+/* Of values that are kept for the next request (AS_REPEATED_NAMES). */
 #define REPEATED_MAX ((size_t)512)  /* bytes of a value that is kept */
 #define TARGETS ((size_t)64)        /* entries, a power of two */
 #define TARGET_MAX ((size_t)256)    /* bytes of a target that is kept */
@@ -92,6 +84,8 @@ struct as_environ_maker {
     PyObject *method[METHODS];
     PyObject *repeated[AS_NAME_COUNT]; /* the last value of a field */
     bool repeats[AS_NAME_COUNT];
+    PyObject *shown_field[AS_NAME_COUNT]; /* as `shown`, of fields that repeat */
+    uint64_t shown_fields;                /* the bits of those that the template has */
     target targets[TARGETS];
     PyObject *server_name, *server_port; /* of the last connection, for the next */
 };
@@ -221,7 +215,7 @@ as_environ_maker *as__environ_maker_new(as_server *server) {
     }
     m->state = server->state;
 #define X(id) m->repeats[AS_NAME_##id] = true;
-    REPEATED_NAMES(X)
+    AS_REPEATED_NAMES(X)
 #undef X
     if (make_keys(&m->key) < 0 || (m->root = make_root(server->root_path)) == NULL ||
         (m->empty = PyUnicode_InternFromString("")) == NULL ||
@@ -273,11 +267,22 @@ static int show(as_environ_maker *m, PyObject *key, PyObject **shown, PyObject *
     if (*shown == value) {
         return 0;
     }
-    *shown = NULL;
     if (PyDict_SetItem(m->template, key, value) < 0) {
-        return -1;
+        return -1; /* it shows the old one */
     }
     *shown = value;
+    return 0;
+}
+
+/* The template has no such key any more. */
+static int hide(as_environ_maker *m, PyObject *key, PyObject **shown) {
+    if (*shown == NULL) {
+        return 0;
+    }
+    if (PyDict_DelItem(m->template, key) < 0) {
+        return -1;
+    }
+    *shown = NULL;
     return 0;
 }
 
@@ -337,12 +342,9 @@ static int put_text(PyObject *dict, const char *key, const char *text) {
     return result;
 }
 
-/* Whether the client's certificate is believed. */
+/* One that is not believed has ended the handshake. */
 static int put_verify(PyObject *dict, const as_tls_info *tls) {
-    PyObject *text = tls->nclient_chain == 0 ? PyUnicode_FromString("NONE")
-                     : tls->client_error == NULL
-                         ? PyUnicode_FromString("SUCCESS")
-                         : PyUnicode_FromFormat("FAILED:%s", tls->client_error);
+    PyObject *text = PyUnicode_FromString(tls->nclient_chain == 0 ? "NONE" : "SUCCESS");
     int result = text != NULL ? PyDict_SetItemString(dict, "SSL_CLIENT_VERIFY", text) : -1;
     Py_XDECREF(text);
     return result;
@@ -400,7 +402,9 @@ static int show_connection(as_environ_maker *m, as_conn_info *info) {
     const connection *c = find_connection(m, info);
     return c == NULL || SHOW(m, server_name, c->server_name) < 0 ||
                    SHOW(m, server_port, c->server_port) < 0 ||
-                   SHOW(m, remote_addr, c->remote_addr) < 0
+                   SHOW(m, remote_addr, c->remote_addr) < 0 ||
+                   (info->is_unix ? hide(m, m->key.remote_port, &m->shown.remote_port)
+                                  : SHOW(m, remote_port, c->remote_port)) < 0
                ? -1
                : 0;
 }
@@ -435,7 +439,10 @@ static int set_client(as_environ_maker *m, PyObject *environ, const as_conn_info
             as_latin1((as_slice){info->client, strlen(info->client)})) < 0) {
         return -1;
     }
-    return info->client_port ? put_number(environ, m->key.remote_port, info->client_port) : 0;
+    if (info->client_port) {
+        return put_number(environ, m->key.remote_port, info->client_port);
+    }
+    return info->via->is_unix ? 0 : PyDict_DelItem(environ, m->key.remote_port);
 }
 
 /* What some connections, or requests of a proxy, have and others have not. */
@@ -446,11 +453,7 @@ static int set_connection(as_environ_maker *m, PyObject *environ, const as_excha
     if (c->tls != NULL && PyDict_Update(environ, c->tls) < 0) {
         return -1;
     }
-    if (info->via != NULL) {
-        if (set_server(m, environ, ex) < 0 || set_client(m, environ, info) < 0) {
-            return -1;
-        }
-    } else if (!info->is_unix && PyDict_SetItem(environ, k->remote_port, c->remote_port) < 0) {
+    if (info->via != NULL && (set_server(m, environ, ex) < 0 || set_client(m, environ, info) < 0)) {
         return -1;
     }
     if (info->is_tls && (PyDict_SetItem(environ, k->wsgi_url_scheme, m->https) < 0 ||
@@ -581,12 +584,50 @@ static int set_method(as_environ_maker *m, PyObject *environ, const as_head *hea
 
 /* ---- fields ---- */
 
-/* The value as a str, one of before where possible; new reference. */
-static PyObject *field_value(as_environ_maker *m, unsigned id, as_slice value) {
-    if (!m->repeats[id] || value.n > REPEATED_MAX) {
-        return as_latin1(value);
+_Static_assert(AS_NAME_COUNT <= 64, "a bit for each");
+
+static bool may_show(const as_environ_maker *m, const as_field *field) {
+    return m->repeats[field->name_id] && field->value_len <= REPEATED_MAX;
+}
+
+/* A field that repeats: the template shows it from here on. */
+static int show_field(as_environ_maker *m, const as_head *head, const as_field *field) {
+    unsigned id = field->name_id;
+    as_slice text = as_field_value(head, field);
+    if (!str_is(m->repeated[id], text)) {
+        PyObject *value = as_latin1(text);
+        if (value == NULL) {
+            return -1;
+        }
+        Py_XSETREF(m->repeated[id], value);
     }
-    return same_str(&m->repeated[id], value);
+    if (show(m, m->state->name_environ[id], &m->shown_field[id], m->repeated[id]) < 0) {
+        return -1;
+    }
+    m->shown_fields |= UINT64_C(1) << id;
+    return 0;
+}
+
+/* The first line of each field that repeats; those that this request does not have are hidden. */
+static int show_fields(as_environ_maker *m, const as_head *head) {
+    uint64_t seen = 0;
+    for (const as_field *f = head->fields, *end = f + head->nfields; f < end; f++) {
+        uint64_t bit = UINT64_C(1) << f->name_id;
+        if ((seen & bit) == 0 && may_show(m, f) && show_field(m, head, f) < 0) {
+            return -1;
+        }
+        seen |= may_show(m, f) ? bit : 0;
+    }
+    uint64_t gone = m->shown_fields & ~seen;
+    for (unsigned id = 0; gone != 0; id++, gone >>= 1) {
+        if ((gone & 1) != 0) {
+            if (hide(m, m->state->name_environ[id], &m->shown_field[id]) < 0) {
+                return -1;
+            }
+            m->shown_fields &= ~(UINT64_C(1) << id);
+        }
+    }
+    return 0;
 }
 
 /* A field line that came before: joined as RFC 9110, 5.3 and, for Cookie, RFC 6265, 5.4 say. */
@@ -611,36 +652,43 @@ static int set_other(PyObject *environ, as_slice name, as_slice text) {
     return result;
 }
 
+/* "Content-Length: 0" is no body, but it was said. The others without a key are left out. */
+static int set_keyless(as_environ_maker *m, PyObject *environ, const as_head *head, unsigned id) {
+    return id == AS_NAME_CONTENT_LENGTH && head->body == AS_BODY_NONE
+               ? PyDict_SetItem(environ, m->key.content_length, m->zero)
+               : 0;
+}
+
+/* What the template does not show of the fields. */
+static int set_field(as_environ_maker *m, PyObject *environ, const as_head *head,
+                     const as_field *field, bool is_first) {
+    unsigned id = field->name_id;
+    as_slice text = as_field_value(head, field);
+    if (id == AS_NAME_OTHER) {
+        return set_other(environ, as_field_name(head, field), text);
+    }
+    PyObject *key = m->state->name_environ[id];
+    if (key == NULL) {
+        return set_keyless(m, environ, head, id);
+    }
+    PyObject *value = as_latin1(text);
+    if (is_first) {
+        return put(environ, key, value);
+    }
+    int result = value != NULL ? join(environ, key, value, id == AS_NAME_COOKIE) : -1;
+    Py_XDECREF(value);
+    return result;
+}
+
 static int set_fields(as_environ_maker *m, PyObject *environ, const as_head *head) {
-    bool seen[AS_NAME_COUNT] = {false};
+    uint64_t seen = 0;
     for (const as_field *f = head->fields, *end = f + head->nfields; f < end; f++) {
-        unsigned id = f->name_id;
-        if (id == AS_NAME_OTHER) {
-            if (set_other(environ, as_field_name(head, f), as_field_value(head, f)) < 0) {
-                return -1;
-            }
-            continue;
-        }
-        PyObject *key = m->state->name_environ[id];
-        if (key == NULL) {
-            /* "Content-Length: 0" is no body, but it was said. */
-            if (id == AS_NAME_CONTENT_LENGTH && head->body == AS_BODY_NONE &&
-                PyDict_SetItem(environ, m->key.content_length, m->zero) < 0) {
-                return -1;
-            }
-            continue;
-        }
-        PyObject *value = field_value(m, id, as_field_value(head, f));
-        if (value == NULL) {
+        uint64_t bit = UINT64_C(1) << f->name_id;
+        bool is_first = (seen & bit) == 0;
+        seen |= bit;
+        if (!(is_first && may_show(m, f)) && set_field(m, environ, head, f, is_first) < 0) {
             return -1;
         }
-        int result = seen[id] ? join(environ, key, value, id == AS_NAME_COOKIE)
-                              : PyDict_SetItem(environ, key, value);
-        Py_DECREF(value);
-        if (result < 0) {
-            return -1;
-        }
-        seen[id] = true;
     }
     return 0;
 }
@@ -670,7 +718,7 @@ static int set_input(as_environ_maker *m, PyObject *environ, const as_head *head
 /* A copy of the template once that shows what all requests have. */
 static PyObject *copy_template(as_environ_maker *m, const as_exchange *ex) {
     as_conn_info *info = ex->info->via != NULL ? ex->info->via : ex->info;
-    if (show_connection(m, info) < 0 ||
+    if (show_connection(m, info) < 0 || show_fields(m, ex->head) < 0 ||
         (is_kept_target(ex->head) && show_target(m, ex->head) < 0)) {
         return NULL;
     }

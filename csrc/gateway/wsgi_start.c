@@ -92,8 +92,10 @@ static bool is_hop_by_hop(as_slice name) {
         {"transfer-encoding", 17},
         {"proxy-connection", 16},
     };
-    char first = name.n > 0 ? as_lower(*name.p) : '\0';
-    if (first != 'c' && first != 'k' && first != 'p' && first != 't' && first != 'u') {
+    /* Of usual names hardly one has a length of these. */
+    static const uint32_t lengths =
+        1u << 2 | 1u << 7 | 1u << 8 | 1u << 10 | 1u << 16 | 1u << 17 | 1u << 18 | 1u << 19;
+    if (name.n >= 32 || (lengths >> name.n & 1) == 0) {
         return false;
     }
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -104,9 +106,14 @@ static bool is_hop_by_hop(as_slice name) {
     return false;
 }
 
-/* "NNN reason" */
-static int parse_status(PyObject *status, unsigned *code, as_slice *reason) {
+/* "NNN reason". The last one is remembered: most applications have few, in constants. */
+static int parse_status(as_wsgi *wsgi, PyObject *status, unsigned *code, as_slice *reason) {
     as_slice s;
+    if (status == wsgi->status) {
+        *code = wsgi->status_code;
+        *reason = wsgi->status_reason;
+        return 0;
+    }
     if (wire(status, "status", &s) < 0) {
         return -1;
     }
@@ -124,6 +131,11 @@ static int parse_status(PyObject *status, unsigned *code, as_slice *reason) {
     }
     *code = value;
     *reason = trim((as_slice){s.p + 4, s.n - 4});
+    if (PyUnicode_CheckExact(status)) { /* it cannot change, and holds the reason's bytes */
+        Py_XSETREF(wsgi->status, Py_NewRef(status));
+        wsgi->status_code = value;
+        wsgi->status_reason = *reason;
+    }
     return 0;
 }
 
@@ -153,8 +165,7 @@ static int write_field(as_wsgi_request *req, PyObject *item) {
                      "start_response(): header %R is hop-by-hop, the server sets it", py_name);
         return -1;
     }
-    as_err err =
-        has_controls(value) ? AS_E_RESPONSE_VALUE : as_exchange_head_field(req->ex, name, value);
+    as_err err = as_exchange_head_field(req->ex, name, value); /* controls are refused there */
     if (err) {
         raise_field(req->wsgi->server->state, err, py_name, py_value);
         return -1;
@@ -171,7 +182,7 @@ static int write_head(as_wsgi_request *req, PyObject *status, PyObject *headers)
                      Py_TYPE(headers)->tp_name);
         return -1;
     }
-    if (parse_status(status, &code, &reason) < 0) {
+    if (parse_status(req->wsgi, status, &code, &reason) < 0) {
         return -1;
     }
     as_err err = as_exchange_head_begin(req->ex, code, reason);

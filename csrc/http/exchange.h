@@ -134,7 +134,7 @@ struct as_exchange {
     const as_exchange_ops *ops;
     as_head *head;
     as_conn_info *info; /* the connection's, or `own` */
-    as_conn_info own;   /* what a proxy tells; a copy once the protocol has let go */
+    as_conn_info *own;  /* made for what a proxy tells, or as a copy once the protocol has let go */
     void *gateway;      /* the gateway's own, per exchange; NULL at first */
     void *proto;        /* the protocol's own; NULL when it has let go */
     uint64_t body_left; /* of a declared response Content-Length, UINT64_MAX: none declared */

@@ -21,18 +21,18 @@ static bool has_close(as_slice options) {
     return false;
 }
 
-/* A field line that the server reads, or owns: then *write becomes false. */
-static as_err understand(as_exchange *ex, as_slice name, as_slice value, bool *write) {
-    switch (as_name_find(name.p, name.n)) {
+static as_err understand(as_exchange *ex, as_name_id name, as_slice value, as_field_kind *kind) {
+    *kind = AS_FIELD_READ;
+    switch (name) {
     case AS_NAME_CONTENT_LENGTH:
-        *write = false; /* the end of the head writes it, where there may be one */
+        *kind = AS_FIELD_OURS; /* the end of the head writes it, where there may be one */
         if ((ex->seen & AS_SEEN_LENGTH) != 0 || !as_parse_length(value, &ex->body_left)) {
             return AS_E_RESPONSE_LENGTH;
         }
         ex->seen |= AS_SEEN_LENGTH;
         break;
     case AS_NAME_CONNECTION:
-        *write = false;
+        *kind = AS_FIELD_OURS;
         ex->seen |= has_close(value) ? AS_SEEN_CLOSE : 0;
         break;
     case AS_NAME_TRANSFER_ENCODING:
@@ -40,7 +40,7 @@ static as_err understand(as_exchange *ex, as_slice name, as_slice value, bool *w
     case AS_NAME_PROXY_CONNECTION:
     case AS_NAME_UPGRADE:
     case AS_NAME_TE:
-        *write = false; /* RFC 9110, 7.6.1: hop by hop */
+        *kind = AS_FIELD_OURS; /* RFC 9110, 7.6.1: hop by hop */
         break;
     case AS_NAME_DATE:
         ex->seen |= AS_SEEN_DATE;
@@ -49,6 +49,7 @@ static as_err understand(as_exchange *ex, as_slice name, as_slice value, bool *w
         ex->seen |= AS_SEEN_SERVER;
         break;
     default:
+        *kind = AS_FIELD_PLAIN;
         break;
     }
     return AS_OK;
@@ -61,11 +62,14 @@ as_err as_check_field(as_slice name, as_slice value) {
     return as_is_field_value(value) ? AS_OK : AS_E_RESPONSE_VALUE;
 }
 
-as_err as_exchange_take_field(as_exchange *ex, as_slice name, as_slice value, bool *write) {
+as_err as_exchange_take_field(as_exchange *ex, as_slice name, as_slice value, as_field_kind *kind) {
     as_err err = as_exchange_check_state(ex, AS_RES_HEAD);
-    *write = true;
-    if (err == AS_OK) {
-        err = as_check_field(name, value);
+    if (err != AS_OK) {
+        return err;
     }
-    return err == AS_OK ? understand(ex, name, value, write) : err;
+    as_name_id id = as_name_find(name.p, name.n);
+    if (id == AS_NAME_OTHER && !as_is_token(name)) { /* the names of the table are tokens */
+        return AS_E_RESPONSE_NAME;
+    }
+    return as_is_field_value(value) ? understand(ex, id, value, kind) : AS_E_RESPONSE_VALUE;
 }

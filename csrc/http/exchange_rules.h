@@ -43,9 +43,15 @@ static inline void as_exchange_head_begun(as_exchange *ex, unsigned status) {
 /* HEAD -> START */
 void as_exchange_head_undone(as_exchange *ex);
 
-/* Checks a field line and remembers what the server must know of it. `value` is trimmed. *write: it
- * leaves as it is; else it is the server's to write, or nobody's. */
-as_err as_exchange_take_field(as_exchange *ex, as_slice name, as_slice value, bool *write);
+/* What becomes of a field line of the application's. */
+typedef enum as_field_kind {
+    AS_FIELD_PLAIN, /* it leaves as it is, and means nothing to the server */
+    AS_FIELD_READ,  /* it leaves as it is, and the server has remembered something of it */
+    AS_FIELD_OURS   /* it is the server's to write, or nobody's */
+} as_field_kind;
+
+/* Checks a field line and remembers what the server must know of it. `value` is trimmed. */
+as_err as_exchange_take_field(as_exchange *ex, as_slice name, as_slice value, as_field_kind *kind);
 as_err as_check_field(as_slice name, as_slice value);
 
 /* `n` more bytes of body, in two steps. What fails here has changed nothing. */

@@ -1,5 +1,7 @@
 #include "http/forwarded.h"
 
+#include <stdlib.h>
+
 #include "http/response.h"
 #include "http/target.h"
 
@@ -105,7 +107,7 @@ static bool is_prefix(as_slice path) {
     for (size_t i = 1; i <= path.n; i++) {
         char c = i < path.n ? path.p[i] : '/';
         if (c == '/') {
-            if (n == 0 || (n == dots && n <= 2)) {
+            if (n == dots && n <= 2) { /* "", "." or ".." */
                 return false;
             }
             n = dots = 0;
@@ -385,8 +387,11 @@ static bool is_nothing(const as_forwarded *found) {
            found->host.len == 0 && found->prefix.len == 0;
 }
 
-static void apply(const as_forwarded *found, as_exchange *ex) {
-    as_conn_info *info = &ex->own;
+static as_err apply(const as_forwarded *found, as_exchange *ex) {
+    if (ex->own == NULL && (ex->own = malloc(sizeof(*ex->own))) == NULL) {
+        return AS_E_NOMEM;
+    }
+    as_conn_info *info = ex->own;
     *info = *ex->info;
     info->gateway = NULL;
     info->tls = NULL;
@@ -407,13 +412,11 @@ static void apply(const as_forwarded *found, as_exchange *ex) {
     }
     ex->head->host = found->host;
     ex->head->prefix = found->prefix;
+    return AS_OK;
 }
 
 as_err as_forward(const as_forwarding *forwarding, as_exchange *ex) {
     as_forwarded found;
     as_err err = as_forwarded_read(forwarding, ex->head, &found);
-    if (err == AS_OK && !is_nothing(&found)) {
-        apply(&found, ex);
-    }
-    return err;
+    return err == AS_OK && !is_nothing(&found) ? apply(&found, ex) : err;
 }

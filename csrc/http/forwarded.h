@@ -53,8 +53,8 @@ typedef struct as_forwarded {
 
 /* AS_E_SCHEME: scheme fields contradict each other. */
 as_err as_forwarded_read(const as_forwarding *forwarding, const as_head *head, as_forwarded *out);
-/* Makes `ex->info` and `ex->head` tell what is found, if anything; the same errors. Before
- * on_request. */
+/* Makes `ex->info` and `ex->head` tell what is found, if anything; the same errors, and
+ * AS_E_NOMEM. Before on_request. */
 as_err as_forward(const as_forwarding *forwarding, as_exchange *ex);
 
 #endif

@@ -19,7 +19,8 @@
  *             not in HTTP/1.0; other codings: 501
  *     7.1     the size of a body: 413; bytes that only frame it; trailers that frame or route
  *     9.3     persistence: llhttp is started anew for every request, and not asked
- *     RFC 9110, 7.8: Upgrade is ignored (llhttp would stop at it); 10.1.1: expectations
+ *     RFC 9110, 7.8: Upgrade is ignored (llhttp would stop at it), but a request for WebSocket that
+ *             gets none is its connection's last; 10.1.1: expectations
  *
  * llhttp parses heads and chunked bodies; bodies of known length are counted here. It is paused at
  * the end of a head and of a body, so that no handler ever runs on top of it. */
@@ -114,14 +115,14 @@ static int extend(as_h1 *h1, as_span *span, const char *at, size_t n) {
 
 static int on_method(llhttp_t *parser, const char *at, size_t n) {
     as_h1 *h1 = parser->data;
-    return extend(h1, &scratch_of(h1)->head.method, at, n);
+    as_head *head = &scratch_of(h1)->head;
+    head->is_head = parser->method == HTTP_HEAD; /* known with its last byte */
+    return extend(h1, &head->method, at, n);
 }
 
 static int on_url(llhttp_t *parser, const char *at, size_t n) {
     as_h1 *h1 = parser->data;
-    as_head *head = &scratch_of(h1)->head;
-    head->is_head = parser->method == HTTP_HEAD;
-    return extend(h1, &head->target, at, n);
+    return extend(h1, &scratch_of(h1)->head.target, at, n);
 }
 
 static int on_url_complete(llhttp_t *parser) {
@@ -143,25 +144,29 @@ static int on_version_complete(llhttp_t *parser) {
 
 /* Trailers are dropped, but are no way around the limits of a head. */
 static int on_trailer_bytes(as_h1 *h1, size_t n) {
-    h1->trailer_bytes += n;
-    return h1->trailer_bytes > h1->env->limits->limit_request_head ? fail(h1, AS_E_HEAD_LARGE) : 0;
+    h1->parser->trailer_bytes += n;
+    return h1->parser->trailer_bytes > h1->env->limits->limit_request_head
+               ? fail(h1, AS_E_HEAD_LARGE)
+               : 0;
 }
 
 /* Their names are looked at: those that frame or route a message are none (RFC 9110, 6.5.1), and
  * somebody in front of us may have read them as fields. */
 static int on_trailer_name(as_h1 *h1, const char *at, size_t n) {
-    if (h1->trailer_len == 0 && ++h1->trailers > h1->env->limits->limit_request_fields) {
+    if (h1->parser->trailer_len == 0 &&
+        ++h1->parser->trailers > h1->env->limits->limit_request_fields) {
         return fail(h1, AS_E_FIELDS_MANY);
     }
-    size_t room = sizeof(h1->trailer) - h1->trailer_len;
-    memcpy(h1->trailer + h1->trailer_len, at, n < room ? n : room);
-    h1->trailer_len = (uint8_t)(h1->trailer_len + (n < room ? n : room));
+    size_t room = sizeof(h1->parser->trailer) - h1->parser->trailer_len;
+    memcpy(h1->parser->trailer + h1->parser->trailer_len, at, n < room ? n : room);
+    h1->parser->trailer_len = (uint8_t)(h1->parser->trailer_len + (n < room ? n : room));
     return on_trailer_bytes(h1, n);
 }
 
 static int on_trailer_complete(as_h1 *h1) {
-    bool forbidden = as_is_forbidden_trailer((as_slice){h1->trailer, h1->trailer_len});
-    h1->trailer_len = 0;
+    bool forbidden =
+        as_is_forbidden_trailer((as_slice){h1->parser->trailer, h1->parser->trailer_len});
+    h1->parser->trailer_len = 0;
     return forbidden ? fail(h1, AS_E_TRAILER) : 0;
 }
 
@@ -238,14 +243,10 @@ static int on_headers_complete(llhttp_t *parser) {
 }
 
 /* Chunks of a read are moved together, so that the gateway gets them as one. The bytes that llhttp
- * has not seen yet are behind both. */
+ * has not seen yet are behind both. Their chunk's size has been judged by on_chunk_header. */
 static int on_body(llhttp_t *parser, const char *at, size_t n) {
     as_h1 *h1 = parser->data;
-    uint64_t limit = h1->env->limits->limit_request_body;
     h1->body_seen += n;
-    if (limit != 0 && h1->body_seen > limit) {
-        return fail(h1, AS_E_BODY_LARGE);
-    }
     if (h1->gathered.n == 0) {
         h1->gathered.p = at;
     } else {
@@ -265,7 +266,7 @@ static int on_chunk_header(llhttp_t *parser) {
         return fail(h1, AS_E_BODY_LARGE); /* before the first byte of it */
     }
     h1->trailing = size == 0;
-    h1->slack += LINE_SLACK + (int64_t)(size < DATA_SLACK ? size : DATA_SLACK);
+    h1->parser->slack += LINE_SLACK + (int64_t)(size < DATA_SLACK ? size : DATA_SLACK);
     return 0;
 }
 
@@ -312,19 +313,22 @@ static as_err parser_error(const as_h1 *h1, llhttp_errno_t code) {
         return AS_E_TARGET;
     case HPE_INVALID_VERSION:
         /* a version that nobody has, or something that is none */
-        return reason_is(&h1->parser, "Invalid HTTP version") ? AS_E_VERSION : AS_E_REQUEST_LINE;
+        return reason_is(&h1->parser->llhttp, "Invalid HTTP version") ? AS_E_VERSION
+                                                                      : AS_E_REQUEST_LINE;
     case HPE_PAUSED_H2_UPGRADE: /* RFC 9113, 3.4: the preface of HTTP/2 */
         return AS_E_VERSION;
     case HPE_INVALID_CONSTANT: /* llhttp knows methods of RTSP and ICE */
-        return reason_is(&h1->parser, "Invalid method for HTTP/x.x request") ? AS_E_METHOD
-                                                                             : form_error(h1);
+        return reason_is(&h1->parser->llhttp, "Invalid method for HTTP/x.x request")
+                   ? AS_E_METHOD
+                   : form_error(h1);
     case HPE_UNEXPECTED_CONTENT_LENGTH:
-        return reason_is(&h1->parser, "Duplicate Content-Length") ? AS_E_LENGTH
-                                                                  : AS_E_LENGTH_AND_CODING;
+        return reason_is(&h1->parser->llhttp, "Duplicate Content-Length") ? AS_E_LENGTH
+                                                                          : AS_E_LENGTH_AND_CODING;
     case HPE_INVALID_CONTENT_LENGTH:
         return AS_E_LENGTH;
     case HPE_INVALID_TRANSFER_ENCODING:
-        return reason_is(&h1->parser, "Transfer-Encoding can't be present with Content-Length")
+        return reason_is(&h1->parser->llhttp,
+                         "Transfer-Encoding can't be present with Content-Length")
                    ? AS_E_LENGTH_AND_CODING
                    : AS_E_CODING;
     case HPE_INVALID_CHUNK_SIZE:
@@ -335,7 +339,7 @@ static as_err parser_error(const as_h1 *h1, llhttp_errno_t code) {
 }
 
 static as_h1_got refuse_parsed(as_h1 *h1, llhttp_errno_t code, uint64_t offset) {
-    const char *reason = h1->failure == AS_OK ? llhttp_get_error_reason(&h1->parser) : NULL;
+    const char *reason = h1->failure == AS_OK ? llhttp_get_error_reason(&h1->parser->llhttp) : NULL;
     if (reason == NULL) {
         reason = "";
     }
@@ -349,18 +353,18 @@ static as_h1_got refuse_parsed(as_h1 *h1, llhttp_errno_t code, uint64_t offset) 
 static bool is_request_line(as_slice line) {
     const char *space = memchr(line.p, ' ', line.n);
     static const as_slice tail = {" HTTP/1.", 8};
-    size_t tail_at = line.n - tail.n - 3; /* a digit, CR, LF */
-    if (space == NULL || line.n < tail.n + 3 || tail_at <= (size_t)(space - line.p) + 1) {
+    size_t behind = space != NULL ? line.n - (size_t)(space - line.p) - 1 : 0;
+    if (behind <= tail.n + 3) { /* the tail, a digit, CR, LF, and no target before them */
         return false;
     }
-    as_slice target = {space + 1, tail_at - (size_t)(space - line.p) - 1};
+    as_slice target = {space + 1, behind - tail.n - 3};
     for (size_t i = 0; i < target.n; i++) {
         if (target.p[i] <= ' ' || target.p[i] >= 0x7f) {
             return false;
         }
     }
     char digit = line.p[line.n - 3];
-    return as_slice_eq((as_slice){line.p + tail_at, tail.n}, tail) && digit >= '0' &&
+    return as_slice_eq((as_slice){target.p + target.n, tail.n}, tail) && digit >= '0' &&
            digit <= '9' && line.p[line.n - 2] == '\r';
 }
 
@@ -460,6 +464,17 @@ static void find_connection(as_head *head, as_field *field, findings *found) {
     }
 }
 
+/* Some that stand before servers take what follows a request for WebSocket for the tunnel's,
+ * whatever the answer is, and look into the word no closer than this. So nothing that follows is
+ * read as a request, unless there is a tunnel. */
+static void find_upgrade(as_head *head, as_field *field, findings *found) {
+    as_slice value = as_field_value(head, field), word = AS_SLICE("websocket");
+    found->has_upgrade = true;
+    for (size_t i = 0; i + word.n <= value.n && !found->close; i++) {
+        found->close = as_slice_ieq((as_slice){value.p + i, word.n}, word);
+    }
+}
+
 static as_err find_expectations(as_head *head, as_field *field) {
     as_slice list = as_field_value(head, field), expectation;
     if (head->minor == 0) {
@@ -487,7 +502,7 @@ static as_err find(as_head *head, as_field *field, findings *found) {
         find_connection(head, field, found);
         return AS_OK;
     case AS_NAME_UPGRADE:
-        found->has_upgrade = true;
+        find_upgrade(head, field, found);
         return AS_OK;
     case AS_NAME_EXPECT:
         return find_expectations(head, field);
@@ -571,7 +586,7 @@ static as_err check_line(const as_head *head) {
 static as_err check_head(const as_h1 *h1, as_head *head, findings *found) {
     as_err err = check_line(head);
     if (err == AS_OK) {
-        err = h1->parser.method == HTTP_CONNECT ? AS_E_METHOD : as_target_split(head);
+        err = h1->parser->llhttp.method == HTTP_CONNECT ? AS_E_METHOD : as_target_split(head);
     }
     if (err == AS_OK) {
         err = check_fields(head, found);
@@ -614,10 +629,22 @@ static as_h1_got refuse_head(as_h1 *h1, as_head *head, as_err why, const as_fiel
 
 /* --- parsing a head ------------------------------------------------------------------------- */
 
-void as__h1_begin_head(as_h1 *h1) {
+/* The loop keeps one: only a request that comes in parts needs one of its own for longer. */
+static bool take_parser(as_h1 *h1) {
+    if (h1->parser == NULL) {
+        h1->parser = h1->env->parser;
+        h1->env->parser = NULL;
+    }
+    return h1->parser != NULL || (h1->parser = malloc(sizeof(*h1->parser))) != NULL;
+}
+
+bool as__h1_begin_head(as_h1 *h1) {
     struct as_h1_scratch *s = h1->env->scratch;
-    llhttp_init(&h1->parser, HTTP_REQUEST, &settings);
-    h1->parser.data = h1;
+    if (!take_parser(h1)) {
+        return false;
+    }
+    llhttp_init(&h1->parser->llhttp, HTTP_REQUEST, &settings);
+    h1->parser->llhttp.data = h1;
     h1->failure = AS_OK;
     h1->trailing = false;
     h1->offset = 0;
@@ -626,6 +653,7 @@ void as__h1_begin_head(as_h1 *h1) {
     s->in_name = false;
     s->line_done = false;
     s->unknown_method = false;
+    return true;
 }
 
 static as_h1_got complete_head(as_h1 *h1, char *end, as_head **result) {
@@ -641,8 +669,8 @@ static as_h1_got complete_head(as_h1 *h1, char *end, as_head **result) {
         head->base = s->bytes.data;
     }
     h1->offset = head->len;
-    head->minor = h1->parser.http_minor;
-    head->method_id = h1->parser.method;
+    head->minor = h1->parser->llhttp.http_minor;
+    head->method_id = h1->parser->llhttp.method;
     findings found = {0};
     as_err err = check_head(h1, head, &found);
     if (err != AS_OK) {
@@ -677,12 +705,12 @@ as_h1_got as__h1_parse_head(as_h1 *h1, char **p, char *end, as_head **head) {
             return AS_H1_GOT_ERROR;
         }
         n = n < left ? n : left;
-        llhttp_errno_t code = llhttp_execute(&h1->parser, *p, n);
+        llhttp_errno_t code = llhttp_execute(&h1->parser->llhttp, *p, n);
         if (code == HPE_OK) {
             *p += n;
             continue;
         }
-        char *stopped = *p + (llhttp_get_error_pos(&h1->parser) - *p);
+        char *stopped = *p + (llhttp_get_error_pos(&h1->parser->llhttp) - *p);
         *p = stopped;
         if (code == HPE_PAUSED) {
             return complete_head(h1, stopped, head);
@@ -707,12 +735,12 @@ void as__h1_begin_body(as_h1 *h1, const as_head *head) {
     h1->gathered = (as_slice){NULL, 0};
     if (head->body == AS_BODY_CHUNKED) {
         h1->state = AS_H1_AT_CHUNKS;
-        h1->slack = h1->env->limits->limit_request_head;
+        h1->parser->slack = h1->env->limits->limit_request_head;
         h1->trailing = false;
-        h1->trailers = 0;
-        h1->trailer_bytes = 0;
-        h1->trailer_len = 0;
-        llhttp_resume(&h1->parser);
+        h1->parser->trailers = 0;
+        h1->parser->trailer_bytes = 0;
+        h1->parser->trailer_len = 0;
+        llhttp_resume(&h1->parser->llhttp);
         return;
     }
     h1->body_left = head->body == AS_BODY_LENGTH ? head->content_length : 0;
@@ -732,14 +760,14 @@ static as_h1_got parse_counted(as_h1 *h1, char **p, char *end) {
 /* Bytes that only frame are bounded by those of a head and a share of the data, so that neither
  * endless extensions nor endless zeros before a size keep a connection busy for nothing. */
 static as_err check_slack(as_h1 *h1, size_t framing) {
-    h1->slack -= (int64_t)framing;
-    return h1->slack < 0 ? AS_E_CHUNK : AS_OK;
+    h1->parser->slack -= (int64_t)framing;
+    return h1->parser->slack < 0 ? AS_E_CHUNK : AS_OK;
 }
 
 static as_h1_got parse_chunks(as_h1 *h1, char **p, char *end) {
     char *start = *p;
-    llhttp_errno_t code = llhttp_execute(&h1->parser, start, (size_t)(end - start));
-    *p = code == HPE_OK ? end : start + (llhttp_get_error_pos(&h1->parser) - start);
+    llhttp_errno_t code = llhttp_execute(&h1->parser->llhttp, start, (size_t)(end - start));
+    *p = code == HPE_OK ? end : start + (llhttp_get_error_pos(&h1->parser->llhttp) - start);
     size_t n = (size_t)(*p - start);
     if (code != HPE_OK && code != HPE_PAUSED) {
         return refuse_parsed(h1, code, h1->offset + n);

@@ -3,6 +3,8 @@
 #ifndef AS_HTTP_H1_INTERNAL_H
 #define AS_HTTP_H1_INTERNAL_H
 
+#include <llhttp.h>
+
 #include "http/http1.h"
 
 /* --- h1_head.c: from bytes to heads and bodies ---------------------------------------------- */
@@ -18,14 +20,24 @@ struct as_h1_scratch {
     bool unknown_method;
 };
 
+/* What parses a head, and a chunked body. */
+struct as_h1_parser {
+    llhttp_t llhttp;
+    int64_t slack; /* AT_CHUNKS: bytes of framing that may still come */
+    uint64_t trailer_bytes;
+    uint32_t trailers; /* field lines of the trailer section */
+    char trailer[20];  /* the beginning of the name that is being parsed there */
+    uint8_t trailer_len;
+};
+
 struct as_h1_scratch *as__h1_scratch_new(void);
 void as__h1_scratch_free(struct as_h1_scratch *scratch);
 
 /* What came of some bytes. An error has been answered already. */
 typedef enum as_h1_got { AS_H1_GOT_PART, AS_H1_GOT_ALL, AS_H1_GOT_ERROR } as_h1_got;
 
-/* Before the first byte of a request. */
-void as__h1_begin_head(as_h1 *h1);
+/* Before the first byte of a request. False: no memory. */
+bool as__h1_begin_head(as_h1 *h1);
 /* Each moves *p behind what it took. A complete head is checked, and pointed to by `head`. */
 as_h1_got as__h1_parse_head(as_h1 *h1, char **p, char *end, as_head **head);
 /* Behind the head: sets the state that its body asks for. */
@@ -54,6 +66,8 @@ as_err as__h1_answer_health(as_exchange *ex, bool healthy);
 
 /* NULL: no memory. */
 as_exchange *as__h1_exchange_new(as_h1 *h1, as_head *head);
+/* Its memory alone. */
+void as__h1_exchange_free(as_exchange *ex);
 /* The protocol lets go of h1->ex. */
 void as__h1_let_go(as_h1 *h1);
 /* A request whose rest is not worth reading behind its answer, or may never come. */

@@ -23,10 +23,12 @@ as_exchange *as__h1_exchange_new(as_h1 *h1, as_head *head) {
     as_exchange *ex = env->free_exchanges;
     if (ex != NULL) {
         env->free_exchanges = ex->next;
-    } else if ((ex = malloc(sizeof(*ex))) == NULL) {
+    } else if ((ex = malloc(sizeof(*ex))) != NULL) {
+        ex->own = NULL;
+    } else {
         return NULL;
     }
-    /* all but `own`, which is written when it is needed */
+    /* all but `own`, which stays with it for the next request that needs one */
     ex->ops = &exchange_ops;
     ex->head = head;
     ex->info = h1->info;
@@ -55,6 +57,28 @@ static void drop_heads(as_exchange *ex) {
     }
 }
 
+/* The gateway may look at it when the connection is gone. */
+static void keep_info(as_exchange *ex) {
+    static const as_conn_info unknown = {.server = ""}; /* where there is no memory for a copy */
+    if (ex->own == NULL && (ex->own = malloc(sizeof(*ex->own))) == NULL) {
+        ex->info = (as_conn_info *)(uintptr_t)&unknown; /* nobody writes to it any more */
+        return;
+    }
+    if (ex->info != ex->own) {
+        *ex->own = *ex->info;
+    }
+    ex->own->via = NULL;
+    ex->own->gateway = NULL;
+    ex->own->tls = NULL;
+    ex->own->server = "";
+    ex->info = ex->own;
+}
+
+void as__h1_exchange_free(as_exchange *ex) {
+    free(ex->own);
+    free(ex);
+}
+
 void as__h1_let_go(as_h1 *h1) {
     as_exchange *ex = h1->ex;
     h1->ex = NULL;
@@ -66,15 +90,7 @@ void as__h1_let_go(as_h1 *h1) {
         h1->env->free_exchanges = ex;
         return;
     }
-    /* The gateway may look at it when the connection is gone. */
-    if (ex->info != &ex->own) {
-        ex->own = *ex->info;
-    }
-    ex->own.via = NULL;
-    ex->own.gateway = NULL;
-    ex->own.tls = NULL;
-    ex->own.server = "";
-    ex->info = &ex->own;
+    keep_info(ex);
 }
 
 static as_h1 *h1_of(const as_exchange *ex) {
@@ -110,7 +126,7 @@ static void release(as_exchange *ex) {
     ex->released = true;
     if (ex->proto == NULL) {
         drop_heads(ex);
-        free(ex);
+        as__h1_exchange_free(ex);
         return;
     }
     abort_response(ex);
@@ -138,15 +154,32 @@ static void head_abandon(as_exchange *ex) {
 }
 
 static as_err head_field(as_exchange *ex, as_slice name, as_slice value) {
-    bool write;
     value = as_trim(value);
-    as_err err = as_exchange_take_field(ex, name, value, &write);
-    return err == AS_OK && write ? as__write_field(&h1_of(ex)->out, name, value) : err;
+    as_err err = as_exchange_check_state(ex, AS_RES_HEAD);
+    if (err != AS_OK) {
+        return err;
+    }
+    as_h1 *h1 = h1_of(ex);
+    as_line *line = as__find_line(h1->env->lines, name, value);
+    if (line != NULL && as__line_is(line, name, value)) {
+        return as__write_line(&h1->out, line);
+    }
+    as_field_kind kind;
+    err = as_exchange_take_field(ex, name, value, &kind);
+    if (err != AS_OK || kind == AS_FIELD_OURS) {
+        return err;
+    }
+    if (line != NULL && kind == AS_FIELD_PLAIN) {
+        as__keep_line(line, name, value);
+    }
+    return as__write_field(&h1->out, name, value);
 }
 
 bool as__h1_leaves_too_much(const as_h1 *h1, const as_exchange *ex) {
-    return ex->wants_continue ||
-           (h1->state == AS_H1_AT_LENGTH && h1->body_left > h1->env->limits->limit_body_discard);
+    uint32_t limit = h1->env->limits->limit_body_discard;
+    bool counted = h1->state == AS_H1_AT_LENGTH && h1->body_left > limit;
+    bool chunked = h1->state == AS_H1_AT_CHUNKS && limit == 0;
+    return ex->wants_continue || counted || chunked;
 }
 
 static bool must_close(const as_h1 *h1, const as_exchange *ex, bool more) {
@@ -358,8 +391,10 @@ static void want_body(as_exchange *ex) {
     as_h1 *h1 = h1_of(ex);
     if (as_outq_insert(&h1->out, "HTTP/1.1 100 Continue\r\n\r\n", 25) == AS_OK) {
         ex->wants_continue = false;
-        tell(h1);
+    } else {
+        as__h1_stop(h1, AS_H1_DEAD, AS_E_NOMEM); /* client and gateway would wait for each other */
     }
+    tell(h1);
 }
 
 /* The server's own answer in place of one. */

@@ -42,7 +42,7 @@ typedef struct as_head {
     uint8_t minor;     /* HTTP/1.minor */
     uint8_t method_id; /* llhttp's number */
     bool is_head;      /* the method is HEAD */
-    bool keep_alive;   /* what the client asks for: version and Connection taken together */
+    bool keep_alive; /* more requests may follow: version, Connection and Upgrade taken together */
     bool expect_continue;
     bool upgrade;   /* Connection: upgrade with an Upgrade field */
     bool forwarded; /* has fields that http/forwarded.h reads */

@@ -217,8 +217,8 @@ static void count_request(as_h1_env *env) {
     }
 }
 
-/* Neither the application nor the access log hears of it, and no limit applies. Draining says nothing:
- * a worker that retires has a successor. */
+/* Neither the application nor the access log hears of it, and no limit applies. Draining says
+ * nothing: a worker that retires has a successor. */
 static void dispatch_health(as_h1 *h1, as_head *head) {
     const as_h1_env *env = h1->env;
     as_exchange *ex = make_exchange(h1, head, take_gathered(h1).n);
@@ -257,9 +257,11 @@ static void dispatch(as_h1 *h1, as_head *head) {
 static void deliver(as_h1 *h1, as_exchange *ex) {
     const as_h1_env *env = h1->env;
     as_slice body = take_gathered(h1);
+    if (body.n > 0 || h1->state == AS_H1_AT_END) {
+        ex->wants_continue = false; /* RFC 9110, 10.1.1: a client that sends waits for nothing */
+    }
     if (body.n > 0) {
         ex->received += body.n;
-        ex->wants_continue = false; /* RFC 9110, 10.1.1: a client that sends waits for nothing */
         env->handlers->on_body(env->ctx, ex, body);
     }
     if (h1->state == AS_H1_AT_END && !ex->aborted && ex->res != AS_RES_DONE) {
@@ -303,7 +305,10 @@ static char *read_start(as_h1 *h1, char *p, char *end) {
     p = skip_empty_lines(h1, p, end);
     if (p < end) {
         h1->skipped = 0;
-        as__h1_begin_head(h1);
+        if (!as__h1_begin_head(h1)) {
+            as__h1_stop(h1, AS_H1_DEAD, AS_E_NOMEM);
+            return end;
+        }
     }
     return p;
 }
@@ -446,9 +451,22 @@ static void enter(as_h1 *h1) {
     h1->feeding = true;
 }
 
+/* Nothing of a request is being parsed. */
+static inline void give_parser_back(as_h1 *h1) {
+    if (h1->env->parser == NULL) {
+        h1->env->parser = h1->parser;
+    } else {
+        free(h1->parser);
+    }
+    h1->parser = NULL;
+}
+
 static void leave(as_h1 *h1) {
     end_input(h1);
     as__h1_update_phase(h1);
+    if (h1->parser != NULL && h1->state != AS_H1_AT_HEAD && h1->state != AS_H1_AT_CHUNKS) {
+        give_parser_back(h1);
+    }
     h1->feeding = false;
 }
 
@@ -456,16 +474,25 @@ static void leave(as_h1 *h1) {
 
 as_err as_h1_env_init(as_h1_env *env) {
     env->scratch = as__h1_scratch_new();
-    return env->scratch != NULL ? AS_OK : AS_E_NOMEM;
+    env->lines = calloc(AS_LINES, sizeof(*env->lines));
+    if (env->scratch == NULL || env->lines == NULL) {
+        as_h1_env_fini(env);
+        return AS_E_NOMEM;
+    }
+    return AS_OK;
 }
 
 void as_h1_env_fini(as_h1_env *env) {
     as__h1_scratch_free(env->scratch);
     env->scratch = NULL;
+    free(env->parser);
+    env->parser = NULL;
+    free(env->lines);
+    env->lines = NULL;
     while (env->free_exchanges != NULL) {
         as_exchange *ex = env->free_exchanges;
         env->free_exchanges = ex->next;
-        free(ex);
+        as__h1_exchange_free(ex);
     }
 }
 
@@ -485,6 +512,8 @@ void as_h1_fini(as_h1 *h1, as_err why) {
     drop_saved(h1);
     drop_pending(h1);
     as_outq_fini(&h1->out);
+    free(h1->parser);
+    h1->parser = NULL;
 }
 
 void as_h1_feed(as_h1 *h1, char *data, size_t n) {

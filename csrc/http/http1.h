@@ -10,8 +10,6 @@
 #ifndef AS_HTTP_HTTP1_H
 #define AS_HTTP_HTTP1_H
 
-#include <llhttp.h>
-
 #include "base/buf.h"
 #include "base/limits.h"
 #include "http/exchange.h"
@@ -29,6 +27,8 @@ typedef struct as_h1_env {
     as_buf_pool *pool;
     as_exchange *free_exchanges;
     struct as_h1_scratch *scratch; /* the one head that is being parsed within a read */
+    struct as_h1_parser *parser;   /* for the next one; NULL: it is in use */
+    as_line *lines;                /* AS_LINES field lines that were answered with before */
     uint32_t requests;             /* exchanges that are with the gateway now */
     bool draining;                 /* every answer from now on closes its connection */
     bool timed;                    /* as_exchange.started is wanted */
@@ -74,25 +74,20 @@ typedef enum as_h1_state {
 } as_h1_state;
 
 struct as_h1 {
-    llhttp_t parser; /* of a head, and of a chunked body */
     as_h1_env *env;
     as_conn_info *info;
     as_exchange *ex; /* the one with the gateway, or NULL */
     as_outq out;
     as_buf pending;              /* bytes that cannot be parsed yet */
     size_t pending_off;          /* of those that were parsed meanwhile */
+    struct as_h1_parser *parser; /* while a head or chunks come in; NULL: none is needed */
     struct as_h1_scratch *saved; /* a head that came in parts; NULL between heads */
     as_slice gathered;           /* body bytes of the current read */
     uint64_t body_left;          /* AT_LENGTH: bytes to come */
     uint64_t body_seen;          /* body bytes of this request */
     uint64_t offset;             /* bytes of this request that are behind, for the log */
-    int64_t slack;               /* AT_CHUNKS: bytes of framing that may still come */
     uint32_t discard; /* body bytes of an answered request that are still read and dropped */
     uint32_t skipped; /* bytes of empty lines in front of the request */
-    uint64_t trailer_bytes;
-    uint32_t trailers; /* field lines of the trailer section */
-    char trailer[20];  /* the beginning of the name that is being parsed there */
-    uint8_t trailer_len;
     uint8_t phase;
     uint8_t state;
     as_err failure; /* what a callback of the parser found */

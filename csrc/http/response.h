@@ -61,6 +61,21 @@ typedef struct as_head_end {
     uint64_t length;
 } as_head_end;
 
+/* A whole field line that was checked and left as it was given. Responses repeat most of theirs;
+ * what is the same byte for byte need not be judged again. */
+typedef struct as_line {
+    uint8_t name_len, value_len; /* name_len 0: none */
+    char text[126];              /* "name: value\r\n" */
+} as_line;
+
+#define AS_LINES 64u /* rows of a table of them, a power of two */
+
+/* The place for a line in a table; NULL: it is not kept, for it is long, or a client's secret. */
+as_line *as__find_line(as_line *lines, as_slice name, as_slice value);
+bool as__line_is(const as_line *line, as_slice name, as_slice value);
+void as__keep_line(as_line *line, as_slice name, as_slice value);
+as_err as__write_line(as_outq *q, const as_line *line);
+
 /* Each writes its lines as held bytes, or nothing and returns AS_E_NOMEM. Arguments are valid. */
 as_err as__write_status_line(as_outq *q, unsigned status, as_slice reason);
 as_err as__write_field(as_outq *q, as_slice name, as_slice value);

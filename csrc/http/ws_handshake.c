@@ -1,5 +1,6 @@
 #include "http/ws_handshake.h"
 
+#include <openssl/err.h>
 #include <openssl/sha.h>
 
 #include "http/response.h"
@@ -81,6 +82,7 @@ static as_err write_accept(as_slice key, char out[28]) {
     memcpy(text, key.p, KEY_LEN);
     memcpy(text + KEY_LEN, GUID, sizeof(GUID) - 1);
     if (SHA1(text, sizeof(text), digest) == NULL) {
+        ERR_clear_error(); /* the thread's queue is shared with whoever else uses OpenSSL */
         return AS_E_NOMEM;
     }
     write_base64(digest, sizeof(digest), out);

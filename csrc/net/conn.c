@@ -140,6 +140,7 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     as__link_remove(&conn->all);
     as__timeout_remove(&loop->wheel, &conn->timeout);
     loop->nconns--;
+    as__balance_tell(&loop->balance, loop->nconns);
     forget_proxy_header(conn);
     end_handshake(conn);
     as_h1_fini(&conn->h1, why);
@@ -941,6 +942,7 @@ as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
     as_h1_init(&conn->h1, &loop->env, &conn->info);
     as__list_push(&loop->conns, &conn->all);
     loop->nconns++;
+    as__balance_tell(&loop->balance, loop->nconns);
     loop->conns_total++;
     watch(conn);
     set_timeout(conn);

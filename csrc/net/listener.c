@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "net/conn.h"
@@ -16,6 +17,7 @@
 #define ACCEPT_MAX 64u   /* connections taken at once, before the others are served again */
 #define QUEUE_MAX 65536u /* connections taken before accepting ends: a backlog's largest size */
 #define RETRY_AFTER 500u /* milliseconds without a connection that closed, then accepting is tried */
+#define YIELD_TIME 1000000 /* nanoseconds that other processes have to take connections */
 
 void as__format_address(const struct sockaddr *address, char *out, uint16_t *port) {
     out[0] = '\0';
@@ -66,6 +68,15 @@ static void format_path(const struct sockaddr_un *address, socklen_t len, char o
     }
 }
 
+static void watch_none(as_loop *loop) {
+    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
+        as_listener *listener = AS_OWNER(at, as_listener, link);
+        if (!listener->closed) {
+            (void)uv_poll_stop(&listener->poll);
+        }
+    }
+}
+
 /* Stops accepting until as__listeners_resume. `why` goes to the log, once until the queue of
  * waiting clients was empty again. */
 static void pause_accepting(as_loop *loop, const char *why) {
@@ -73,17 +84,12 @@ static void pause_accepting(as_loop *loop, const char *why) {
         return;
     }
     loop->accept_paused = true;
-    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
-        as_listener *listener = AS_OWNER(at, as_listener, link);
-        if (!listener->closed) {
-            (void)uv_poll_stop(&listener->poll);
-        }
-    }
+    watch_none(loop);
     if (!loop->accept_noticed) {
         loop->accept_noticed = true;
         char text[160];
         (void)snprintf(text, sizeof(text), "accepting connections stopped: %s", why);
-        as__loop_notice(loop, text);
+        as__loop_notice(loop, AS_NOTICE_WARNING, text);
     }
 }
 
@@ -119,6 +125,14 @@ static bool is_full(const as_loop *loop) {
     return loop->limits.limit_connections != 0 && loop->nconns >= loop->limits.limit_connections;
 }
 
+/* For a moment: they have fewer connections. */
+static void leave_to_others(as_loop *loop) {
+    const struct itimerspec moment = {.it_value = {.tv_nsec = YIELD_TIME}};
+    if (timerfd_settime(loop->yield_fd, 0, &moment, NULL) == 0) {
+        watch_none(loop);
+    }
+}
+
 /* One connection; false: no more now. */
 static bool accept_one(as_listener *listener) {
     as_loop *loop = listener->loop;
@@ -133,9 +147,10 @@ static bool accept_one(as_listener *listener) {
         return true;
     }
     if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        as__balance_rest(&loop->balance);
         if (loop->accept_noticed) {
             loop->accept_noticed = false;
-            as__loop_notice(loop, "accepting connections goes on");
+            as__loop_notice(loop, AS_NOTICE_WARNING, "accepting connections goes on");
         }
         return false;
     }
@@ -158,10 +173,24 @@ static void on_readable(uv_poll_t *handle, int status, int events) {
         return;
     }
     for (unsigned i = 0; i < ACCEPT_MAX && !is_full(listener->loop); i++) {
+        if (!as__balance_may_accept(&listener->loop->balance, listener->loop->nconns)) {
+            leave_to_others(listener->loop);
+            break;
+        }
         if (!accept_one(listener)) {
             break;
         }
     }
+}
+
+static void watch_all(as_loop *loop) {
+    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
+        as_listener *listener = AS_OWNER(at, as_listener, link);
+        if (!listener->closed) {
+            (void)uv_poll_start(&listener->poll, UV_READABLE, on_readable);
+        }
+    }
+    as__loop_again(loop);
 }
 
 static as_err describe(as_listener *listener) {
@@ -182,6 +211,47 @@ static as_err describe(as_listener *listener) {
     int on = 1;
     (void)setsockopt(listener->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     return AS_OK;
+}
+
+/* --- several processes ------------------------------------------------------------------------ */
+
+static void on_yielded(uv_poll_t *handle, int status, int events) {
+    (void)status;
+    (void)events;
+    as_loop *loop = AS_OWNER(handle, as_loop, yield);
+    uint64_t times;
+    ssize_t n = read(loop->yield_fd, &times, sizeof(times));
+    (void)n; /* it only has to be readable no more */
+    as__balance_waited(&loop->balance, loop->nconns);
+    if (!loop->accept_paused) {
+        watch_all(loop);
+    }
+}
+
+/* A timer of the kernel's: the loop's own has no such short times. */
+as_err as__listeners_balance(as_loop *loop, void *memory, size_t size) {
+    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (fd < 0) {
+        return AS_E_IO;
+    }
+    if (uv_poll_init(&loop->uv, &loop->yield, fd) != 0) {
+        (void)close(fd);
+        return AS_E_IO;
+    }
+    loop->yield_fd = fd;
+    (void)uv_poll_start(&loop->yield, UV_READABLE, on_yielded);
+    as__balance_join(&loop->balance, memory, size);
+    as__loop_again(loop);
+    return AS_OK;
+}
+
+static void stop_balancing(as_loop *loop) {
+    as__balance_leave(&loop->balance);
+    if (loop->yield_fd >= 0) {
+        uv_close((uv_handle_t *)&loop->yield, NULL);
+        (void)close(loop->yield_fd);
+        loop->yield_fd = -1;
+    }
 }
 
 /* --- TLS -------------------------------------------------------------------------------------- */
@@ -236,37 +306,75 @@ static void tell_reloaded(as_loop *loop, const as_tls_context *tls) {
     }
     (void)snprintf(text, sizeof(text), "TLS: reloaded %.300s, valid until %s%s", first->path,
                    first->not_after, more);
-    as__loop_notice(loop, text);
+    as__loop_notice(loop, AS_NOTICE_WARNING, text);
     if (*as_tls_context_warnings(tls) != '\0') {
         (void)snprintf(text, sizeof(text), "TLS: left out: %.480s", as_tls_context_warnings(tls));
-        as__loop_notice(loop, text);
+        as__loop_notice(loop, AS_NOTICE_WARNING, text);
     }
+}
+
+/* Files that are being read, on a thread of libuv's: two hundred certificates take 0.2 s, and a
+ * file system may take any time. */
+typedef struct reading {
+    uv_work_t work;
+    as_loop *loop;
+    as_tls_context *old, *fresh;
+    as_err err;
+    char why[AS_TLS_WHY];
+} reading;
+
+static void read_again(uv_work_t *work) {
+    reading *r = AS_OWNER(work, reading, work);
+    r->err = as_tls_context_again(r->old, &r->fresh, r->why);
 }
 
 /* The old one stays where the files cannot be used: half of a pair may be written by now. */
-static void make_again(as_loop *loop, as_tls_context *old) {
-    as_tls_context *fresh;
-    char why[AS_TLS_WHY], text[AS_TLS_WHY + 64];
-    as_err err = as_tls_context_again(old, &fresh, why);
-    if (err != AS_OK) {
-        (void)snprintf(text, sizeof(text), "TLS: cannot reload, the old certificates stay: %s",
-                       err == AS_E_TLS_SETTINGS ? why : as_err_text(err));
-        as__loop_notice(loop, text);
+static void take_over(const reading *r) {
+    char text[AS_TLS_WHY + 64];
+    if (r->err == AS_OK) {
+        exchange_context(r->loop, r->old, r->fresh);
+        tell_reloaded(r->loop, r->fresh);
         return;
     }
-    exchange_context(loop, old, fresh);
-    tell_reloaded(loop, fresh);
-    as_tls_context_unref(fresh);
+    (void)snprintf(text, sizeof(text), "TLS: cannot reload, the old certificates stay: %s",
+                   r->err == AS_E_TLS_SETTINGS ? r->why : as_err_text(r->err));
+    as__loop_notice(r->loop, AS_NOTICE_ERROR, text);
+}
+
+/* On the loop's thread. */
+static void on_read(uv_work_t *work, int status) {
+    (void)status; /* nobody cancels it */
+    reading *r = AS_OWNER(work, reading, work);
+    r->loop->nreadings--;
+    if (!r->loop->closing) {
+        take_over(r);
+    }
+    as_tls_context_unref(r->fresh);
+    as_tls_context_unref(r->old);
+    free(r);
+}
+
+static void make_again(as_loop *loop, as_tls_context *old) {
+    reading *r = calloc(1, sizeof(*r));
+    if (r == NULL) {
+        as__loop_notice(loop, AS_NOTICE_ERROR,
+                        "TLS: cannot reload, the old certificates stay: out of memory");
+        return;
+    }
+    r->loop = loop;
+    r->old = as_tls_context_ref(old);
+    loop->nreadings++;
+    (void)uv_queue_work(&loop->uv, &r->work, read_again,
+                        on_read); /* fails without a function only */
 }
 
 void as__listeners_check_tls(as_loop *loop) {
-    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
+    bool busy = loop->nreadings > 0; /* then what changed meanwhile is seen with the next look */
+    for (as_link *at = loop->listeners.next; !busy && at != &loop->listeners; at = at->next) {
         const as_listener *listener = AS_OWNER(at, as_listener, link);
         if (listener->tls != NULL && as_tls_context_interval(listener->tls) != 0 &&
             as_tls_context_changed(listener->tls)) {
-            as_tls_context *old = as_tls_context_ref(listener->tls);
-            make_again(loop, old);
-            as_tls_context_unref(old);
+            make_again(loop, listener->tls);
         }
     }
     watch_files(loop);
@@ -336,6 +444,7 @@ void as__listeners_close(as_loop *loop) {
     }
     as__timeout_remove(&loop->wheel, &loop->accept_retry);
     as__timeout_remove(&loop->wheel, &loop->tls_watch);
+    stop_balancing(loop);
 }
 
 void as__listeners_resume(as_loop *loop) {
@@ -344,13 +453,7 @@ void as__listeners_resume(as_loop *loop) {
     }
     loop->accept_paused = false;
     as__timeout_remove(&loop->wheel, &loop->accept_retry);
-    for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
-        as_listener *listener = AS_OWNER(at, as_listener, link);
-        if (!listener->closed) {
-            (void)uv_poll_start(&listener->poll, UV_READABLE, on_readable);
-        }
-    }
-    as__loop_again(loop);
+    watch_all(loop);
 }
 
 void as__listeners_forked(as_loop *loop, int null) {

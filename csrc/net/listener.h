@@ -28,6 +28,8 @@ typedef struct as_listener {
 as_err as__listener_open(as_loop *loop, int fd, as_tls_context *tls);
 /* The same as the next, once those who wait in the queues are accepted. */
 void as__listeners_drain(as_loop *loop);
+/* as_loop_balance. */
+as_err as__listeners_balance(as_loop *loop, void *memory, size_t size);
 /* No more connections; the memory stays. */
 void as__listeners_close(as_loop *loop);
 /* New connections to TLS sockets take this context. */

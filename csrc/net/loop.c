@@ -14,6 +14,7 @@
 
 #define POOL_BLOCKS 64u /* of AS_BUF_BLOCK bytes are kept for the next writers */
 #define OVERLOADED_QUIET 60000u /* milliseconds between two lines about the same limit */
+#define COARSE 10 /* milliseconds that the coarse clock may be behind: who wakes earlier comes twice */
 #define POLL_ROUNDS 8u  /* in one as_loop_poll, before the driver gets its turn */
 #define HANDSHAKES 8u   /* steps of TLS handshakes, likewise */
 
@@ -21,11 +22,14 @@
 
 /* The coarse clocks cost no more than a function call; their few milliseconds do not matter here.
  */
-uint64_t as__loop_now(as_loop *loop) {
+static uint64_t coarse_now(void) {
     struct timespec ts;
     (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-    loop->now = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-    return loop->now;
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+uint64_t as__loop_now(as_loop *loop) {
+    return loop->now = coarse_now();
 }
 
 void as__loop_tick_date(as_loop *loop) {
@@ -51,19 +55,17 @@ void as__loop_timer(as_loop *loop) {
     if (loop->polling) {
         return; /* as_loop_poll looks at its end */
     }
-    if (loop->wheel.count == 0) {
-        loop->timer_told = false;
-    } else if (!loop->timer_told) {
-        loop->timer_told = true;
-        if (loop->config.timer != NULL) {
-            loop->config.timer(loop->config.ctx);
-        }
+    uint64_t due = as__wheel_due(&loop->wheel);
+    bool sooner = due < loop->timer_told;
+    loop->timer_told = due;
+    if (sooner && loop->config.timer != NULL) {
+        loop->config.timer(loop->config.ctx);
     }
 }
 
-void as__loop_notice(as_loop *loop, const char *text) {
+void as__loop_notice(as_loop *loop, as_notice_level level, const char *text) {
     if (loop->config.notice != NULL) {
-        loop->config.notice(loop->config.ctx, text);
+        loop->config.notice(loop->config.ctx, level, text);
     }
 }
 
@@ -87,7 +89,7 @@ static void tell_overloaded(as_loop *loop) {
                    loop->limits.limit_concurrency, refused);
     loop->overloaded_told = loop->env.overloaded;
     loop->overloaded_quiet = now + OVERLOADED_QUIET;
-    as__loop_notice(loop, text);
+    as__loop_notice(loop, AS_NOTICE_WARNING, text);
 }
 
 static void tell_marked(as_loop *loop) {
@@ -186,6 +188,8 @@ static void init_fields(as_loop *loop, const as_loop_config *config) {
     loop->config.nheaders = 0;
     loop->limits = config->limits;
     loop->wakeup_fds[0] = loop->wakeup_fds[1] = -1;
+    loop->timer_told = AS_TIMEOUT_NEVER;
+    loop->yield_fd = -1;
     as__link_init(&loop->conns);
     as__link_init(&loop->todo);
     as__link_init(&loop->listeners);
@@ -198,10 +202,10 @@ static void init_fields(as_loop *loop, const as_loop_config *config) {
     as_buf_pool_init(&loop->pool, POOL_BLOCKS);
 }
 
-/* Runs until libuv has let go of every closed handle. */
+/* Waits until libuv has let go of every closed handle, and until its threads are done. */
 static void close_uv(as_loop *loop) {
     while (uv_loop_close(&loop->uv) == UV_EBUSY) {
-        (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
+        (void)uv_run(&loop->uv, UV_RUN_DEFAULT);
     }
     for (int i = 0; i < 2; i++) {
         if (loop->wakeup_fds[i] >= 0) {
@@ -255,6 +259,7 @@ void as_loop_free(as_loop *loop) {
     if (loop == NULL) {
         return;
     }
+    loop->closing = true;
     loop->polling = true; /* handlers run below: nothing may poll or wake from here on */
     loop->env.draining = true;
     as__listeners_close(loop);
@@ -276,6 +281,10 @@ as_err as_loop_listen(as_loop *loop, int fd, as_tls_context *tls) {
     return as__listener_open(loop, fd, tls);
 }
 
+as_err as_loop_balance(as_loop *loop, void *memory, size_t size) {
+    return as__listeners_balance(loop, memory, size);
+}
+
 void as_loop_set_tls(as_loop *loop, as_tls_context *tls) {
     as__listeners_set_tls(loop, tls);
 }
@@ -295,8 +304,9 @@ void as_loop_forked(as_loop *loop) {
 
 /* The application forked, and its child returned to where the server goes on. */
 static void end_if_forked(const as_loop *loop) {
-    static const char text[] = "asgiserver: a forked child of the application has returned into the "
-                               "server, and is ended; a child has to end by os._exit\n";
+    static const char text[] =
+        "asgiserver: a forked child of the application has returned into the "
+        "server, and is ended; a child has to end by os._exit\n";
     if (loop->forked) {
         ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
         (void)n;
@@ -353,7 +363,8 @@ static void poll_once(as_loop *loop) {
     as__wheel_advance(&loop->wheel, now, expire, loop);
 }
 
-void as_loop_poll(as_loop *loop) {
+/* Not inlined: bench/icount.py counts what is below this name. */
+__attribute__((noinline)) void as_loop_poll(as_loop *loop) {
     if (loop->polling) {
         loop->again = true;
         return;
@@ -377,11 +388,16 @@ void as_loop_poll(as_loop *loop) {
     tell_drained(loop);
 }
 
+uint64_t as_loop_due(const as_loop *loop) {
+    return as__wheel_due(&loop->wheel);
+}
+
 int as_loop_timeout(const as_loop *loop) {
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-    return as__wheel_wait(&loop->wheel,
-                          (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000);
+    uint64_t due = as__wheel_due(&loop->wheel), now = coarse_now();
+    if (due == AS_TIMEOUT_NEVER) {
+        return -1;
+    }
+    return due > now ? (int)(due - now + COARSE) : 0;
 }
 
 /* --- running ---------------------------------------------------------------------------------- */

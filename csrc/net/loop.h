@@ -10,6 +10,7 @@
 #define AS_NET_LOOP_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/limits.h"
@@ -19,6 +20,11 @@
 #include "net/tls_context.h"
 
 typedef struct as_loop as_loop;
+
+typedef enum as_notice_level {
+    AS_NOTICE_WARNING,
+    AS_NOTICE_ERROR /* somebody has to do something */
+} as_notice_level;
 
 typedef struct as_loop_config {
     as_limits limits;
@@ -32,7 +38,7 @@ typedef struct as_loop_config {
     const as_trust *proxy_trust;     /* … from these peers; so, too */
     bool timed, copy_heads;          /* as_exchange.started and .head_copy are wanted */
     /* Hooks. `wake`: as_loop_poll must be called soon, from outside of the present stack; called
-     * once until the next poll. `timer`: as_loop_timeout became not negative. `drained`: after
+     * once until the next poll. `timer`: as_loop_due is sooner than it was. `drained`: after
      * as_loop_drain, the last connection is gone. All may be NULL for as_loop_run. */
     void (*wake)(void *ctx);
     void (*timer)(void *ctx);
@@ -41,7 +47,7 @@ typedef struct as_loop_config {
     void (*marked)(void *ctx);
     /* For the log: something that concerns no connection, such as accepting that stops or goes on.
      */
-    void (*notice)(void *ctx, const char *text);
+    void (*notice)(void *ctx, as_notice_level level, const char *text);
     /* as_loop_set_alarm's time has come. */
     void (*alarm)(void *ctx);
 } as_loop_config;
@@ -58,12 +64,20 @@ as_err as_loop_listen(as_loop *loop, int fd, as_tls_context *tls);
 /* From now on new connections to all TLS sockets take this one. */
 void as_loop_set_tls(as_loop *loop, as_tls_context *tls);
 
+/* Shares new connections fairly with the loops of other processes that accept from the same sockets
+ * and were given the same `memory`: zeros at first, AS_SEAT_SIZE of `size`
+ * bytes for each process, and aligned to that. It must stay. Before as_loop_listen. */
+#define AS_SEAT_SIZE 64u
+as_err as_loop_balance(as_loop *loop, void *memory, size_t size);
+
 int as_loop_fd(const as_loop *loop);
 /* Handles what is ready; never blocks. A nested call does nothing but ask for another round. */
 void as_loop_poll(as_loop *loop);
-/* Milliseconds until as_loop_poll is due for timeouts, less than a second; -1: nothing can time
- * out. */
+/* Milliseconds until as_loop_poll is due for timeouts, little more than a minute at most; -1:
+ * nothing can time out. Every poll may change it. */
 int as_loop_timeout(const as_loop *loop);
+/* When that is, on a clock of its own; UINT64_MAX: never. */
+uint64_t as_loop_due(const as_loop *loop);
 
 /* Waits and polls until as_loop_stop, until the last connection is gone after as_loop_drain, or
  * until `before_wait` / `after_wait` says stop by returning false. They (NULL: none) surround the
@@ -90,8 +104,8 @@ void as_loop_drain(as_loop *loop, uint32_t idle);
 /* Tells the gateway of every request that still runs (on_shutdown, or on_eof): streams, long polls
  * and tunnels end. */
 void as_loop_disconnect(as_loop *loop);
-/* In a child of the process that owns the loop, right behind fork: lets go of all sockets, so that they
- * close when the owner closes them. Whatever the child does with the loop then ends it. */
+/* In a child of the process that owns the loop, right behind fork: lets go of all sockets, so that
+ * they close when the owner closes them. Whatever the child does with the loop then ends it. */
 void as_loop_forked(as_loop *loop);
 /* What the health path says from now on. */
 void as_loop_set_healthy(as_loop *loop, bool healthy);

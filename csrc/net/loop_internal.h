@@ -5,6 +5,7 @@
 #include <uv.h>
 
 #include "http/http1.h"
+#include "net/balance.h"
 #include "net/list.h"
 #include "net/loop.h"
 #include "net/timeout.h"
@@ -19,7 +20,8 @@ struct as_loop {
     as_response_defaults defaults;
     as_buf_pool pool;
     as_wheel wheel;
-    uint64_t now; /* milliseconds; as__loop_now refreshes it */
+    uint64_t now;        /* milliseconds; as__loop_now refreshes it */
+    uint64_t timer_told; /* as_loop_due as the driver knows it: from the hook, or after its poll */
     char *read_buf;
     char *health_path; /* the bytes of env.health_path */
 
@@ -29,6 +31,9 @@ struct as_loop {
     as_link todo;      /* as_conn.todo: as__conn_work is due */
     as_link listeners; /* as_listener.link; also closed ones, whose names connections point to */
     as_timeout accept_retry, alarm;
+    as_balance balance; /* with other processes */
+    uv_poll_t yield;    /* of a timer: accepting goes on when it is readable */
+    int yield_fd;       /* -1: it shares with nobody */
 
     /* Only where a listener is TLS. */
     char *tls_scratch;      /* AS_TLS_RECORD bytes for all connections; else NULL */
@@ -37,14 +42,15 @@ struct as_loop {
     uint32_t nhandshakes;
     uint32_t handshakes_left; /* steps that this as_loop_poll still allows */
     as_timeout tls_watch;     /* files are looked at */
+    uint32_t nreadings;       /* … and read, by other threads */
 
     uv_poll_t wakeup;
     int wakeup_fds[2]; /* a pipe, so that a signal handler of Python's may write to it */
 
     bool polling;        /* as_loop_poll is on the stack */
+    bool closing;        /* as_loop_free is */
     bool again;          /* one more round is due: a watcher changed, or somebody asked for it */
     bool woken;          /* the hook `wake` was called and no poll came since */
-    bool timer_told;     /* the hook `timer` was called and the wheel is not empty since */
     bool stopping;       /* as_loop_stop was called */
     bool forked;         /* this is a child: the loop is its parent's */
     uint32_t drain_idle; /* milliseconds for idle connections while draining */
@@ -62,10 +68,11 @@ uint64_t as__loop_now(as_loop *loop);
 void as__loop_tick_date(as_loop *loop);
 /* Another round of as_loop_poll is needed: a watcher changed or work was queued. */
 void as__loop_again(as_loop *loop);
-/* A timeout may have been set outside of as_loop_poll: tells the driver. */
+/* A timeout may have been set outside of as_loop_poll: tells the driver, if it is to come sooner.
+ */
 void as__loop_timer(as_loop *loop);
 /* A connection is gone: accepting can go on, or draining may be over. */
 void as__loop_conn_gone(as_loop *loop);
-void as__loop_notice(as_loop *loop, const char *text);
+void as__loop_notice(as_loop *loop, as_notice_level level, const char *text);
 
 #endif

@@ -338,9 +338,9 @@ static as_err head_begin(as_exchange *ex, unsigned status, as_slice reason) {
 }
 
 static as_err head_field(as_exchange *ex, as_slice name, as_slice value) {
-    bool write;
+    as_field_kind kind;
     value = as_trim(value);
-    as_err err = as_exchange_take_field(ex, name, value, &write);
+    as_err err = as_exchange_take_field(ex, name, value, &kind);
     if (err == AS_OK) {
         record rec = {.kind = RECORD_FIELD, .name_len = (uint32_t)name.n};
         err = add(remote_of(ex), rec, name, value);

@@ -19,12 +19,13 @@
 typedef struct as_timeout {
     as_link link;
     uint64_t deadline; /* AS_TIMEOUT_NEVER: none */
-    uint32_t tick;     /* of the slot that it is in */
+    uint32_t tick;     /* of the slot that it is in; its lower half */
 } as_timeout;
 
 typedef struct as_wheel {
     as_link slots[AS_WHEEL_SLOTS];
-    uint32_t tick;  /* the last one that was handled */
+    uint64_t tick;  /* the last one that was handled */
+    uint64_t next;  /* where the first timeout is, or was before it was removed; if there is any */
     uint32_t count; /* timeouts in slots, cleared ones too until their slot comes up */
 } as_wheel;
 
@@ -33,8 +34,8 @@ void as__wheel_init(as_wheel *wheel, uint64_t now);
  * may set, clear and remove any timeout. */
 void as__wheel_advance(as_wheel *wheel, uint64_t now,
                        void (*expire)(as_timeout *timeout, void *arg), void *arg);
-/* Milliseconds until as__wheel_advance is due; -1: nothing can time out. */
-int as__wheel_wait(const as_wheel *wheel, uint64_t now);
+/* When as__wheel_advance is due; AS_TIMEOUT_NEVER: nothing can time out. */
+uint64_t as__wheel_due(const as_wheel *wheel);
 
 void as__timeout_init(as_timeout *timeout);
 void as__timeout_set(as_wheel *wheel, as_timeout *timeout, uint64_t now, uint64_t deadline);

@@ -20,12 +20,11 @@ typedef struct as_tls_info {
     const char *server_cert;              /* PEM */
     char *alpn;                           /* "http/1.1" */
     char *server_name;                    /* that the client asked for */
-    char **client_chain;                  /* PEM, the client's own first */
+    char **client_chain;                  /* PEM, the client's own first; it is believed */
     size_t nclient_chain;                 /* 0: it showed no certificate */
     char *client_subject, *client_issuer; /* RFC 4514 */
     char *client_serial;                  /* hexadecimal */
     char *client_start, *client_end;      /* "Feb  3 04:05:06 2031 GMT" */
-    const char *client_error;             /* why its certificate is not believed; NULL: it is */
 } as_tls_info;
 
 /* Takes over `fd` when it succeeds. `scratch` is AS_TLS_RECORD bytes that live as long, and that

@@ -68,11 +68,9 @@ static bool read_client(as_tls_info *info, const SSL *ssl) {
     X509 *client = SSL_get0_peer_certificate(ssl);
     STACK_OF(X509) *chain = SSL_get_peer_cert_chain(ssl);
     int n = sk_X509_num(chain) > 0 ? sk_X509_num(chain) : 0;
-    if (client == NULL) {
-        return true;
+    if (client == NULL || SSL_get_verify_result(ssl) != X509_V_OK) {
+        return true; /* with one that is not believed there is no handshake */
     }
-    long verify = SSL_get_verify_result(ssl);
-    info->client_error = verify != X509_V_OK ? X509_verify_cert_error_string(verify) : NULL;
     info->client_chain = calloc((size_t)n + 1, sizeof(*info->client_chain));
     bool good = info->client_chain != NULL && add_client(info, client);
     for (int i = 0; good && i < n; i++) {

@@ -13,6 +13,7 @@ import inspect
 import pickle
 import tempfile
 import traceback
+import types
 import weakref
 from dataclasses import dataclass
 
@@ -160,6 +161,127 @@ async def scope_is_the_requests_own(scope, receive, send):
     assert "touched" not in scope
     scope["touched"] = scope["path"] = scope["method"] = "touched"
     scope["headers"] = []
+
+
+def change_asgi_value(scope):
+    scope["asgi"]["version"] = "2.0"
+
+
+def change_asgi_key(scope):
+    del scope["asgi"]["version"]
+
+
+def change_extension(scope):
+    scope["extensions"]["http.response.trailers"]["touched"] = True
+
+
+def drop_extension(scope):
+    del scope["extensions"]["http.response.early_hint"]
+
+
+def swap_extensions(scope):
+    extensions = scope["extensions"]
+    extensions["http.response.trailers"] = extensions["http.response.pathsend"]
+
+
+def replace_extension(scope):
+    scope["extensions"]["http.response.trailers"] = None
+
+
+def keep_extension(scope):
+    kept.setdefault("dicts", []).append(scope["extensions"]["http.response.trailers"])
+
+
+def change_state(scope):
+    scope["state"]["answer"] = 0
+
+
+def extend_state(scope):
+    scope["state"]["more"] = 1
+
+
+def change_headers(scope):
+    scope["headers"].append((b"x-more", b"1"))
+
+
+def empty_headers(scope):
+    scope["headers"].clear()
+
+
+def keep_all(scope):
+    kept.setdefault("dicts", []).extend([scope, *scope.values()])
+
+
+CHANGES = (
+    *(change_asgi_value, change_asgi_key, change_extension, drop_extension, swap_extensions),
+    *(replace_extension, keep_extension, change_state, extend_state, change_headers),
+    *(empty_headers, keep_all),
+)
+
+
+@check(times=2 * len(CHANGES) + 1, fields=("X-One: 1",))
+async def scope_is_as_new_behind_each_change(scope, receive, send):
+    """What is lent from request to request is lent only when it is as it was made, and nobody has it."""
+    number = kept.setdefault("changes", 0)
+    kept["changes"] += 1
+    assert scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
+    assert without_tls(scope["extensions"]) == {
+        "http.response.pathsend": {},
+        "http.response.trailers": {},
+        "http.response.early_hint": {},
+    }
+    assert len({id(extension) for extension in scope["extensions"].values()}) >= 3
+    assert scope["state"]["answer"] == 42
+    assert "more" not in scope["state"]
+    assert list(scope["headers"]) == [(b"host", b"test"), (b"x-one", b"1")]
+    mutable = (dict, list, type(scope["headers"]))
+    held = {id(value) for value in kept.get("dicts", []) if isinstance(value, mutable)}
+    assert not held & {id(scope), *map(id, scope.values()), *map(id, scope["extensions"].values())}
+    CHANGES[number // 2 % len(CHANGES)](scope)
+
+
+@check(times=16)
+async def callables_that_are_kept_are_of_their_request(scope, receive, send):
+    """Some requests keep all, or one: those objects are not given to another request, nor answer for one."""
+    number = kept.setdefault("callables", 0)
+    kept["callables"] += 1
+    real_send = inspect.getclosurevars(send).nonlocals["send"]  # behind watched_send
+    for old in kept.setdefault("of_requests", []):
+        assert not {id(each) for each in old.values()} & set(
+            map(id, (receive, real_send, scope["headers"]))
+        )
+        if "receive" in old:
+            assert await old["receive"]() == {"type": "http.disconnect"}
+        if "headers" in old:
+            assert old["headers"][0] == (b"host", b"test")
+        if "send" in old:
+            try:
+                await old["send"]({"type": "http.response.start", "status": 500})
+            except (RuntimeError, OSError):
+                pass
+            else:
+                raise AssertionError("a request that has ended took a message")
+    all_three = {"receive": receive, "send": real_send, "headers": scope["headers"]}
+    which = [list(all_three), ["receive"], ["send"], ["headers"]][number // 2 % 4]
+    if number % 2:
+        kept["of_requests"].append({key: all_three[key] for key in which})
+
+
+@check(times=4)
+async def awaitables_that_are_kept_stay_done(scope, receive, send):
+    """Their memory is used again, but only when nobody has them."""
+    old = kept.setdefault("awaitables", [])
+    for awaitable in old:
+        try:
+            awaitable.send(None)
+        except RuntimeError:
+            pass
+        else:
+            raise AssertionError("awaited twice")
+    message = receive()
+    assert all(message is not awaitable for awaitable in old)
+    assert (await message)["type"] == "http.request"
+    old.append(message)
 
 
 @check(times=3)
@@ -381,6 +503,15 @@ async def headers_extend(scope, receive, send):
     headers.extend([(b"a", b"b")])
     headers += [(b"c", b"d")]
     assert list(headers) == [*PAIRS, (b"a", b"b"), (b"c", b"d")]
+    assert scope["headers"] is headers
+    headers += iter([(b"e", b"f")])
+    assert list(scope["headers"])[5:] == [(b"a", b"b"), (b"c", b"d"), (b"e", b"f")]
+    try:
+        headers += 5
+    except TypeError:
+        pass
+    else:
+        raise AssertionError("a number was added")
 
 
 @header_check
@@ -505,6 +636,57 @@ async def receive_ensure_future(scope, receive, send):
 @check(method="POST", body=b"hello")
 async def receive_wait_for(scope, receive, send):
     assert (await asyncio.wait_for(receive(), 5))["body"] == b"hello"
+
+
+@check()
+async def receive_is_no_future_for_others(scope, receive, send):
+    await receive()
+    waiting = receive()
+    assert waiting.send(None) is waiting  # what a task is given: it waits itself
+    assert not asyncio.isfuture(waiting)
+    assert waiting._asyncio_future_blocking
+    assert waiting.get_loop() is asyncio.get_running_loop()
+    try:
+        waiting.send(None)
+    except RuntimeError as error:
+        assert "being awaited already" in str(error)
+    else:
+        raise AssertionError("awaited twice at once")
+    waiting.close()
+
+
+@check()
+async def receive_is_cancelled_with_a_message(scope, receive, send):
+    await receive()
+    task = asyncio.create_task(receive())
+    await asyncio.sleep(0)
+    task.cancel("enough")
+    try:
+        await task
+    except asyncio.CancelledError as error:
+        assert error.args == ("enough",)
+    else:
+        raise AssertionError("not cancelled")
+
+
+@check(method="POST", body=b"hello")
+async def receive_under_a_task_in_python(scope, receive, send):
+    """asyncio's own task in Python asks for the same as the one in C."""
+
+    async def twice():
+        assert (await receive())["body"] == b"hello"
+        return await receive()
+
+    task = asyncio.tasks._PyTask(twice(), loop=asyncio.get_running_loop())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not task.done()
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return
+    raise AssertionError("not cancelled")
 
 
 @check(method="POST", body=b"hello")
@@ -764,6 +946,12 @@ async def send_large_bytearray_is_copied(scope, receive, send):
     await send({"type": "http.response.body", "body": changing, "more_body": True})
     changing[:] = b"!" * 200_000
     await send({"type": "http.response.body"})
+
+
+@check()
+async def send_other_mappings(scope, receive, send):
+    await send(types.MappingProxyType({"type": "http.response.start", "status": 200}))
+    await send(collections.UserDict({"type": "http.response.body", "body": b"ok"}))
 
 
 @check()

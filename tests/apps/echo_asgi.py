@@ -4,6 +4,10 @@ import json
 
 
 async def app(scope, receive, send):
+    if scope["type"] == "websocket":  # some request that was damaged asks for it
+        await receive()
+        await send({"type": "websocket.close"})
+        return
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     body = b""

@@ -31,7 +31,9 @@ def exhaust(_):
 
 
 def throw(name):
-    raise {**vars(builtins), "Odd": Odd, "CancelledError": asyncio.CancelledError}[name]("on purpose")
+    raise {**vars(builtins), "Odd": Odd, "CancelledError": asyncio.CancelledError}[name](
+        "on purpose"
+    )
 
 
 def crash(_):
@@ -65,13 +67,17 @@ def fork_and_return(_):
 
 def program(seconds):
     """Another program, which has nothing of this one's."""
-    child = subprocess.Popen([sys.executable, "-S", "-c", f"import time; time.sleep({seconds})"], close_fds=False)
+    child = subprocess.Popen(
+        [sys.executable, "-S", "-c", f"import time; time.sleep({seconds})"], close_fds=False
+    )
     return child.pid
 
 
 def thread(_):
     """One that works on when the request is over."""
-    threading.Thread(target=lambda: (time.sleep(0.3), say("the thread is done")), daemon=True).start()
+    threading.Thread(
+        target=lambda: (time.sleep(0.3), say("the thread is done")), daemon=True
+    ).start()
 
 
 def close_all(_):

@@ -78,6 +78,18 @@ async def echoing(scope, receive, send):
     await echo(receive, send)
 
 
+async def buffers(scope, receive, send):
+    """Bytes that are no bytes; they may be changed behind send()."""
+    await receive()
+    await send(ACCEPT)
+    for size in (1, 200_000):
+        changing = bytearray(b"o" * size)
+        for data in (changing, memoryview(changing)):
+            await send({"type": "websocket.send", "bytes": data})
+        changing[:] = b"!" * size
+    await send({"type": "websocket.close"})
+
+
 async def children(scope, receive, send):
     """receive() and send() in tasks of their own, as with a TaskGroup."""
     await receive()
@@ -130,6 +142,7 @@ PATHS = {
     "/scope": show_scope,
     "/r/scope": show_scope,
     "/echo": echoing,
+    "/buffers": buffers,
     "/children": children,
     "/flood": flood,
     "/stopping": stopping,

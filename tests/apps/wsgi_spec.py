@@ -140,6 +140,14 @@ def start(environ, start_response):
     return [b"accepted"]
 
 
+STATUSES = ("200 OK", "200 Fine", "404 OK", "200  OK ", "599 ")
+
+
+def constant_status(environ, start_response):
+    start_response(STATUSES[int(environ["QUERY_STRING"])], PLAIN)
+    return [b"fine"]
+
+
 class Text(str):
     """What some frameworks give instead of a str."""
 

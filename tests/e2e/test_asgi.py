@@ -72,6 +72,52 @@ def test_check_behind_a_running_request(shared: Factory, loop: str, name: str) -
             assert response.status == 200, response.text
 
 
+DIFFERENT: tuple[tuple[str, ...], ...] = (
+    ("User-Agent: agent-1", "Accept: text/html", "Cookie: a=1"),
+    ("User-Agent: agent-2", "Accept: text/html", "Cookie: a=2"),
+    ("User-Agent: agent-2", "Accept: text/htmk"),
+    ("user-agent: agent-2", "Accept: text/html", "Accept: text/htm"),
+    ("Accept: text/html", "User-Agent: agent-2 "),
+    (),
+    ("Accept: " + "a" * 600, "User-Agent: agent-1"),
+    ("Accept: " + "a" * 599 + "b", "User-Agent: "),
+)
+
+
+def test_requests_that_differ_a_little(shared: Factory, loop: str) -> None:
+    """Values of before are used again only where they are the same, byte for byte."""
+    server = shared("headers_asgi:app", interface="asgi", loop=loop)
+    orders = [*DIFFERENT, *DIFFERENT[::-1], *DIFFERENT[::2], *DIFFERENT]
+    with server.raw() as client:
+        for number, fields in enumerate(orders):
+            client.get(f"/{number % 2}?q={number % 3}", *fields)
+            response = client.recv_response()
+            head = json.loads(response.body)
+            pairs = [field.split(":", 1) for field in fields]
+            assert head["headers"] == [
+                ["host", "test"],
+                *([name.lower(), value.strip()] for name, value in pairs),
+            ]
+            assert (head["path"], head["query"]) == (f"/{number % 2}", f"q={number % 3}")
+
+
+def test_connections_take_turns(shared: Factory, loop: str) -> None:
+    """Each request is told its own client, and its own version."""
+    server = shared("headers_asgi:app", interface="asgi", loop=loop)
+    with server.raw() as first, server.raw() as second:
+        for _ in range(3):
+            for client in (first, second, second):
+                client.get("/")
+                head = json.loads(client.recv_response().body)
+                assert head["client"] == list(client.socket.getsockname()[:2])
+                assert (head["version"], head["extensions"]) == ("1.1", 3)
+            with server.raw() as old:
+                old.send(b"GET / HTTP/1.0\r\n\r\n")
+                head = json.loads(old.recv_response().body)
+                assert (head["version"], head["extensions"]) == ("1.0", 1)
+                assert head["headers"] == []
+
+
 def test_client_and_server_of_tcp(shared: Factory, loop: str) -> None:
     server = shared("scope_asgi:app", interface="asgi", loop=loop)
     with server.raw() as client:
@@ -339,6 +385,46 @@ def test_header_names_are_sent_as_they_are_and_in_order(messages: Server) -> Non
     assert response is not None
     got = [pair for pair in response.fields if pair[0] in (b"x-zed", b"set-cookie", b"x-a", b"x-b")]
     assert got == [(name.lower(), value) for name, value in fields]
+
+
+def test_answers_that_differ_a_little(messages: Server) -> None:
+    """Field lines of earlier answers are used again only where they are the same, byte for byte."""
+    date = b"Thu, 01 Jan 1970 00:00:00 GMT"
+    answers = [
+        [(b"content-type", b"text/plain"), (b"x-a", b"1")],
+        [(b"content-type", b"text/plait"), (b"x-a", b"2")],
+        [(b"content-type", b"tezt/plain"), (b"x-a", b"1")],
+        [(b"content-tipe", b"text/plain"), (b"x-b", b"1")],
+        [(b"content-typ", b"etext/plain"), (b"x-a", b"1")],
+        [(b"content-type", b"text/plain"), (b"y-a", b"1"), (b"y-a", b"1")],
+        [(b"date", date), (b"date", date)],
+        [(b"date", date)],
+        [(b"server", b"s"), (b"server", b"s")],
+        [(b"server", b"s")],
+        [(b"connection", b"x-none"), (b"x-a", b"1")],
+        [(b"set-cookie", b"a=1")],
+        [(b"set-cookie", b"a=2")],
+    ]
+    with messages.raw() as client:
+        for fields in [*answers, *answers[::-1]]:
+            post_messages(client, [{**START, "headers": fields}, BODY])
+            response = client.recv_response()
+            assert response.body == b"ok"
+            names = {name for name, _ in fields}
+            others = [(n, v) for n, v in response.fields if n not in (b"content-length", *names)]
+            wanted = [(n, v) for n, v in fields if n != b"connection"]
+            assert [pair for pair in response.fields if pair[0] in names] == wanted
+            assert {name for name, _ in others} == {b"date", b"server"} - names
+
+
+@pytest.mark.parametrize("bad", [b"1\n", b"\x7f1", b"text/plain\r\nx: y", b"a" * 17 + b"\x00"])
+def test_a_bad_value_behind_a_good_one(messages: Server, bad: bytes) -> None:
+    good = {**START, "headers": [(b"x-a", bad.replace(b"\r", b".").replace(b"\n", b"."))]}
+    for message in (good, good) if b"\x7f" not in bad and b"\x00" not in bad else ():
+        response, _ = attempt(messages, [message, BODY])
+        assert response is not None and response.status == 200
+    response, (first, *_) = attempt(messages, [{**START, "headers": [(b"x-a", bad)]}, START, BODY])
+    check_refusal(first, "http.response.start", "headers")
 
 
 def test_padding_of_values(messages: Server) -> None:

@@ -242,7 +242,8 @@ def test_umask(start, either, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_user_and_group(start, either):
-    server = start(either, "user = 65534\ngroup = 65534\n")
+    # Gunicorn's worker imports it, as a user who may not be allowed to read this Python's files.
+    server = start(either, "import hashlib\nuser = 65534\ngroup = 65534\n")
     pid = int(get(server, "/pid"))
     assert os.stat(f"/proc/{pid}").st_uid == 65534
     assert os.stat(f"/proc/{pid}").st_gid == 65534

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from support.client import SLOWNESS, RawClient
+from support.processes import await_quiet
 from support.server import Server
 
 Factory = Callable[..., Server]
@@ -341,6 +342,19 @@ def test_unread_body_that_comes_later_is_never_taken_for_a_request(probe: Server
                 return
         client.get("/hello?next")
         assert client.recv_response().text == "hello next"
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 30", "Transfer-Encoding: chunked"])
+def test_an_answer_before_the_body_is_the_last(shared: Factory, loop: str, framing: str) -> None:
+    """Some proxies do not send the body then, and use the connection for somebody else's request."""
+    server = shared("probe_asgi:app", interface="asgi", loop=loop)
+    with server.raw() as client:
+        client.send(f"POST /unread HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n")
+        response = client.recv_response()
+        assert response.text == "unread"
+        assert response.closes
+        client.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.at_end()
 
 
 def test_unread_body_above_the_limit_closes(serve: Factory, loop: str) -> None:
@@ -1064,6 +1078,16 @@ def test_no_timers_while_idle(with_options: Callable[..., Server]) -> None:
         assert time.monotonic() < deadline, f"{switches() - first} times in 1.5 s"
 
 
+def test_pending_timeouts_wake_nobody(with_options: Callable[..., Server]) -> None:
+    """Idle connections have a deadline, far away: until then there is nothing to wake up for."""
+    server = with_options("--timeout-keep-alive", "600", "--timeout-request-head", "600")
+    with server.raw() as idle, server.raw() as begun:
+        idle.get("/hello")
+        idle.recv_response()
+        begun.send("GET / HTTP/1.1\r\n")
+        await_quiet(server.pid, most=2)
+
+
 # --- where it listens --------------------------------------------------------------------------------------
 
 
@@ -1099,6 +1123,26 @@ def test_refusals_say_who_what_and_where(log_probe: Server) -> None:
     assert "400" in line
     assert "field" in line
     assert any(word in line for word in ("byte", "offset", "at "))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "GET / HTTP/1.1\r\nHost: <script>\r\n\r\n",
+        "GET <script> HTTP/1.1\r\nHost: a\r\n\r\n",
+        "<SCRIPT> / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n<script>: x\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: <script>\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: <script>\r\n\r\n",
+    ],
+)
+def test_refusals_repeat_nothing(log_probe: Server, raw: str) -> None:
+    """twisted CVE-2022-39348: what was sent is told to the log, not to the client."""
+    with log_probe.raw() as client:
+        client.send(raw)
+        answer = client.recv_all()
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 "))
+    assert b"script" not in answer.lower()
 
 
 @pytest.mark.parametrize(

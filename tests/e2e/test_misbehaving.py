@@ -258,7 +258,9 @@ def test_handlers_of_signals(fresh: Any, backend: Any) -> None:
 
 def test_a_loop_that_is_stopped(serve: Factory, loop: str) -> None:
     """As if the program were to end: in order."""
-    server = serve("misbehaving:asgi", "--workers", "1", "--limit-max-requests", "1000000", loop=loop)
+    server = serve(
+        "misbehaving:asgi", "--workers", "1", "--limit-max-requests", "1000000", loop=loop
+    )
     server.expect_tracebacks()
     with server.raw() as client:
         client.get("/stop_loop")

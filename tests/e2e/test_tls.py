@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,13 @@ from support.client import SLOWNESS, TLSAddress, connect
 from support.command import assert_line, command
 from support.gunicorn import Gunicorn
 from support.load import Load
-from support.processes import await_end, children, foreign_environment, wait_until
+from support.processes import (
+    await_end,
+    await_quiet,
+    children,
+    foreign_environment,
+    wait_until,
+)
 from support.server import Server, end_all
 
 import asgiserver
@@ -466,9 +473,10 @@ def test_renewed_under_load(
 
 
 def test_a_bad_renewal_changes_nothing(
-    serve: Factory, authority: Authority, pair: Pair, fresh: Callable[[], Pair], tmp_path: Path
-) -> None:
-    server = serve("tls_asgi:app", *pair.words, "--ssl-reload-interval", "0.1", tls=True)
+    serve: Factory, run: dict[str, Any], authority: Authority, pair: Pair,
+    fresh: Callable[[], Pair], tmp_path: Path,
+) -> None:  # fmt: skip
+    server = serve(run.pop("app"), *pair.words, "--ssl-reload-interval", "0.1", **run)
     before = pair.serial
     gone, rubbish = authority.issue("gone", *HERE, days=(-9, -1)), tmp_path / "rubbish"
     rubbish.write_text("rubbish")
@@ -479,7 +487,7 @@ def test_a_bad_renewal_changes_nothing(
     ):
         server.mark()
         pair.become(bad)
-        server.wait_log(f"WARNING: .*the old certificates stay: .*{said}")
+        server.wait_log(f"ERROR: .*the old certificates stay: .*{said}")
         assert serial(server) == before
     renewed = fresh()
     pair.become(renewed)
@@ -492,6 +500,33 @@ def test_files_that_are_gone_change_nothing(serve: Factory, pair: Pair) -> None:
     pair.certfile.unlink()
     server.wait_log("the old certificates stay: .*No such file")
     assert serial(server) == before
+
+
+@pytest.mark.usefixtures("pair")  # the folder has a certificate
+def test_reading_them_holds_up_nobody(serve: Factory, run: dict[str, Any], tmp_path: Path) -> None:
+    """However long that takes: here as long as nobody writes to a pipe."""
+    words = ("--ssl-sni-dir", str(tmp_path), "--ssl-reload-interval", "0.1")
+    server = serve(run.pop("app"), *words, **run)
+    before, pipe = serial(server), tmp_path / "slow.pem"
+    ends: list[int] = []
+    os.mkfifo(pipe)
+
+    def is_read() -> bool:
+        with contextlib.suppress(OSError):  # ENXIO: nobody has opened it yet
+            ends.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(ends)
+
+    wait_until(is_read, what="for the pipe to be read")
+    assert serial(server) == before
+    pipe.unlink()
+    os.close(ends[0])
+    server.wait_log("TLS: (reloaded|left out)")
+
+
+def test_looking_at_them_is_all_that_wakes(serve: Factory, run: dict[str, Any]) -> None:
+    server = serve(run.pop("app"), "--ssl-reload-interval", "1", **run)
+    assert serial(server) is not None
+    await_quiet(server.pid, most=4, seconds=3)
 
 
 def test_hangup_reads_them_again(

@@ -238,8 +238,6 @@ def test_refused_method(server: Server) -> None:
     [
         ["Upgrade: h2c"],
         ["Upgrade:"],
-        ["Connection: keep-alive"],
-        ["Connection:"],
     ],
 )
 def test_no_handshake(server: Server, fields: list[str]) -> None:
@@ -248,6 +246,17 @@ def test_no_handshake(server: Server, fields: list[str]) -> None:
         for _ in range(2):
             client.send(handshake("/echo", *fields))
             assert client.recv_response().text == "http /echo"
+
+
+@pytest.mark.parametrize("connection", ["Connection: keep-alive", "Connection:"])
+def test_no_tunnel(server: Server, connection: str) -> None:
+    """An ordinary request, and the last one: a front end might take what follows for a tunnel's."""
+    with server.raw() as client:
+        client.send(handshake("/echo", connection) + "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n")
+        response = client.recv_response()
+        assert response.text == "http /echo"
+        assert response.closes
+        assert client.recv_all() == b""
 
 
 def test_1_0_is_no_handshake(server: Server) -> None:
@@ -373,9 +382,10 @@ def test_accept_with_subprotocol_and_headers(server: Server) -> None:
 
 
 def test_memoryview_and_bytearray_are_bytes(server: Server) -> None:
-    with opened(server, "/echo") as ws:
-        ws.send(BINARY, b"x")
-        ws.expect(BINARY, b"x")
+    with opened(server, "/buffers") as ws:
+        for size in (1, 1, 200_000, 200_000):
+            ws.expect(BINARY, b"o" * size)
+        ws.expect_close(1000)
 
 
 def test_rejected(server: Server) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import re
 import signal
 import socket
+import statistics
 import time
 from typing import Any
 
@@ -79,6 +82,32 @@ def test_auto(serve):
 def test_reuse_port(serve, kind):
     server = serve(kind, "--workers", "2", "--reuse-port", binds=["127.0.0.1:0"])
     ask_until(server, set(workers_of(server)))
+
+
+@pytest.mark.parametrize("kind", [ASGI, WSGI])
+def test_a_burst_is_shared(serve, kind):
+    """Clients that come at once are not all taken by the worker that wakes first: they may stay."""
+    server = serve(kind, "--workers", "2", *QUIET)
+    pids = workers_of(server)
+    shares = [min(share_out(server, pids)) for _ in range(15)]
+    assert statistics.median(shares) >= 8, shares
+
+
+def share_out(server: Server, pids: list[int], count: int = 32) -> list[int]:
+    """How many of so many connections each worker has, which are all made before any is used."""
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in socks:
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", server.port))
+        connections = []
+        for sock in socks:
+            sock.settimeout(15 * SLOWNESS)
+            connections.append(http.client.HTTPConnection(""))
+            connections[-1].sock = sock
+            connections[-1].request("GET", "/")
+        answers = [int(one.getresponse().read()) for one in connections]
+    return [answers.count(pid) for pid in pids]
 
 
 def test_reuse_port_and_the_number_of_workers(serve, tmp_path):
@@ -523,7 +552,9 @@ def test_shutdown_delay(serve, backend, workers):
 
 def test_a_worker_that_retires_is_healthy(serve, backend):
     """Its successor serves already: who asks on a connection that stays must not give up the server."""
-    server = serve(app_of(backend), "--workers", "2", "--health-path", "/healthz", **backend.options)
+    server = serve(
+        app_of(backend), "--workers", "2", "--health-path", "/healthz", **backend.options
+    )
     with server.raw() as client:
         client.get("/healthz")
         assert client.recv_response().status == 200

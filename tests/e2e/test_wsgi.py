@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from apps.wsgi_spec import STATUSES
 from support.client import MalformedResponse, RawClient, Response
 from support.server import Server
 
@@ -85,7 +86,8 @@ def test_environ(server: Server, threads: int | None) -> None:
     assert seen["type"] == "dict"
     assert seen["version"] == [1, 0]
     assert seen["flags"] == [threads is not None, False, False, True]
-    assert seen["strings"] == {
+    over_tls = server.context is not None
+    assert {k: v for k, v in seen["strings"].items() if not k.startswith("SSL_")} == {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",
         "PATH_INFO": "/environ/a b\u00c3\u00a9/%zz",
@@ -102,8 +104,10 @@ def test_environ(server: Server, threads: int | None) -> None:
         "HTTP_USER_AGENT": "x",
         "HTTP_ACCEPT": "*/*",
         "HTTP_X_OTHER_NAME": "v",
-        "wsgi.url_scheme": "http",
+        "wsgi.url_scheme": "https" if over_tls else "http",
+        **({"HTTPS": "on"} if over_tls else {}),
     }
+    assert any(k.startswith("SSL_") for k in seen["strings"]) == over_tls
     assert seen["strings"]["SERVER_SOFTWARE"].startswith("asgiserver")
     assert set(seen["others"]) == {
         "wsgi.version",
@@ -115,6 +119,56 @@ def test_environ(server: Server, threads: int | None) -> None:
         "wsgi.file_wrapper",
         "wsgi.input_terminated",
     }
+
+
+DIFFERENT: tuple[tuple[str, ...], ...] = (
+    ("User-Agent: agent-1", "Accept: text/html", "Cookie: a=1", "Content-Type: a/b"),
+    ("User-Agent: agent-2", "Accept: text/html", "Cookie: a=2"),
+    ("User-Agent: agent-2", "Accept: text/htmk"),
+    ("user-agent: agent-2", "Accept: text/html", "Accept: text/htm", "X-Other: 1"),
+    ("Accept: text/html", "User-Agent: agent-2 "),
+    (),
+    ("Accept: " + "a" * 600, "Accept: b", "User-Agent: agent-1"),
+    ("Accept: b", "Accept: " + "a" * 600),
+    ("Accept: " + "a" * 599 + "b", "User-Agent: "),
+)
+
+
+def test_requests_that_differ_a_little(server: Server) -> None:
+    """An environ has the fields of its request, byte for byte, and none of those before it."""
+    orders = [*DIFFERENT, *DIFFERENT[::-1], *DIFFERENT[::2], *DIFFERENT]
+    with server.raw() as first, server.raw() as second:
+        for number, fields in enumerate(orders):
+            client = second if number % 3 == 0 else first
+            client.get(f"/environ/{number % 2}", *fields)
+            strings = json.loads(client.recv_response().body)["strings"]
+            wanted = {"HTTP_HOST": "test"}
+            for name, value in (field.split(":", 1) for field in fields):
+                key = name.upper().replace("-", "_")
+                key = key if key == "CONTENT_TYPE" else f"HTTP_{key}"
+                wanted[key] = ",".join(filter(None, [wanted.get(key), value.strip()]))
+            seen = {key for key in strings if key.startswith("HTTP_") or key == "CONTENT_TYPE"}
+            assert {key: strings[key] for key in seen} == wanted
+            assert strings["PATH_INFO"] == f"/environ/{number % 2}"
+            assert strings["REMOTE_PORT"] == str(client.socket.getsockname()[1])
+
+
+def test_no_host_behind_one_with_it(server: Server) -> None:
+    for _ in range(2):
+        fetch(server, "environ", None, "Accept: text/html", "DNT: 1")
+        strings = environ_of(server, "GET /environ HTTP/1.0\r\n\r\n")["strings"]
+        assert not [key for key in strings if key.startswith("HTTP_")]
+
+
+def test_statuses_take_turns(server: Server) -> None:
+    """The last status is remembered, by the object that the application gave."""
+    with server.raw() as client:
+        for at in (0, 1, 2, 0, 3, 4, 0):
+            for _ in range(2):
+                client.get(f"/constant-status?{at}")
+                head = client.recv_response()
+                status = STATUSES[at]
+                assert (head.status, head.reason) == (int(status[:3]), status[4:].strip().encode())
 
 
 @pytest.mark.parametrize(
@@ -260,7 +314,8 @@ def test_unix_socket(serve: Callable[..., Server], tmp_path: Path) -> None:
         seen = json.loads(client.recv_response().body)["strings"]
     assert seen["REMOTE_ADDR"] == ""
     assert "REMOTE_PORT" not in seen
-    assert (seen["SERVER_NAME"], seen["SERVER_PORT"]) == ("localhost", "80")
+    port = "443" if server.context is not None else "80"
+    assert (seen["SERVER_NAME"], seen["SERVER_PORT"]) == ("localhost", port)
 
 
 def test_ipv6(serve: Callable[..., Server]) -> None:

@@ -172,7 +172,9 @@ def finish(watched: list[Watched], args: argparse.Namespace, seconds: float) -> 
     path = results.write("soak", figures)
     for row in figures["servers"]:
         print(json.dumps(row))
-    print(f"{total['answers']} answers, {total['messages']} messages, {total['connections']} connections")
+    print(
+        f"{total['answers']} answers, {total['messages']} messages, {total['connections']} connections"
+    )
     print(f"wrong: {total['wrong']}, lost: {total['lost']}, in {path}")
     for problem in problems:
         print(f"PROBLEM {problem}")
@@ -187,7 +189,9 @@ def look(one: Watched) -> dict[str, int]:
     server = one.target.server
     if one.target.moves:
         return of_process(server)
-    wait_until(lambda: server.open_files() <= one.files, 60, f"for descriptors of {one.target.name}")
+    wait_until(
+        lambda: server.open_files() <= one.files, 60, f"for descriptors of {one.target.name}"
+    )
     with one.target.connect() as client:
         for _ in range(20):  # The pool's threads and the loop's turns let go of what they had.
             client.get("/hello?0")

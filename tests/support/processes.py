@@ -44,6 +44,23 @@ def open_files(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def wakings(pid: int, seconds: float) -> int:
+    """How often one of its threads ended a wait meanwhile."""
+
+    def count() -> int:
+        texts = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+        return sum(int(text.split("\nvoluntary_ctxt_switches:")[1].split()[0]) for text in texts)
+
+    before = count()
+    time.sleep(seconds)  # The time is what is measured.
+    return count() - before
+
+
+def await_quiet(pid: int, most: int, seconds: float = 2) -> None:
+    """Until it wakes up no more than `most` times in so many seconds."""
+    wait_until(lambda: wakings(pid, seconds) <= most, what="for an idle process")
+
+
 def wait_until(condition: Callable[[], object], timeout: float = 15, what: str = "") -> None:
     """For what nobody tells: looks again and again."""
     deadline = time.monotonic() + timeout * SLOWNESS

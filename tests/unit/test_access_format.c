@@ -181,6 +181,7 @@ static const struct {
     {"%(t)s", &plain, CLF},
     {"%(r)s|%(m)s|%(U)s|%(q)s|%(H)s", &plain, "GET /a/b?c=d HTTP/1.1|GET|/a/b|c=d|HTTP/1.1"},
     {"%(m)s|%(U)s|%(q)s|%(H)s", &bare, "OPTIONS|*||HTTP/1.0"},
+    {"%(q)s", &bare, ""},
     {"%(s)s %(B)s %(b)s", &plain, "200 42 42"},
     {"%(s)d %(B)d %(b)s", &bare, "299 0 -"},
     {"%(f)s %(a)s", &plain, "http://x/ curl/8"},

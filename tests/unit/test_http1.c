@@ -8,7 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "http/forwarded.h"
 #include "http/http1.h"
+#include "http/response.h"
 
 /* --- a text that grows ---------------------------------------------------------------------- */
 
@@ -495,6 +497,16 @@ static const bad_row bad_rows[] = {
     {"400", "GET: / HTTP/1.1\r\n" H "\r\n"},
     {"400", "GET\t/ HTTP/1.1\r\n" H "\r\n"},
     {"400", "G\xc9T / HTTP/1.1\r\n" H "\r\n"},
+    {"400", "BREW\r\n" H "\r\n"},
+    {"400", "BREW /\r\n" H "\r\n"},
+    {"400", "BREW  HTTP/1.1\r\n" H "\r\n"},
+    {"400", "BREW / HTTP/1.1\n" H "\r\n"},
+    {"400", "BREW / HTTP/1.1x\n" H "\r\n"},
+    {"400", "BREW / HTTP/1.x\r\n" H "\r\n"},
+    {"400", "BREW / HTTP/1./\r\n" H "\r\n"},
+    {"400", "BREW / XTTP/1.1\r\n" H "\r\n"},
+    {"400", "BREW /a b HTTP/1.1\r\n" H "\r\n"},
+    {"400", "BREW /\x7f HTTP/1.1\r\n" H "\r\n"},
     {"400", " / HTTP/1.1\r\n" H "\r\n"},
     {"400", "\x16\x03\x01\x02 hello"},
     {"400", "GET\r\n" H "\r\n"},
@@ -585,6 +597,11 @@ static const bad_row bad_rows[] = {
     {"400", CHUNKED "0\r\nContent-Length: 1\r\n\r\n"},
     {"400", CHUNKED "0\r\nTransfer-Encoding: chunked\r\n\r\n"},
     {"400", CHUNKED "0\r\nhOst: b\r\n\r\n"},
+    {"400", CHUNKED "0\r\nConnection: close\r\n\r\n"},
+    {"400", CHUNKED "0\r\nTrailer: x\r\n\r\n"},
+    {"400", CHUNKED "0\r\nTE: trailers\r\n\r\n"},
+    {"400", CHUNKED "0\r\nKeep-Alive: x\r\n\r\n"},
+    {"400", CHUNKED "0\r\nUpgrade: x\r\n\r\n"},
 };
 
 /* How a case's bytes are cut; the seed also chooses. */
@@ -697,6 +714,9 @@ static const long_row long_rows[] = {
     {"200", "GET /", "a", 8190 - 14, " HTTP/1.1\r\n" H "\r\n"},
     {"414", "GET /", "a", 8190 - 13, " HTTP/1.1\r\n" H "\r\n"},
     {"414", "GET /", "a", 20000, ""},
+    {"414", "BREW /", "a", 20000, ""},
+    {"414", "", "A", 20000, ""},
+    {"400", "", "\r\n", 40000, GOOD},
     {"431", "GET / HTTP/1.1\r\n" H "A: ", "b", 70000, "\r\n\r\n"},
     {"431", "GET / HTTP/1.1\r\n" H "A: ", "b", 70000, ""},
     {"431", "GET / HTTP/1.1\r\n" H "A:", " ", 70000, ""},
@@ -739,6 +759,54 @@ static void test_limits(void) {
         check_long(&long_rows[i], 1000);
         check_long(&long_rows[i], 1);
     }
+}
+
+/* What can be told from the line is told before there is more of a head. */
+static void test_told_at_once(void) {
+    static const char *const lines[] = {"GET /\r\nX", "OPTIONS / RTSP/1.0\r\n",
+                                        "SOURCE / ICE/1.0\r\n"};
+    for (size_t i = 0; i < ROWS(lines); i++) {
+        current = lines[i];
+        world *w = world_new();
+        feeds(w, lines[i]);
+        check_closing(w, "400 ");
+        world_free(w);
+    }
+    current = "a line feed in front";
+    world *w = world_new();
+    feeds(w, "\n");
+    same("refused", &w->refused, "invalid request line (line end) at 0;");
+    world_free(w);
+}
+
+static void check_field_limit(const char *before, size_t n, const char *statuses_expected) {
+    text raw = {NULL, 0}, list = {NULL, 0};
+    world *w = world_new();
+    w->limits.limit_request_head = 200000;
+    w->limits.limit_request_field_size = 100000;
+    text_addf(&raw, "GET / HTTP/1.1\r\n" H "%s", before);
+    for (size_t i = 0; i < n; i++) {
+        text_add(&raw, "a", 1);
+    }
+    text_addf(&raw, "%s", before[0] == '\0' ? ": b\r\n\r\n" : "\r\n\r\n");
+    for (size_t at = 0, step; at < raw.n; at += step) {
+        step = raw.n - at < 65536 ? raw.n - at : 65536;
+        feed(w, raw.p + at, step);
+    }
+    statuses(&w->out, &list);
+    same("statuses", &list, statuses_expected);
+    text_clear(&raw);
+    text_clear(&list);
+    world_free(w);
+}
+
+static void test_field_limit(void) {
+    current = "limit_request_field_size";
+    check_field_limit("A: ", 100000 - 5, "200 ");
+    check_field_limit("A: ", 100000 - 4, "431 ");
+    current = "a name of more than 16 bits";
+    check_field_limit("", UINT16_MAX, "200 ");
+    check_field_limit("", UINT16_MAX + 1, "431 ");
 }
 
 static void test_body_limit(void) {
@@ -869,6 +937,8 @@ static void hop_by_hop(world *w) {
     begin(w, 200);
     field(w, "Transfer-Encoding", "chunked");
     field(w, "Keep-Alive", "timeout=5");
+    field(w, "Proxy-Connection", "keep-alive");
+    field(w, "TE", "trailers");
     field(w, "Connection", "keep-alive, upgrade");
     field(w, "Upgrade", "h2c");
     body(w, "x", false);
@@ -894,7 +964,13 @@ static void trailers(world *w) {
     begin(w, 200);
     w->ex->trailers = true;
     body(w, "x", true);
-    CHECK(as_exchange_trailer(w->ex, AS_SLICE("Content-Length"), AS_SLICE("1")) != AS_OK);
+    static const char *const forbidden[] = {
+        "Content-Length", "Transfer-Encoding", "Host", "Connection", "Trailer", "TE", "Keep-Alive",
+        "Upgrade"};
+    for (size_t i = 0; i < ROWS(forbidden); i++) {
+        as_slice name = {forbidden[i], strlen(forbidden[i])};
+        CHECK(as_exchange_trailer(w->ex, name, AS_SLICE("1")) == AS_E_RESPONSE_NAME);
+    }
     CHECK(as_exchange_trailer(w->ex, AS_SLICE("X-Sum"), AS_SLICE("1")) == AS_OK);
     CHECK(as_exchange_trailer(w->ex, AS_SLICE("X-T"), AS_SLICE("2\n")) == AS_E_RESPONSE_VALUE);
     CHECK(as_exchange_body(w->ex, bytes_of("y"), true) == AS_E_RESPONSE_STATE);
@@ -912,6 +988,7 @@ static void hints(world *w) {
     as_slice bad[] = {AS_SLICE("link"), AS_SLICE("</a>\r\nx: y")};
     CHECK(as_exchange_interim(w->ex, 103, pairs, 4) == AS_OK);
     CHECK(as_exchange_interim(w->ex, 103, bad, 2) == AS_E_RESPONSE_VALUE);
+    CHECK(as_exchange_interim(w->ex, 99, pairs, 4) == AS_E_RESPONSE_STATUS);
     CHECK(as_exchange_interim(w->ex, 101, pairs, 4) == AS_E_RESPONSE_STATUS);
     CHECK(as_exchange_interim(w->ex, 200, pairs, 4) == AS_E_RESPONSE_STATUS);
     nothing(w);
@@ -1261,13 +1338,52 @@ static void test_continue(void) {
     same("unasked", &w->out, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     CHECK(phase(w) == AS_H1_CLOSING && as_h1_wants_linger(&w->h1));
     world_free(w);
+
+    w = world_new(); /* not even a body that would be skipped: it may not come */
+    w->script = &keeping;
+    w->limits.limit_body_discard = 100;
+    feeds(w, "POST / HTTP/1.1\r\n" H "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    nothing(w);
+    release(w);
+    drain(w);
+    same("small", &w->out, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    CHECK(phase(w) == AS_H1_CLOSING);
+    world_free(w);
+
+    w = world_new();
+    w->script = &keeping;
+    feeds(w, "POST / HTTP/1.1\r\n" H "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+    CHECK(w->ex->wants_continue);
+    feeds(w, "0\r\n\r\n"); /* a body without a byte was sent, too */
+    CHECK(!w->ex->wants_continue);
+    nothing(w);
+    release(w);
+    drain(w);
+    same("empty", &w->out, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    CHECK(phase(w) == AS_H1_IDLE);
+    world_free(w);
+}
+
+static void test_refused_head(void) {
+    current = "HEAD in a request line that is refused";
+    for (cut how = CUT_WHOLE; how <= CUT_BYTES; how++) {
+        world *w = world_new();
+        static const char raw[] = "HEAD /\x02 HTTP/1.1\r\n" H "\r\n";
+        feed_cut(w, raw, sizeof(raw) - 1, how, 0);
+        drain(w);
+        const char *end = strstr(text_of(&w->out), "\r\n\r\n");
+        CHECK(strncmp(text_of(&w->out), "HTTP/1.1 400 ", 13) == 0 && end != NULL && end[4] == '\0');
+        world_free(w);
+    }
 }
 
 static void test_unread_body(void) {
     current = "a body that the application does not read";
     static const char post[] = "POST / HTTP/1.1\r\n" H "Content-Length: 31\r\n\r\n";
+    static const char last[] = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     world *w = world_new();
     w->script = &keeping;
+    w->limits.limit_body_discard = 31;
     feeds(w, post);
     nothing(w);
     release(w);
@@ -1276,8 +1392,24 @@ static void test_unread_body(void) {
     CHECK(w->env.requests_total == 1);
     world_free(w);
 
+    static const char *const early[] = {post, CHUNKED "5\r\nhello\r\n"};
+    for (size_t i = 0; i < 2; i++) {
+        w = world_new();
+        w->script = &keeping;
+        feeds(w, early[i]);
+        nothing(w);
+        release(w);
+        drain(w);
+        same("early", &w->out, last);
+        CHECK(phase(w) == AS_H1_CLOSING && as_h1_wants_linger(&w->h1));
+        feeds(w, GET);
+        CHECK(w->env.requests_total == 1);
+        world_free(w);
+    }
+
     w = world_new();
     w->script = &keeping;
+    w->limits.limit_body_discard = 31;
     feeds(w, post);
     nothing(w);
     release(w);
@@ -1294,7 +1426,7 @@ static void test_unread_body(void) {
     nothing(w);
     release(w);
     drain(w);
-    same("too much", &w->out, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    same("too much", &w->out, last);
     CHECK(phase(w) == AS_H1_CLOSING && as_h1_wants_linger(&w->h1));
     world_free(w);
 
@@ -1361,6 +1493,7 @@ static void abort_within(world *w, as_exchange *ex, as_slice data) {
     (void)data;
     w->ex = ex;
     as_exchange_abort(ex);
+    CHECK(as_exchange_head_begin(ex, 200, AS_SLICE("")) == AS_E_CLOSED);
 }
 static void release_within(world *w, as_exchange *ex, as_slice data) {
     (void)data;
@@ -1398,6 +1531,7 @@ static void test_within_handlers(void) {
     world_free(w);
     w = world_new(); /* the answer comes before the end of the body */
     w->script = &early;
+    w->limits.limit_body_discard = 3;
     feeds(w, "POST / HTTP/1.1\r\n" H "Content-Length: 6\r\n\r\n");
     feeds(w, "abc");
     CHECK(phase(w) == AS_H1_BODY);
@@ -1405,6 +1539,97 @@ static void test_within_handlers(void) {
     same("events", &w->events, "request body ");
     CHECK(phase(w) == AS_H1_IDLE);
     world_free(w);
+}
+
+/* --- behind a proxy ------------------------------------------------------------------------- */
+
+static void describe_info(const as_exchange *ex, text *out) {
+    const as_head *head = ex->head;
+    const as_conn_info *info = ex->info;
+    as_slice host = as_head_slice(head, head->host), prefix = as_head_slice(head, head->prefix);
+    text_addf(out, "%s%s %s %u %s %u [%.*s] [%.*s]", info->via != NULL ? "via " : "",
+              info->is_unix ? "unix" : "inet", info->client, info->client_port,
+              info->is_tls ? "https" : "http", info->server_port, (int)host.n, host.p,
+              (int)prefix.n, prefix.p);
+}
+
+#define NOTHING_TOLD "unix  0 http 8000 [] []"
+
+static const struct {
+    const char *fields, *told;
+} forwarded_rows[] = {
+    {"X: y\r\n", NOTHING_TOLD},
+    {"X-Forwarded-For: 198.51.100.7:99\r\n", "via inet 198.51.100.7 99 http 8000 [] []"},
+    {"X-Forwarded-For: 2001:db8::1\r\n", "via inet 2001:db8::1 0 http 8000 [] []"},
+    {"X-Forwarded-For: evil\r\n", NOTHING_TOLD},
+    {"X-Forwarded-Proto: https\r\n", "via unix  0 https 8000 [] []"},
+    {"X-Forwarded-Proto: http\r\n", "via unix  0 http 8000 [] []"},
+    {"X-Forwarded-Host: b\r\n", "via unix  0 http 80 [b] []"},
+    {"X-Forwarded-Host: b\r\nX-Forwarded-Proto: https\r\n", "via unix  0 https 443 [b] []"},
+    {"X-Forwarded-Host: b:81\r\n", "via unix  0 http 81 [b] []"},
+    {"X-Forwarded-Port: 82\r\n", "via unix  0 http 82 [] []"},
+    {"X-Forwarded-Prefix: /p\r\n", "via unix  0 http 8000 [] [/p]"},
+    {"Forwarded: for=198.51.100.7;proto=https\r\n", "via inet 198.51.100.7 0 https 8000 [] []"},
+};
+
+static void check_forwarded(const as_forwarding *forwarding, bool trusted, const char *fields,
+                            const char *told) {
+    current = fields;
+    text got = {NULL, 0};
+    world *w = world_new();
+    w->script = &keeping;
+    w->env.forwarding = forwarding;
+    w->info = (as_conn_info){
+        .server = "/run/x", .server_port = 8000, .is_unix = true, .trusted = trusted};
+    feeds(w, "GET / HTTP/1.1\r\n" H);
+    feeds(w, fields);
+    feeds(w, "\r\n");
+    if (w->ex != NULL) {
+        describe_info(w->ex, &got);
+        nothing(w);
+        release(w);
+    } else {
+        statuses(&w->out, &got);
+    }
+    same("told", &got, told);
+    text_clear(&got);
+    world_free(w);
+}
+
+static void test_forwarding(void) {
+    static const as_scheme_field ssl = {{"X-FORWARDED-SSL", 15}, {"on", 2}};
+    as_forwarding forwarding = {.fields = true};
+    for (size_t i = 0; i < ROWS(forwarded_rows); i++) {
+        check_forwarded(&forwarding, true, forwarded_rows[i].fields, forwarded_rows[i].told);
+        check_forwarded(&forwarding, false, forwarded_rows[i].fields, NOTHING_TOLD);
+        check_forwarded(NULL, true, forwarded_rows[i].fields, NOTHING_TOLD);
+    }
+    forwarding.schemes = &ssl;
+    forwarding.nschemes = 1;
+    check_forwarded(&forwarding, true, "X-Forwarded-Ssl: on\r\n", "via unix  0 https 8000 [] []");
+    check_forwarded(&forwarding, true, "X-Forwarded-Ssl: on\r\nX-Forwarded-Ssl: off\r\n", "400 ");
+}
+
+/* RFC 9110, 7.8: both fields ask for it. */
+static void test_asking_for_an_upgrade(void) {
+    static const struct {
+        const char *fields;
+        bool asks;
+    } rows[] = {{"Connection: x, Upgrade\r\nUpgrade: x\r\n", true},
+                {"Connection: upgrade\r\n", false},
+                {"Upgrade: x\r\n", false}};
+    for (size_t i = 0; i < ROWS(rows); i++) {
+        current = rows[i].fields;
+        world *w = world_new();
+        w->script = &keeping;
+        feeds(w, "GET / HTTP/1.1\r\n" H);
+        feeds(w, rows[i].fields);
+        feeds(w, "\r\n");
+        CHECK(w->ex->head->upgrade == rows[i].asks);
+        nothing(w);
+        release(w);
+        world_free(w);
+    }
 }
 
 static void test_broken_body(void) {
@@ -1967,6 +2192,8 @@ static void test_random_gateway(void) {
 int main(void) {
     test_tables();
     test_limits();
+    test_told_at_once();
+    test_field_limit();
     test_body_limit();
     test_concurrency_limit();
     test_answers();
@@ -1977,9 +2204,12 @@ int main(void) {
     test_drain_level();
     test_body_flow();
     test_continue();
+    test_refused_head();
     test_unread_body();
     test_abort();
     test_within_handlers();
+    test_forwarding();
+    test_asking_for_an_upgrade();
     test_broken_body();
     test_eof();
     test_timeouts();

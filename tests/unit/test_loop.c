@@ -205,7 +205,8 @@ static void marked(void *ctx) {
     ((server *)ctx)->marks++;
 }
 
-static void notice(void *ctx, const char *text) {
+static void notice(void *ctx, as_notice_level level, const char *text) {
+    assert(level == AS_NOTICE_WARNING);
     server *s = ctx;
     size_t n = strlen(s->notices);
     (void)snprintf(s->notices + n, sizeof(s->notices) - n, "%s\n", text);
@@ -923,6 +924,45 @@ static void test_out_of_descriptors(void) {
     stop(&s);
 }
 
+/* As two processes on one socket, of which one hangs in the end. */
+static void test_connections_are_shared(void) {
+    enum { CLIENTS = 40 };
+    static _Alignas(AS_SEAT_SIZE) char seats[2 * AS_SEAT_SIZE];
+    server here, there;
+    prepare(&here);
+    start(&here);
+    prepare(&there);
+    there.loop = as_loop_new(&there.config);
+    assert(there.loop != NULL && as_loop_listen(there.loop, here.fd, NULL) == AS_OK);
+    assert(as_loop_balance(here.loop, seats, sizeof(seats)) == AS_OK);
+    assert(as_loop_balance(there.loop, seats, sizeof(seats)) == AS_OK);
+    client c[CLIENTS];
+    for (int i = 0; i < CLIENTS; i++) {
+        c[i] = connect_to(&here);
+    }
+    as_loop_poll(here.loop);
+    assert(stats(&here).connections == 1); /* the other one has none */
+    as_loop_poll(there.loop);
+    assert(stats(&there).connections == 2);
+    UNTIL(&here, stats(&here).connections == CLIENTS - 2); /* it had its chance */
+    assert(stats(&there).connections == 2);
+    for (int i = 0; i < CLIENTS; i++) {
+        hang_up(&c[i]);
+    }
+    UNTIL(&here, stats(&here).connections == 0);
+    UNTIL(&there, stats(&there).connections == 0);
+    as_loop_drain(there.loop, 0); /* takes no more part */
+    for (int i = 0; i < 2; i++) {
+        c[i] = connect_to(&here);
+    }
+    as_loop_poll(here.loop);
+    assert(stats(&here).connections == 2);
+    hang_up(&c[0]);
+    hang_up(&c[1]);
+    as_loop_free(there.loop);
+    stop(&here);
+}
+
 /* --- stopping --------------------------------------------------------------------------------- */
 
 static void test_drain(void) {
@@ -1417,6 +1457,7 @@ int main(void) {
     RUN(test_aborted_answer_looks_broken);
     RUN(test_connection_limit);
     RUN(test_out_of_descriptors);
+    RUN(test_connections_are_shared);
     RUN(test_drain);
     RUN(test_drain_in_the_middle_of_an_answer);
     RUN(test_drain_of_nothing_and_from_a_handler);

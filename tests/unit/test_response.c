@@ -58,6 +58,15 @@ static void test_tokens(void) {
         bool valid = c == '\t' || (c >= 0x20 && c != 0x7f);
         check(as_is_field_value((as_slice){value, 3}) == valid, "a byte of a field value");
     }
+    for (int c = 0; c < 256; c++) { /* in values longer than a word, at each place */
+        bool valid = c == '\t' || (c >= 0x20 && c != 0x7f);
+        for (size_t at = 1; at < 21; at++) { /* not the last: no space there */
+            char value[] = "\x80value of 22 bytes: \xff.";
+            value[at] = (char)c;
+            check(as_is_field_value((as_slice){value, sizeof(value) - 1}) == valid,
+                  "a byte of a long field value");
+        }
+    }
     check(!as_is_token(slice("")), "an empty token");
     check(as_is_field_value(slice("")), "an empty value");
     check(!as_is_field_value(slice(" a")) && !as_is_field_value(slice("a\t")), "space at an end");
@@ -85,7 +94,34 @@ static void test_defaults(void) {
     as_response_defaults_fini(&d);
 }
 
+/* Lines that are kept are told apart by every byte. */
+static void test_lines(void) {
+    static as_line lines[AS_LINES];
+    char name[] = "content-type", value[] = "text/plain; charset=utf-8";
+    as_slice n = {name, sizeof(name) - 1}, v = {value, sizeof(value) - 1};
+    as_line *line = as__find_line(lines, n, v);
+    check(line != NULL && !as__line_is(line, n, v), "an empty table has no line");
+    as__keep_line(line, n, v);
+    check(as__line_is(as__find_line(lines, n, v), n, v), "the same line");
+    for (size_t i = 0; i < n.n + v.n; i++) {
+        char *byte = i < n.n ? name + i : value + i - n.n;
+        *byte ^= 1;
+        check(!as__line_is(line, n, v), "a line that differs in one byte");
+        check(!as__line_is(as__find_line(lines, n, v), n, v), "and where it would be looked for");
+        *byte ^= 1;
+    }
+    check(!as__line_is(line, n, (as_slice){value, v.n - 1}), "a shorter value");
+    check(!as__line_is(line, (as_slice){name, n.n - 1}, v), "a shorter name");
+    check(as__find_line(lines, slice("Set-Cookie"), v) == NULL, "a secret");
+    check(as__find_line(lines, n, slice("")) == NULL, "an empty value");
+    char large[sizeof(line->text)];
+    memset(large, 'a', sizeof(large));
+    check(as__find_line(lines, n, (as_slice){large, sizeof(large) - n.n - 3}) == NULL, "too long");
+    check(as__find_line(lines, n, (as_slice){large, sizeof(large) - n.n - 4}) != NULL, "the most");
+}
+
 int main(void) {
+    test_lines();
     test_dates();
     test_reasons();
     test_tokens();

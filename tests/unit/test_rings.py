@@ -19,7 +19,7 @@ INWARDS = {
 }
 FOREIGN = {
     "base": set(),
-    "http": {"llhttp.h", "openssl/sha.h", "zlib.h"},
+    "http": {"llhttp.h", "openssl/err.h", "openssl/sha.h", "zlib.h"},
     "net": {
         "uv.h",
         "openssl/err.h",

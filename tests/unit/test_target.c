@@ -98,6 +98,11 @@ static void test_targets(void) {
             fail("bad target", bad_targets[i].target);
         }
     }
+    (void)split(&targets[0], &head, bytes, sizeof(bytes));
+    head.target.len = 0;
+    if (as_target_split(&head) != AS_E_TARGET) {
+        fail("bad target", "(nothing, in front of a slash)");
+    }
 }
 
 /* --- hosts ---------------------------------------------------------------------------------- */

@@ -61,9 +61,9 @@ static void pass(wheel_clock *c, uint64_t time, uint64_t step) {
 static void test_empty_wheel_waits_for_nothing(void) {
     wheel_clock c;
     start(&c, 1000003);
-    assert(as__wheel_wait(&c.wheel, c.now) == -1);
+    assert(as__wheel_due(&c.wheel) == AS_TIMEOUT_NEVER);
     pass(&c, 1000000, 777);
-    assert(as__wheel_wait(&c.wheel, c.now) == -1);
+    assert(as__wheel_due(&c.wheel) == AS_TIMEOUT_NEVER);
 }
 
 static void test_fires_once_on_time(void) {
@@ -78,23 +78,78 @@ static void test_fires_once_on_time(void) {
         assert(e.fired == 1);
         assert(e.fired_at >= from + times[i]);
         assert(e.fired_at < from + times[i] + AS_WHEEL_TICK + 10);
-        assert(as__wheel_wait(&c.wheel, c.now) == -1);
+        assert(as__wheel_due(&c.wheel) == AS_TIMEOUT_NEVER);
     }
 }
 
-static void test_wait_leads_to_the_deadline(void) {
+/* Advances the wheel when it is due, and never else; how often that is. */
+static unsigned follow(wheel_clock *c, uint64_t until) {
+    unsigned polls = 0;
+    for (uint64_t due; (due = as__wheel_due(&c->wheel)) <= until; polls++) {
+        assert(due > c->now);
+        c->now = due;
+        as__wheel_advance(&c->wheel, c->now, expire, c);
+    }
+    return polls;
+}
+
+static void test_is_due_at_the_deadline_alone(void) {
+    static const uint64_t times[] = {1, 1000, 63000};
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        wheel_clock c;
+        entry e;
+        start(&c, 99);
+        set(&c, make(&e), times[i]);
+        assert(follow(&c, 10000000) == 1);
+        uint64_t deadline = 99 + times[i];
+        assert(e.fired == 1 && e.fired_at >= deadline && e.fired_at < deadline + AS_WHEEL_TICK);
+    }
+}
+
+/* Beyond the farthest slot once around is waited for first. */
+static void test_is_due_once_around(void) {
     wheel_clock c;
     entry e;
     start(&c, 99);
-    set(&c, make(&e), 1000);
-    unsigned polls = 0;
-    for (int wait; (wait = as__wheel_wait(&c.wheel, c.now)) >= 0; polls++) {
-        assert(wait > 0 && wait <= (int)AS_WHEEL_TICK);
-        c.now += (uint64_t)wait;
-        as__wheel_advance(&c.wheel, c.now, expire, &c);
-    }
-    assert(e.fired == 1 && e.fired_at >= 1099 && e.fired_at < 1099 + AS_WHEEL_TICK);
-    assert(polls <= 6);
+    set(&c, make(&e), 200000);
+    assert(follow(&c, 10000000) == 4 && e.fired == 1);
+}
+
+static void test_is_due_sooner(void) {
+    wheel_clock c;
+    entry far, near;
+    start(&c, 5);
+    set(&c, make(&far), 60000);
+    uint64_t due = as__wheel_due(&c.wheel);
+    c.now += 40000; /* nobody advances it meanwhile */
+    set(&c, make(&near), 30000);
+    assert(as__wheel_due(&c.wheel) == due); /* `near` is behind it */
+    as__timeout_remove(&c.wheel, &near.timeout);
+    set(&c, &near, 1000);
+    assert(as__wheel_due(&c.wheel) > c.now && as__wheel_due(&c.wheel) < due);
+    assert(follow(&c, 100000) == 2 && near.fired == 1 && far.fired == 1);
+}
+
+/* A handler takes long, and then sets the only timeout. */
+static void expire_slowly(as_timeout *timeout, void *arg) {
+    wheel_clock *c = arg;
+    c->now += 100 * AS_WHEEL_TICK;
+    expire(timeout, arg);
+}
+
+static void test_the_clock_goes_on_meanwhile(void) {
+    wheel_clock c;
+    entry first, second;
+    start(&c, 5);
+    set(&c, make(&first), 500);
+    make(&second);
+    first.sets = &second;
+    first.sets_after = 1000;
+    c.now += 1000;
+    uint64_t began = c.now;
+    as__wheel_advance(&c.wheel, c.now, expire_slowly, &c);
+    assert(first.fired == 1 && second.fired == 0 && c.now > began);
+    assert(follow(&c, c.now + 10000) == 1 && second.fired == 1);
 }
 
 static void test_a_wheel_that_was_empty_for_long(void) {
@@ -103,7 +158,7 @@ static void test_a_wheel_that_was_empty_for_long(void) {
     start(&c, 0);
     c.now = 100000000; /* nobody advances it meanwhile */
     set(&c, make(&e), 1000);
-    assert(as__wheel_wait(&c.wheel, c.now) > 0);
+    assert(as__wheel_due(&c.wheel) > c.now);
     pass(&c, 999, 9);
     assert(e.fired == 0);
     pass(&c, 300, 9);
@@ -155,7 +210,7 @@ static void test_cleared_and_removed(void) {
     assert(c.wheel.count == 1); /* the cleared one is gone, too */
     pass(&c, 1500, 50);
     assert(cleared.fired == 0 && removed.fired == 0 && again.fired == 1);
-    assert(as__wheel_wait(&c.wheel, c.now) == -1);
+    assert(as__wheel_due(&c.wheel) == AS_TIMEOUT_NEVER);
 }
 
 static void test_expire_may_do_anything(void) {
@@ -177,7 +232,7 @@ static void test_expire_may_do_anything(void) {
     assert(a.fired == 1 && b.fired == 0 && d.fired == 1 && e.fired == 1);
     a.removes = NULL;
     pass(&c, 1500, 25);
-    assert(a.fired == 2 && as__wheel_wait(&c.wheel, c.now) == -1);
+    assert(a.fired == 2 && as__wheel_due(&c.wheel) == AS_TIMEOUT_NEVER);
 }
 
 static void test_a_jump_of_the_clock(void) {
@@ -188,10 +243,10 @@ static void test_a_jump_of_the_clock(void) {
     set(&c, make(&far), 1000000);
     set(&c, make(&later), 100000000);
     c.now += 2000000; /* the process was suspended */
-    assert(as__wheel_wait(&c.wheel, c.now) == 0);
+    assert(as__wheel_due(&c.wheel) <= c.now);
     as__wheel_advance(&c.wheel, c.now, expire, &c);
     assert(near.fired == 1 && far.fired == 1 && later.fired == 0);
-    assert(as__wheel_wait(&c.wheel, c.now) > 0);
+    assert(as__wheel_due(&c.wheel) > c.now);
     c.now += 100000000;
     as__wheel_advance(&c.wheel, c.now, expire, &c);
     assert(later.fired == 1);
@@ -242,7 +297,10 @@ static void test_random(void) {
 int main(void) {
     test_empty_wheel_waits_for_nothing();
     test_fires_once_on_time();
-    test_wait_leads_to_the_deadline();
+    test_is_due_at_the_deadline_alone();
+    test_is_due_once_around();
+    test_is_due_sooner();
+    test_the_clock_goes_on_meanwhile();
     test_a_wheel_that_was_empty_for_long();
     test_later_deadline_is_only_stored();
     test_earlier_deadline();

@@ -180,6 +180,17 @@ static void test_judging(void) {
     }
 }
 
+/* A value ends where it ends, whatever stands behind it. */
+static void test_end_of_value(void) {
+    request r;
+    as_ws_handshake shake;
+    make_request(&r, "GET" KEY VERSION EXTENSIONS " foo;a");
+    r.fields[r.head.nfields - 1].value_len -= 2;
+    if (as_ws_handshake_read(&r.head, true, &shake) != AS_OK) {
+        fail("end of the value", "foo", "what is behind it");
+    }
+}
+
 static void test_bodies(void) {
     static const struct {
         as_body_kind kind;
@@ -258,6 +269,7 @@ static const struct {
     {" " PMD S_BITS "=10" S_BITS "=10", ""},
     {" " PMD C_BITS C_BITS "=10", ""},
     {" " PMD S_NO "=1", ""},
+    {" " PMD S_NO "=10", ""}, /* which is right for another one */
     {" " PMD C_NO "=true", ""},
     {" " PMD S_BITS, ""},
     {" " PMD S_BITS "=7", ""},
@@ -338,6 +350,7 @@ static void test_protocols(void) {
 int main(void) {
     test_asking();
     test_judging();
+    test_end_of_value();
     test_bodies();
     test_negotiation();
     test_protocols();

@@ -111,6 +111,8 @@ static const ws_row ws_rows[] = {
     {RAW("\x81\x05Hello"), "!1002", 0, 0},
     {RAW("\x89\x00"), "!1002", 0, 0},
     {RAW("\x88\x02\x03\xe8"), "!1002", 0, 0},
+    /* 5.5.1: half a code, and a byte behind the frame that would make it a whole one */
+    {RAW(FRAME("\x88", "\x81", "\x03") "\xe8"), "!1002", 0, 0},
     /* 5.2: lengths in the fewest bytes */
     {RAW(BINARY("\xfe\x00\x7d", "")), "!1002", 0, 0},
     {RAW(BINARY("\xfe\x00\x00", "")), "!1002", 0, 0},
@@ -194,6 +196,10 @@ static const ws_row ws_rows[] = {
     {RAW(FRAME("\xc1", "\x87", "\x00\x01\x00\xfe\xff\xff\x00")), "!1007", 1, 0},
     {RAW(FRAME("\xc1", "\x87", "\x00\x01\x00\xfe\xff\xe2\x00")), "!1007", 1, 0},
     {RAW(FRAME("\xc2", "\x87", "\x00\x01\x00\xfe\xff\xff\x00")), "binary \\ff", 1, 0},
+    /* the same in front of much that is text */
+    {RAW(FRAME("\xc1", "\xae",
+               "\x00\x28\x00\xd7\xff\xff" BYTES_10 BYTES_10 BYTES_10 "012345678\x00")),
+     "!1007", 1, 0},
     /* the limit is on what it becomes */
     {RAW(FRAME("\xc1", "\x87", "\xf2\x48\xcd\xc9\xc9\x07\x00")), "text Hello", 1, 5},
     {RAW(FRAME("\xc1", "\x87", "\xf2\x48\xcd\xc9\xc9\x07\x00")), "!1009", 1, 4},

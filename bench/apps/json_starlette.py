@@ -1,0 +1,13 @@
+"""A route that answers JSON, in Starlette."""
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+
+async def hello(request: Request) -> JSONResponse:
+    return JSONResponse({"message": "Hello, World!"})
+
+
+app = Starlette(routes=[Route("/json", hello)])

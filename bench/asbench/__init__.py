@@ -1,0 +1,1 @@
+"""What bench/run.py and the other benchmarks are made of."""

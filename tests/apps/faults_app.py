@@ -1,0 +1,114 @@
+"""For test_faults.py: the same answers by ASGI and WSGI, to be told from wrong ones."""
+
+import hashlib
+import tempfile
+
+LARGE = bytes(range(256)) * 2000
+PIECES = [b"%d," % i * 50 for i in range(200)]
+MANY = b"".join(PIECES)
+
+
+def make_file():
+    file = tempfile.TemporaryFile()  # noqa: SIM115 the server closes it
+    file.write(LARGE)
+    file.seek(0)
+    return file
+
+
+# --- ASGI ---
+
+
+async def read_body(receive):
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+
+
+async def asgi(scope, receive, send):
+    if scope["type"] == "websocket":
+        await echo(receive, send)
+        return
+    if scope["type"] != "http":
+        raise NotImplementedError(scope["type"])
+    path = scope["path"]
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"x-path", path.encode())]}
+    if path == "/digest":
+        body = hashlib.sha256(await read_body(receive)).hexdigest().encode()
+    elif path == "/pieces":
+        await send(start)
+        for piece in PIECES:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})
+        return
+    else:
+        body = LARGE if path in ("/large", "/file") else b"hello"
+    start["headers"].append((b"content-length", b"%d" % len(body)))
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def echo(receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        if message.get("text") is not None:
+            await send({"type": "websocket.send", "text": message["text"]})
+        else:
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
+# --- WSGI ---
+
+
+def wsgi(environ, start_response):
+    path = environ["PATH_INFO"]
+    headers = [("X-Path", path)]
+    if path == "/digest":
+        body = hashlib.sha256(environ["wsgi.input"].read()).hexdigest().encode()
+    elif path == "/pieces":
+        start_response("200 OK", headers)
+        return iter(PIECES)
+    elif path == "/file":
+        start_response("200 OK", [*headers, ("Content-Length", str(len(LARGE)))])
+        return environ["wsgi.file_wrapper"](make_file())
+    else:
+        body = LARGE if path == "/large" else b"hello"
+    start_response("200 OK", [*headers, ("Content-Length", str(len(body)))])
+    return [body]
+
+
+# --- a memory that fails ---
+
+
+def arm(query):
+    """The allocation of Python with this number, from now on, fails."""
+    import _testcapi
+
+    _testcapi.set_nomemory(int(query), int(query) + 1)
+
+
+def disarm():
+    import _testcapi
+
+    _testcapi.remove_mem_hooks()
+
+
+async def scarce_asgi(scope, receive, send):
+    if scope["type"] == "http" and scope["path"] == "/disarm":
+        disarm()
+    if scope["type"] == "http" and scope["path"] == "/arm":
+        arm(scope["query_string"])
+    await asgi(scope, receive, send)
+
+
+def scarce_wsgi(environ, start_response):
+    if environ["PATH_INFO"] == "/disarm":
+        disarm()
+    if environ["PATH_INFO"] == "/arm":
+        arm(environ["QUERY_STRING"])
+    return wsgi(environ, start_response)
