@@ -10,6 +10,7 @@ FRONTS ?=
 WERROR ?= false
 TARGET ?=
 SECS ?= 60
+MINUTES ?= 20
 
 BIN := $(VENV)/bin
 BUILD := build/$(patsubst .%,%,$(notdir $(VENV)))
@@ -24,7 +25,7 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-tls ctest autobahn browser smuggling bench bench-all bench-peers \
+.PHONY: help build run test test-tls ctest autobahn browser smuggling soak bench bench-all bench-peers \
 	icount lint fmt asan tsan memcheck analyze faults fuzz fuzz-long cov mutants sdist clean
 
 help: ## this list
@@ -69,6 +70,10 @@ autobahn: ## Autobahn|Testsuite against WebSocket over both loops; CASES="1.* 12
 browser: ## the chat example in a headless Chromium, which is installed when it is missing
 	@tools/setup.sh test browser
 	@$(BIN)/python -m pytest $(ARGS) tests/e2e/test_browser.py
+
+soak: ## mixed traffic with every answer checked: make soak [MINUTES=20] [ARGS="--seed 1"]
+	@tools/setup.sh test
+	@$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) $(ARGS)
 
 smuggling: ## tricks through ten front ends, installed when missing; FRONTS="nginx squid" selects
 	@tools/setup.sh test fronts

@@ -366,6 +366,7 @@ def _remove_stale(path: str, label: str) -> None:
 def _inherited(descriptor: int, label: str) -> socket.socket:
     try:
         sock = socket.socket(fileno=descriptor)
+        sock.set_inheritable(False)  # by the application's programs
     except OSError as error:
         what = "is not open" if error.errno == errno.EBADF else "is not a socket"
         raise StartError(f"{label}: the descriptor {what}.") from None
