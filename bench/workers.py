@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from asbench import load
@@ -40,6 +41,26 @@ def stop(process: subprocess.Popen[str]) -> float:
     process.send_signal(signal.SIGTERM)
     process.wait()
     return time.perf_counter() - began
+
+
+def descendants(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from descendants(int(child))
+
+
+def shared_out(*words: str) -> int:
+    """Kilobytes of four workers with FastAPI, the supervisor and all: what is shared counts once."""
+    process, _ = start("--workers", "4", *words, app="examples.fastapi_app:app")
+    time.sleep(2)
+    total = 0
+    for pid in descendants(process.pid):
+        found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
+        assert found is not None
+        total += int(found[1])
+    stop(process)
+    return total
 
 
 def rate(workers: int) -> float:
@@ -82,6 +103,7 @@ def main() -> None:
     woken = status(process.pid, "voluntary_ctxt_switches") - before
     print(f"supervisor: {status(process.pid, 'VmRSS')} kB, {woken} wake-ups in 10 s")
     stop(process)
+    print(f"4 workers, FastAPI: {shared_out()} kB, with --preload {shared_out('--preload')} kB")
     ratios = []
     for _ in range(ROUNDS):
         one, two = rate(1), rate(2)
