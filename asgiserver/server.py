@@ -424,22 +424,24 @@ class Server:
         # asyncio stays out of a process that serves WSGI.
         import asyncio  # noqa: PLC0415
 
-        from .loops import loop_factory  # noqa: PLC0415
+        from . import loops  # noqa: PLC0415
 
         async def wait(task: asyncio.Task[None]) -> None:
             await asyncio.shield(task)
 
-        make_loop = loop_factory(self.config.loop)
+        make_loop = loops.loop_factory(self.config.loop)
         self._stop.remember()
-        with asyncio.Runner(loop_factory=make_loop) as runner:
-            serving = runner.get_loop().create_task(self._serve_asgi(application, *hear))
-            try:
-                runner.run(wait(serving))
-            except (SystemExit, KeyboardInterrupt):
-                # The application ended the program, which stops the loop in mid-air: go on, in order.
-                self._stop.ask(Level.DRAIN)
-                runner.run(wait(serving))
-                raise
+        runner = asyncio.Runner(loop_factory=make_loop)
+        serving = runner.get_loop().create_task(self._serve_asgi(application, *hear))
+        try:
+            runner.run(wait(serving))
+        except (SystemExit, KeyboardInterrupt):
+            # The application ended the program, which stops the loop in mid-air: go on, in order.
+            self._stop.ask(Level.DRAIN)
+            runner.run(wait(serving))
+            raise
+        finally:
+            loops.close(runner)
 
     async def _serve_asgi(self, application: Application, *hear: Callable[[], None]) -> None:
         """Serves in the running loop."""

@@ -51,6 +51,7 @@ COPIED = (
     "meson.build",
     "meson.options",
     "subprojects",
+    "tests/support/faults.c",
     "tests/unit",
     "tools",
 )
@@ -74,7 +75,20 @@ FILES = tuple(
     )
 )
 # Tests of other things, which take their time.
-NOT_RUN = {"test_bridge", "test_log_writer", "test_loop", "test_timeout", "test_tls", "test_utf8"}
+NOT_RUN = {
+    f"test_{name}"
+    for name in (
+        "balance",
+        "bridge",
+        "log_writer",
+        "loop",
+        "loops",
+        "no_memory",
+        "timeout",
+        "tls",
+        "utf8",
+    )
+}
 
 # What refuses; memory that is not there is no rule.
 REFUSAL = re.compile(

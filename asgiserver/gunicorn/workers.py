@@ -21,10 +21,9 @@ from gunicorn.errors import HaltServer
 from gunicorn.util import make_fail_app
 from gunicorn.workers.base import Worker
 
-from .. import _core, importer, interface, logs, serve_asgi, serve_wsgi, tls
+from .. import _core, importer, interface, logs, loops, serve_asgi, serve_wsgi, tls
 from ..errors import StartError
 from ..interface import Receive, Scope, Send
-from ..loops import loop_factory
 from ..service import Service
 from ..sockets import Listeners
 from ..stop import Level, StopRequest
@@ -345,7 +344,7 @@ class ASGIWorker(_Worker):
 
     def _serve(self, listeners: Listeners, service: Service) -> None:
         app = requests.adapt_asgi(self.wsgi, self)
-        runner = asyncio.Runner(loop_factory=loop_factory(self.config.loop))
+        runner = asyncio.Runner(loop_factory=loops.loop_factory(self.config.loop))
         serving = runner.get_loop().create_task(
             serve_asgi.serve(app, self.config, listeners, self._stop, service, self.certificates)
         )
@@ -362,4 +361,4 @@ class ASGIWorker(_Worker):
                 self._stop.ask(Level.RETIRE)
                 runner.run(wait())
             raise
-        runner.close()
+        loops.close(runner)

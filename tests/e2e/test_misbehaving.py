@@ -270,10 +270,11 @@ def test_a_loop_that_is_stopped(serve: Factory, loop: str) -> None:
     assert is_well(server)
 
 
-def test_cancellation_swallowed(serve: Factory, loop: str) -> None:
-    """The others are served; and the supervisor's end does not wait for ever."""
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_cancellation_swallowed(serve: Factory, loop: str, workers: str) -> None:
+    """The others are served; and the server's end does not wait for ever."""
     server = serve(
-        "misbehaving:asgi", "--timeout-cancel", "0.2", "--workers", "2",
+        "misbehaving:asgi", "--timeout-cancel", "0.2", "--workers", workers,
         "--timeout-graceful-shutdown", "0.5", loop=loop,
     )  # fmt: skip
     with server.raw() as client:
