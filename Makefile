@@ -101,6 +101,7 @@ lint: ## ruff, mypy, clang-format, clang-tidy, generated documents
 	@$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	tools/tidy.sh $(BIN)/clang-tidy $(BUILD)
 	$(BIN)/python tools/gen_config_docs.py --check
+	$(BIN)/python tools/gen_security_figures.py --check
 
 fmt: ## format everything
 	@tools/setup.sh lint
