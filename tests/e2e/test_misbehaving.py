@@ -119,7 +119,7 @@ def test_a_child_that_lives_on_holds_nothing(fresh: Any) -> None:
         idle.get("/ok")
         assert idle.recv_response().status == 200
         silent.send("GET /ok")
-        asking.get("/fork?15")
+        asking.get("/fork?120")
         child = int(asking.recv_response().text)
         try:
             for client in (idle, silent, asking):
