@@ -52,7 +52,7 @@ def ordered(names: Iterable[str], first: Iterable[str]) -> list[str]:
 def about(results: dict[str, Any]) -> list[str]:
     """How the figures came about."""
     return [
-        f"CPython {results['python']}, Linux {results['kernel']}, {results['cpu']}; "
+        f"CPython {results['python']}, Linux, {results['machine']}; "
         f"{results['rounds']} interleaved rounds of {results['seconds']:g} s, server and client on "
         "a core each.",
     ]

@@ -265,8 +265,7 @@ def test_what_is_not_measured_neither_holds_nor_fails():
 def results(rows) -> dict[str, Any]:
     return {
         "python": "3.11",
-        "kernel": "6",
-        "cpu": "some",
+        "machine": "x86_64",
         "rounds": 1,
         "seconds": 1,
         "versions": {"floor": "1"},
