@@ -19,7 +19,7 @@ COV := $(VENV)-cov
 C_FILES = $(shell find csrc bench fuzz tests -name '*.[ch]')
 # What frees memory late or never on purpose is Python; leaks of the C core show in the C tests.
 ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
-	PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:quarantine_size_mb=16:allocator_may_return_null=1 \
+	PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:quarantine_size_mb=16 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
 export PYTHON VENV

@@ -71,6 +71,8 @@ def test_raised_in_the_body(server: Server, name: str) -> None:
 
 @pytest.mark.parametrize("deed", ["recurse", "exhaust"])
 def test_really_too_much(server: Server, deed: str) -> None:
+    if deed == "exhaust" and "ASAN_OPTIONS" in os.environ:
+        pytest.skip("the sanitizer ends a process that asks for so much")
     assert fetch(server, f"/{deed}").status == 500
     server.wait_log("RecursionError" if deed == "recurse" else "MemoryError")
     assert is_well(server)
