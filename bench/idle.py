@@ -119,7 +119,9 @@ def measure(
         after = server.memory()
         for client in clients[::SAMPLE]:
             again(client)
-    return {name: round((after[name] - before[name]) / count, 1) for name in before}
+    return {
+        name: round((after[name] - before[name]) / count, 1) for name in ("private", "anonymous")
+    }
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -11,10 +11,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from asbench import load
+from asbench import harness, load
 
 COMMAND = [sys.executable, "-m", "asgiserver", "--port", "0", "--no-access-log"]
 ROUNDS = 5
@@ -43,22 +42,11 @@ def stop(process: subprocess.Popen[str]) -> float:
     return time.perf_counter() - began
 
 
-def descendants(pid: int) -> Iterator[int]:
-    yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from descendants(int(child))
-
-
 def shared_out(*words: str) -> int:
     """Kilobytes of four workers with FastAPI, the supervisor and all: what is shared counts once."""
     process, _ = start("--workers", "4", *words, app="examples.fastapi_app:app")
     time.sleep(2)
-    total = 0
-    for pid in descendants(process.pid):
-        found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
-        assert found is not None
-        total += int(found[1])
+    total = harness.Server("FastAPI", process, 0, Path()).memory()["shared_out"] // 1024
     stop(process)
     return total
 

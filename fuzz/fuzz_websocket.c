@@ -2,22 +2,12 @@
  *
  * The first three bytes of an input choose what was agreed on, the limit, and the parts; the rest
  * comes from the client. Every message is given back deflated, which zlib must understand. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <zlib.h>
 
 #include "base/utf8.h"
+#include "fuzz.h"
 #include "http/websocket.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(condition)                                                                                \
-    do {                                                                                               \
-        if (!(condition)) {                                                                            \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                            \
-            abort();                                                                                   \
-        }                                                                                              \
-    } while (0)
 
 typedef struct setup {
     as_ws_deflate_params deflate;

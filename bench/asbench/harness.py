@@ -33,7 +33,7 @@ class Server:
     """A running server under test."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     port: int
     output: Path
 
@@ -46,13 +46,14 @@ class Server:
         return total
 
     def memory(self) -> dict[str, int]:
-        """Private and anonymous memory of all its processes, in bytes."""
-        total = {"private": 0, "anonymous": 0}
+        """Memory of all its processes, in bytes: private, anonymous, and with its part of what is shared."""
+        total = {"private": 0, "anonymous": 0, "shared_out": 0}
         for pid in {task.parts[2] for task in self.tasks()}:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
             kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
             total["private"] += 1024 * (kib["Private_Clean"] + kib["Private_Dirty"])
             total["anonymous"] += 1024 * kib["Anonymous"]
+            total["shared_out"] += 1024 * kib["Pss"]
         return total
 
     def tasks(self) -> Iterator[Path]:
