@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from . import configuration, hints, logs, options
+from . import configuration, hints, logs, options, stop
 from ._version import __version__
 from .config import Config, check_header
 from .configuration import Given, Sources
@@ -270,6 +271,8 @@ def _serve(check_config: bool, print_config: bool, **_given: Any) -> None:
         check_files(config)
         return config
 
+    for number in stop.SIGNALS:
+        signal.signal(number, stop.interrupt)
     sys.exit(run_config(settings.config, reread))
 
 

@@ -9,10 +9,11 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 WORKER_SIGNALS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
@@ -106,10 +107,7 @@ class StopRequest:
             self.install()
             yield
         finally:
-            for number in self.taken:
-                # None: not set from Python, which thus cannot restore it.
-                handler = before[number]
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            restore({number: before[number] for number in self.taken})
             self.taken = []
 
     def install(self) -> None:
@@ -159,8 +157,29 @@ class StopRequest:
             raise Interrupted(number)
 
 
+def interrupt(number: int, _frame: FrameType | None = None) -> None:
+    """The handler of a process that is there for the server alone, before the server's own."""
+    raise Interrupted(number)
+
+
+def restore(handlers: Mapping[int, Any]) -> None:
+    """Puts back the handlers that were there before the server's. Where that is ``interrupt`` the
+    process ends now anyway: one more signal is not to make a stop in order look like a death."""
+    for number, handler in handlers.items():
+        if handler is interrupt:
+            handler = _ignore_once  # noqa: PLW2901
+        # None: not set from Python, which thus cannot restore it.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _ignore_once(number: int, _frame: FrameType | None) -> None:
+    """What still runs are the application's ``atexit`` functions, which may hang."""
+    signal.signal(number, signal.SIG_DFL)
+
+
 def _is_own_handler(handler: object) -> bool:
     """Somebody set it: not Python's default, nor that by which asyncio.run cancels its task."""
-    if handler in (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None):
+    defaults = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, interrupt, None)
+    if handler in defaults:
         return False
     return getattr(getattr(handler, "func", None), "__name__", "") != "_on_sigint"

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from mmap import PAGESIZE, mmap
 from typing import Any
 
-from . import logs, notify, preload, tls, watch, worker
+from . import logs, notify, preload, stop, tls, watch, worker
 from .config import Config
 from .errors import LIFESPAN_FAILED, USAGE, StartError
 from .options import BY_NAME
@@ -147,10 +147,10 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for end in self._wakeup:
                 os.close(end)
-            parent = os.getpid() == self._pid
-            for number, handler in self._handlers.items():
-                # None: not set from Python, which thus cannot restore it.
-                signal.signal(number, (parent and handler) or signal.SIG_DFL)
+            if os.getpid() == self._pid:
+                stop.restore(self._handlers)
+            else:
+                stop.restore(dict.fromkeys(self._handlers, signal.SIG_DFL))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def _generations(self) -> list[Generation]:

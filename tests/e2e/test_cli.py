@@ -470,6 +470,24 @@ def test_a_blocked_loop_can_be_ended(serve: Factory, loop: str) -> None:
         assert "as asked for the third time" in finished(server)[1]
 
 
+@pytest.mark.parametrize("count", ["1", "2"])
+@pytest.mark.parametrize("app", [APP, WSGI])
+def test_a_signal_behind_the_stop_is_no_death(
+    serve: Factory, tmp_path: Path, app: str, count: str
+) -> None:
+    """The second SIGTERM of an impatient service manager finds a server that ends already."""
+    (tmp_path / "sitecustomize.py").write_text(_SIGNAL_AT_EXIT)
+    server = serve(app, "--workers", count, env={"PYTHONPATH": f"{tmp_path}:{APPS}"})
+    server.stop()
+    assert "Stopped" in server.log()
+
+
+_SIGNAL_AT_EXIT = """
+import atexit, os, signal
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+"""
+
+
 @pytest.mark.parametrize("second", [True, False])
 def test_a_blocked_wsgi_application_is_cut(serve: Factory, second: bool) -> None:
     seconds = "30" if second else "0.2"
