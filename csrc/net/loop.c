@@ -70,7 +70,6 @@ void as__loop_notice(as_loop *loop, as_notice_level level, const char *text) {
 }
 
 void as__loop_conn_gone(as_loop *loop) {
-    as__loop_again(loop); /* libuv frees a closed handle in its next run */
     if (!loop->env.draining) {
         as__listeners_resume(loop);
     }
