@@ -192,9 +192,7 @@ static long get_status(PyObject *status, const char *type) {
 static int begin_response(as_request *req, PyObject *status_object, PyObject *trailers_object,
                           PyObject *headers, const char *type) {
     long status = get_status(status_object, type);
-    int trailers = status < 0                ? -1
-                   : trailers_object == NULL ? 0
-                                             : PyObject_IsTrue(trailers_object);
+    int trailers = status < 0 ? -1 : trailers_object == NULL ? 0 : PyObject_IsTrue(trailers_object);
     if (trailers < 0) {
         return -1;
     }
@@ -220,7 +218,8 @@ static int begin_response(as_request *req, PyObject *status_object, PyObject *tr
 
 int as_send_start(as_request *req, PyObject *message, const char *type) {
     as_module_state *state = req->server->state;
-    PyObject *keys[] = {state->str.type, state->str.status, state->str.headers, state->str.trailers};
+    PyObject *keys[] = {state->str.type, state->str.status, state->str.headers,
+                        state->str.trailers};
     PyObject *values[4];
     if (get_all(message, keys, values, 4) < 0) {
         return -1;

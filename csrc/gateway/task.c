@@ -45,7 +45,7 @@ struct as_tasks {
     PyObject *context;               /* of the server; a request gets a copy */
     PyObject *loop_keyword;          /* ("loop",) */
     PyObject *str_blocking, *str_log_destroy, *str_callbacks;
-    PyObject *callbacks; /* what the type has under that name; NULL: the tasks alone have it */
+    PyObject *callbacks;    /* what the type has under that name; NULL: the tasks alone have it */
     driver *idle[IDLE_MAX]; /* strong */
     int nidle;
 };

@@ -74,8 +74,8 @@ struct as_conn {
     uint8_t interest;        /* what the watcher looks for: UV_READABLE … */
     uint8_t waiting;         /* wait_kind whose timeout runs */
     uint8_t progress;        /* GOT_BYTES … since the timeout was looked at */
-    bool watched; /* libuv knows the socket */
-    bool fresh;   /* nobody has looked yet whether something came with the connection */
+    bool watched;            /* libuv knows the socket */
+    bool fresh;              /* nobody has looked yet whether something came with the connection */
     bool flushing;
     bool resume;     /* the gateway did something between events */
     bool drain;      /* draining has begun */
