@@ -1,8 +1,8 @@
 /* One WSGI request, from the call of the application to the end of what it returned (PEP 3333).
  *
  * What the application returns is advanced only while the client takes data; above the high-water
- * mark it is parked. Each item is given to the kernel, or to the loop's thread, before the next one
- * is asked for. */
+ * mark it is parked. Each item is on its way before the next one is asked for (as_exchange_lend).
+ */
 #include "gateway/wsgi.h"
 
 #include <time.h>

@@ -746,7 +746,8 @@ static bool may_wait(const as_conn *conn) {
            !conn->h1.above_high && !conn->loop->env.draining;
 }
 
-/* Before handlers run: answers that have waited long enough leave; a thread looks after the others. */
+/* Before handlers run: answers that have waited long enough leave; a thread looks after the others.
+ */
 static void look_after_late(as_loop *loop) {
     if (as__late_is_due(loop->late) || !as__late_guard(loop->late)) {
         as__conn_work_late(loop);

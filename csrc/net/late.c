@@ -1,5 +1,5 @@
-/* A slot is FREE, or LENT to the thread, which makes it WRITING and then WRITTEN. To take it back is
- * to make LENT FREE, or to wait for WRITTEN: the socket never blocks, so that is soon.
+/* A slot is FREE, or LENT to the thread, which makes it WRITING and then WRITTEN. To take it back
+ * is to make LENT FREE, or to wait for WRITTEN: the socket never blocks, so that is soon.
  *
  * The thread looks every AS_LATE_TICK milliseconds, and leaves what has come since its last look to
  * the loop. When nothing has been put for a while it sleeps until it is woken. */

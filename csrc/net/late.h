@@ -1,9 +1,9 @@
 /* Answers that leave together, at the end of a turn of the loop.
  *
  * Handlers run one after another then, with the kernel's network code out of the caches, and a
- * client that waits for several answers is woken once. That is worth a fifth of the CPU of a request
- * (docs/performance.md). While a handler runs, which may take its time, a thread of this file's own
- * sees to it that what is put here leaves within AS_LATE_MAX milliseconds.
+ * client that waits for several answers is woken once. That is worth a fifth of the CPU of a
+ * request (docs/performance.md). While a handler runs, which may take its time, a thread of this
+ * file's own sees to it that what is put here leaves within AS_LATE_MAX milliseconds.
  *
  * Bytes that are put here are this file's until they are taken back. All calls are made on the
  * loop's thread; the thread of this file touches nothing but a slot's bytes, never Python. */
@@ -41,7 +41,8 @@ unsigned as__late_put(as_late *late, const as_transport *transport, as_buf *buf,
                       void *owner);
 /* Gives the buffer back. How many bytes have left, or a negative as_err. */
 ssize_t as__late_take(as_late *late, unsigned slot, as_buf *buf, size_t *off);
-/* The owners of what is here, in their order, from `*at` on, which is 0 at first; NULL: that was all.
+/* The owners of what is here, in their order, from `*at` on, which is 0 at first; NULL: that was
+ * all.
  */
 void *as__late_next(const as_late *late, unsigned *at);
 
