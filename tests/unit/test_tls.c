@@ -1,35 +1,21 @@
 /* TLS on real sockets: a client of OpenSSL against the loop, both driven by hand from one thread.
  * The client works on memory, and this file carries its bytes to the socket: whole or in pieces.
  * Certificates are made here, in a folder that goes again. */
-#undef NDEBUG
-#include <arpa/inet.h>
-#include <assert.h>
+#include "sockets.h"
+
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
-#include "net/loop.h"
 #include "net/tls.h"
 #include "pair.h"
 
-#define PATIENCE 20000 /* milliseconds until something that has to come counts as missing */
-#define GET "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-#define GET_CLOSE "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 #define DAY 86400L
 
 static char folder[64];
@@ -114,12 +100,6 @@ static void fill(char *out, uint64_t at, size_t n) {
     }
 }
 
-static void answer(as_exchange *ex) {
-    assert(as_exchange_head_begin(ex, 200, (as_slice){0}) == AS_OK);
-    assert(as_exchange_body(ex, (as_bytes){.p = "hello", .n = 5}, false) == AS_OK);
-    as_exchange_release(ex);
-}
-
 static void nothing(void *owner) {}
 
 /* In pieces of all sizes, small ones to be copied and large ones to be referred to. */
@@ -197,7 +177,7 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
         answer_file(s, ex);
         break;
     default:
-        answer(ex);
+        answer_hello(ex);
     }
 }
 
@@ -291,15 +271,9 @@ static as_tls_context *make_context(const as_tls_settings *settings) {
 }
 
 static void start(server *s) {
-    s->address =
-        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof(s->address);
-    s->fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert(s->fd >= 0 && bind(s->fd, (struct sockaddr *)&s->address, len) == 0);
+    s->fd = listen_on_loopback(&s->address, 512);
     int large = 400000; /* what a client says at once arrives at once */
     assert(setsockopt(s->fd, SOL_SOCKET, SO_RCVBUF, &large, sizeof(large)) == 0);
-    assert(listen(s->fd, 512) == 0);
-    assert(getsockname(s->fd, (struct sockaddr *)&s->address, &len) == 0);
     s->context = make_context(&s->settings);
     s->loop = as_loop_new(&s->config);
     assert(s->loop != NULL && as_loop_listen(s->loop, s->fd, s->context) == AS_OK);
@@ -312,27 +286,9 @@ static void stop(server *s) {
     assert(ERR_peek_error() == 0); /* OpenSSL's queue of this thread is clean */
 }
 
-static int64_t now_ms(void) {
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 static void turn(server *s, int limit) {
-    struct pollfd fd = {.fd = as_loop_fd(s->loop), .events = POLLIN};
-    int timeout = as_loop_timeout(s->loop);
-    (void)poll(&fd, 1, timeout >= 0 && timeout < limit ? timeout : limit);
-    as_loop_poll(s->loop);
+    (void)turn_loop(s->loop, limit);
 }
-
-#define UNTIL(s, condition)                                                                            \
-    do {                                                                                               \
-        int64_t until_ = now_ms() + PATIENCE;                                                         \
-        while (!(condition)) {                                                                         \
-            assert(now_ms() < until_ && #condition);                                                  \
-            turn(s, 5);                                                                                \
-        }                                                                                              \
-    } while (0)
 
 static uint32_t connections(const server *s) {
     as_loop_stats stats;
@@ -349,8 +305,7 @@ typedef struct client {
     BIO *in, *out; /* the SSL's */
     int fd;
     size_t piece; /* bytes sent at once, a turn of the loop behind each; 0: all */
-    char *data;
-    size_t len, cap;
+    heard got;
     bool done;             /* with the handshake */
     bool notified;         /* close_notify came */
     bool eof, reset;       /* of the socket */
@@ -432,14 +387,7 @@ static void read_data(client *c) {
     char buf[16384];
     int n;
     while ((n = SSL_read(c->ssl, buf, sizeof(buf))) > 0) {
-        if (c->len + (size_t)n >= c->cap) {
-            c->cap = 2 * (c->len + (size_t)n);
-            c->data = realloc(c->data, c->cap);
-            assert(c->data != NULL);
-        }
-        memcpy(c->data + c->len, buf, (size_t)n);
-        c->len += (size_t)n;
-        c->data[c->len] = '\0';
+        hear(&c->got, buf, (size_t)n);
     }
     note_failure(c, n);
 }
@@ -473,12 +421,8 @@ static bool ended(client *c) {
 }
 
 static unsigned count_of(client *c, const char *what) {
-    unsigned n = 0;
     pump(c);
-    for (const char *at = c->data; at != NULL && (at = strstr(at, what)) != NULL; at++) {
-        n++;
-    }
-    return n;
+    return count_heard(&c->got, what);
 }
 
 static void say_bytes(client *c, const char *p, size_t n) {
@@ -508,7 +452,7 @@ static void hang_up(client *c) {
     SSL_free(c->ssl);
     SSL_CTX_free(c->ctx);
     (void)close(c->fd);
-    free(c->data);
+    free(c->got.data);
 }
 
 /* One connection through to an answered request. */
@@ -838,7 +782,7 @@ static void test_pipelined_requests_that_wait(void) {
     }
     assert(s.requests == 1);
     s.mode = ANSWER;
-    answer(s.held);
+    answer_hello(s.held);
     UNTIL(&s, count_of(&c, "hello") == REQUESTS);
     hang_up(&c);
     stop(&s);
@@ -859,7 +803,7 @@ static void test_rest_of_a_full_buffer(void) {
     say_mixed(&c, text, n);
     free(text);
     UNTIL(&s, s.body_bytes == 75000);
-    answer(s.held);
+    answer_hello(s.held);
     UNTIL(&s, count_of(&c, "hello") == 1);
     hang_up(&c);
     stop(&s);
@@ -885,7 +829,7 @@ static void test_paused_body_goes_on(void) {
     assert(s.body_bytes < BODY);
     as_exchange_resume(s.held);
     UNTIL(&s, (pump(&c), s.body_bytes == BODY));
-    answer(s.held);
+    answer_hello(s.held);
     UNTIL(&s, count_of(&c, "hello") == 1);
     hang_up(&c);
     stop(&s);
@@ -893,7 +837,7 @@ static void test_paused_body_goes_on(void) {
 
 /* The body behind the head is byte for byte what was written. */
 static void check_stream(const client *c, uint64_t n, bool chunked) {
-    const char *at = strstr(c->data, "\r\n\r\n");
+    const char *at = strstr(c->got.data, "\r\n\r\n");
     assert(at != NULL);
     at += 4;
     uint64_t seen = 0;
@@ -926,11 +870,12 @@ static void test_large_answers_to_a_slow_reader(void) {
         }
         assert(s.held != NULL && s.stream_at < s.stream_end);
         c.lazy = false;
-        UNTIL(&s, (pump(&c), s.held == NULL) && c.len > 6000000 && count_of(&c, "\r\n0\r\n\r\n"));
+        UNTIL(&s,
+              (pump(&c), s.held == NULL) && c.got.len > 6000000 && count_of(&c, "\r\n0\r\n\r\n"));
         check_stream(&c, s.stream_end, true);
         s.mode = ANSWER;
         say(&c, GET);
-        UNTIL(&s, (pump(&c), strstr(c.data + c.len - 5, "hello") != NULL));
+        UNTIL(&s, (pump(&c), strstr(c.got.data + c.got.len - 5, "hello") != NULL));
         hang_up(&c);
         stop(&s);
     }
@@ -950,11 +895,11 @@ static void test_file(void) {
         turn(&s, 1);
     }
     c.lazy = false;
-    UNTIL(&s, (pump(&c), c.len > 3000001));
+    UNTIL(&s, (pump(&c), c.got.len > 3000001));
     check_stream(&c, s.stream_end, false);
     s.mode = ANSWER;
     say(&c, GET);
-    UNTIL(&s, (pump(&c), strstr(c.data + c.len - 5, "hello") != NULL));
+    UNTIL(&s, (pump(&c), strstr(c.got.data + c.got.len - 5, "hello") != NULL));
     hang_up(&c);
     stop(&s);
 }
@@ -1033,7 +978,7 @@ static void test_client_says_goodbye(void) {
     UNTIL(&s, s.held != NULL);
     assert(SSL_shutdown(c.ssl) == 0); /* the socket stays open */
     UNTIL(&s, (pump(&c), s.eofs == 1));
-    answer(s.held);
+    answer_hello(s.held);
     UNTIL(&s, count_of(&c, "hello") == 1 && ended(&c));
     assert(c.notified && !c.reset && s.aborts == 0);
     hang_up(&c);
