@@ -57,7 +57,7 @@ test: ## all tests: the C tests, then pytest
 test-tls: ## the tests of requests once more, over TLS
 	@tools/setup.sh test
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --tls $(OVER_TLS) $(ARGS)
-OVER_TLS = $(addprefix tests/e2e/test_,$(addsuffix .py,cases connections http1 asgi lifespan wsgi \
+OVER_TLS = $(addprefix tests/e2e/test_,$(addsuffix .py,cases connections http1 asgi lifespan wsgi wsgi_responses \
 	frameworks threads stopping leaks workers))
 
 ctest: build ## the C tests alone

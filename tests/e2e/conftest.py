@@ -1,4 +1,5 @@
-"""Servers of the probe applications (tests/apps/probe_asgi.py, probe_wsgi.py)."""
+"""Servers of applications that several files of tests ask: the probes (tests/apps/probe_asgi.py, probe_wsgi.py)
+and the rules of WSGI (wsgi_spec.py)."""
 
 from __future__ import annotations
 
@@ -36,3 +37,15 @@ def with_options(serve: Factory, backend: Any) -> Callable[..., Server]:
     return lambda *args, **options: serve(
         f"probe_{backend.interface}:app", *args, **backend.options, **options
     )
+
+
+@pytest.fixture(params=[None, 4], ids=["inline", "threads"])
+def threads(request: pytest.FixtureRequest) -> int | None:
+    """Every rule holds in each mode."""
+    found: int | None = request.param
+    return found
+
+
+@pytest.fixture
+def wsgi_rules(shared: Factory, threads: int | None) -> Server:
+    return shared("wsgi_spec:app", interface="wsgi", threads=threads)
