@@ -29,7 +29,7 @@ export MESON_ARGS = -Dwerror=$(WERROR)
 	icount lint fmt asan tsan memcheck analyze faults fuzz fuzz-long cov mutants sdist clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12         the interpreter; another version replaces $(VENV)'
 	@echo '  APP=package.module:app    what `make run` serves ($(APP))'
