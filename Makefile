@@ -122,7 +122,7 @@ tsan: ## what threads share, under the thread sanitizer: C tests, and tests of t
 	@tools/setup.sh test
 	@VENV=$(TSAN) SHARE=$(VENV) MESON_ARGS="$(TSAN_BUILD)" tools/setup.sh
 	@TSAN_OPTIONS="suppressions=$(CURDIR)/tools/tsan.supp" $(BIN)/meson test -C $(BUILD)-tsan \
-		--no-rebuild --quiet --print-errorlogs --timeout-multiplier 3 test_bridge test_log_writer test_loops
+		--no-rebuild --quiet --print-errorlogs --timeout-multiplier 3 test_bridge test_late test_log_writer test_loops
 	@tools/tsan.sh $(TSAN) $(BUILD)-tsan $(if $(ARGS),$(ARGS),$(TSAN_TESTS))
 TSAN = $(VENV)-tsan
 TSAN_BUILD = $(MESON_ARGS) -Db_sanitize=thread -Db_lundef=false -Db_lto=false \

@@ -74,6 +74,7 @@ struct as_conn {
     uint8_t interest;        /* what the watcher looks for: UV_READABLE … */
     uint8_t waiting;         /* wait_kind whose timeout runs */
     uint8_t progress;        /* GOT_BYTES … since the timeout was looked at */
+    uint8_t late;            /* where in as_loop.late bytes of ours are, 0: none are */
     bool flushing;
     bool resume;     /* the gateway did something between events */
     bool drain;      /* draining has begun */
@@ -130,11 +131,32 @@ static void set_reset(as_conn *conn) {
     }
 }
 
+/* What the loop was to write later is ours again, as far as it has not left. */
+static void take_back(as_conn *conn) {
+    as_buf buf;
+    size_t off;
+    if (conn->late == 0) {
+        return;
+    }
+    ssize_t n = as__late_take(conn->loop->late, conn->late, &buf, &off);
+    conn->late = 0;
+    if (n > 0) {
+        conn->progress |= WROTE;
+        off += (size_t)n;
+    }
+    as_err err = as_outq_attach(&conn->h1.out, buf, off);
+    err = n < 0 ? (as_err)n : err;
+    if (conn->cut == AS_OK) {
+        conn->cut = err;
+    }
+}
+
 static void close_now(as_conn *conn, as_err why, bool reset) {
     if (conn->closed) {
         return;
     }
     as_loop *loop = conn->loop;
+    take_back(conn);
     conn->closed = true; /* the handlers below reach the connection no more */
     as__link_remove(&conn->todo);
     as__link_remove(&conn->all);
@@ -417,6 +439,7 @@ static as_err write_once(as_conn *conn, const as_out *out, bool *full) {
 /* Writes until the queue is empty or the kernel is full; bounded: for what is left then, the
  * watcher comes back at once. */
 static void flush(as_conn *conn) {
+    take_back(conn);
     if (conn->flushing || conn->cut != AS_OK || conn->h1.out.size == 0) {
         return;
     }
@@ -446,6 +469,40 @@ as_err as__conn_flush(as_h1 *h1) {
         return AS_E_CLOSED;
     }
     return AS_OK;
+}
+
+/* Gives the queue to as_loop.late; false: it must be written now. TLS has its own buffers. */
+static bool put_late(as_conn *conn) {
+    as_buf buf;
+    size_t off;
+    if (conn->transport.tls != NULL || conn->cut != AS_OK || conn->flushing || conn->late != 0 ||
+        !as_outq_detach(&conn->h1.out, &buf, &off)) {
+        return false;
+    }
+    conn->late = (uint8_t)as__late_put(conn->loop->late, &conn->transport, &buf, off, conn);
+    if (conn->late == 0) {
+        (void)as_outq_attach(&conn->h1.out, buf, off); /* the queue is empty: no memory is needed */
+    }
+    return conn->late != 0;
+}
+
+as_err as__conn_lend(as_h1 *h1) {
+    as_conn *conn = conn_of(h1);
+    if (conn->closed || !put_late(conn)) {
+        return as__conn_flush(h1);
+    }
+    if (!as__late_guard(conn->loop->late)) {
+        return as__conn_flush(h1); /* without a thread nobody else would write */
+    }
+    return AS_OK;
+}
+
+void as__conn_reclaim(as_h1 *h1) {
+    as_conn *conn = conn_of(h1);
+    take_back(conn);
+    if (conn->cut != AS_OK && !conn->closed) {
+        enqueue(conn);
+    }
 }
 
 /* --- timeouts --------------------------------------------------------------------------------- */
@@ -660,6 +717,7 @@ static __attribute__((noinline)) void enqueue_buffered(as_conn *conn) {
 
 /* Makes everything follow what the protocol wants now. Frees `conn` when that is its end. */
 static void work(as_conn *conn) {
+    take_back(conn);
     if (conn->cut == AS_OK && !conn->lingering) {
         flush_and_resume(conn);
         close_if_drained(conn);
@@ -679,6 +737,20 @@ static void work(as_conn *conn) {
     set_timeout(conn);
     if (conn->transport.buffered) {
         enqueue_buffered(conn);
+    }
+}
+
+/* What was answered leaves with the answers to others, at the end of the loop's turn. */
+static bool may_wait(const as_conn *conn) {
+    return conn->cut == AS_OK && !conn->lingering && conn->h1.phase < AS_H1_TUNNEL &&
+           !conn->h1.above_high && !conn->loop->env.draining;
+}
+
+/* Before handlers run: answers that have waited long enough leave; a thread looks after the others.
+ */
+static void look_after_late(as_loop *loop) {
+    if (as__late_is_due(loop->late) || !as__late_guard(loop->late)) {
+        as__conn_work_late(loop);
     }
 }
 
@@ -731,6 +803,12 @@ static void on_event(uv_poll_t *handle, int status, int events) {
     if (conn->closed) {
         return;
     }
+    if (as__late_any(conn->loop->late)) {
+        look_after_late(conn->loop);
+        if (conn->closed) {
+            return;
+        }
+    }
     if (status < 0) {
         conn->cut = AS_E_RESET; /* libuv's way to say EPOLLERR */
     } else if (conn->cut == AS_OK && (events & (UV_READABLE | conn->transport.wants)) != 0) {
@@ -748,7 +826,9 @@ static void on_event(uv_poll_t *handle, int status, int events) {
     } else if (conn->cut == AS_OK && (events & UV_PRIORITIZED) != 0) {
         on_priority(conn);
     }
-    work(conn);
+    if (!may_wait(conn) || !put_late(conn)) {
+        work(conn);
+    }
 }
 
 void as__conn_expire(as_timeout *timeout) {
@@ -780,6 +860,26 @@ void as__conn_expire(as_timeout *timeout) {
         break;
     }
     work(conn);
+}
+
+/* Those that come meanwhile have their turn with the next one. */
+void as__conn_work_late(as_loop *loop) {
+    unsigned at = 0;
+    as_conn *conn;
+    while ((conn = as__late_next(loop->late, &at)) != NULL) {
+        work(conn);
+    }
+    if (as__late_any(loop->late)) {
+        as__loop_again(loop);
+    }
+}
+
+void as__conn_flush_late(as_loop *loop) {
+    unsigned at = 0;
+    as_conn *conn;
+    while ((conn = as__late_next(loop->late, &at)) != NULL) {
+        flush(conn);
+    }
 }
 
 /* --- from outside of events ------------------------------------------------------------------- */

@@ -12,15 +12,16 @@
 /* --- the server side -------------------------------------------------------------------------- */
 
 typedef enum mode {
-    ANSWER,      /* at once */
-    HOLD,        /* the test answers */
-    STREAM,      /* `stream_left` bytes without a length, as fast as on_drain allows */
-    PAUSE,       /* reads no body, and holds */
-    NEST,        /* polls from inside of the handler, then answers */
-    DRAIN,       /* stops the server from inside of the handler, then answers */
-    ABORT_ALL,   /* cuts everything from inside of the handler */
-    FILE_ANSWER, /* `file_size` bytes of an unlinked file */
-    TUNNEL,      /* upgrades, and echoes; alarms in `alarm_ms` */
+    ANSWER,       /* at once */
+    HOLD,         /* the test answers */
+    STREAM,       /* `stream_left` bytes without a length, as fast as on_drain allows */
+    PAUSE,        /* reads no body, and holds */
+    NEST,         /* polls from inside of the handler, then answers */
+    DRAIN,        /* stops the server from inside of the handler, then answers */
+    ABORT_ALL,    /* cuts everything from inside of the handler */
+    ABORT_SECOND, /* the same with the second request, the first is answered */
+    FILE_ANSWER,  /* `file_size` bytes of an unlinked file */
+    TUNNEL,       /* upgrades, and echoes; alarms in `alarm_ms` */
 } mode;
 
 typedef struct server {
@@ -89,6 +90,12 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
         as_loop_drain(s->loop, 0);
         answer_hello(ex);
         break;
+    case ABORT_SECOND:
+        if (s->requests < 2) {
+            answer(ex);
+            break;
+        }
+        __attribute__((fallthrough));
     case ABORT_ALL:
         s->held = ex;
         assert(as_loop_abort_all(s->loop) > 0);
@@ -1197,6 +1204,20 @@ static void test_abort_all(void) {
     UNTIL(&s, ended(&c));
     assert(c.reset && s.aborts == 1 && s.held == NULL);
     hang_up(&c);
+    stop(&s);
+
+    prepare(&s); /* what was answered before in the same turn has been answered */
+    s.mode = ABORT_SECOND;
+    start(&s);
+    client first = connect_to(&s), second = connect_to(&s);
+    UNTIL(&s, stats(&s).connections == 2);
+    say(&first, GET);
+    say(&second, GET);
+    UNTIL(&s, ended(&first) && ended(&second));
+    assert(first.eof && count_of(&first, "hello") == 1);
+    assert(second.reset && s.aborts == 1);
+    hang_up(&first);
+    hang_up(&second);
     stop(&s);
 }
 
