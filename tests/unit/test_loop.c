@@ -92,7 +92,7 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
         break;
     case ABORT_SECOND:
         if (s->requests < 2) {
-            answer(ex);
+            answer_hello(ex);
             break;
         }
         __attribute__((fallthrough));
