@@ -74,6 +74,8 @@ struct as_conn {
     uint8_t interest;        /* what the watcher looks for: UV_READABLE … */
     uint8_t waiting;         /* wait_kind whose timeout runs */
     uint8_t progress;        /* GOT_BYTES … since the timeout was looked at */
+    bool watched;            /* libuv knows the socket */
+    bool fresh;              /* nobody has looked yet whether something came with the connection */
     uint8_t late;            /* where in as_loop.late bytes of ours are, 0: none are */
     bool flushing;
     bool resume;     /* the gateway did something between events */
@@ -172,9 +174,21 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     if (reset) {
         set_reset(conn);
     }
-    uv_close((uv_handle_t *)&conn->poll, on_uv_closed);
+    if (conn->watched) {
+        uv_close((uv_handle_t *)&conn->poll, on_uv_closed);
+        as__loop_again(loop); /* libuv frees a closed handle in its next run */
+    } else {
+        as__list_push(&loop->gone, &conn->all);
+    }
     conn->transport.ops->close(&conn->transport, !reset && why != AS_E_RESET);
     as__loop_conn_gone(loop);
+}
+
+void as__conn_free_gone(as_loop *loop) {
+    as_link *link;
+    while ((link = as__list_pop(&loop->gone)) != NULL) {
+        free(AS_OWNER(link, as_conn, all));
+    }
 }
 
 /* For the log, by its name in the table of errors. */
@@ -638,11 +652,23 @@ static uint8_t wanted_interest(const as_conn *conn) {
     return interest != 0 ? interest : UV_PRIORITIZED;
 }
 
+/* Only once there is something to wait for: a connection that is over with its first read, as are
+ * many that carry a single request, costs libuv and the kernel's set nothing. */
+static int introduce_to_uv(as_conn *conn) {
+    int err = conn->watched ? 0 : uv_poll_init(&conn->loop->uv, &conn->poll, conn->transport.fd);
+    conn->watched = err == 0;
+    return err;
+}
+
 static void watch(as_conn *conn) {
     uint8_t interest = wanted_interest(conn);
     if (interest != conn->interest) {
         conn->interest = interest;
-        if (uv_poll_start(&conn->poll, interest, on_event) != 0) {
+        int err = introduce_to_uv(conn);
+        if (err != 0) {
+            as__listeners_pause(conn->loop, -err); /* no more are taken for a while */
+        }
+        if (err != 0 || uv_poll_start(&conn->poll, interest, on_event) != 0) {
             conn->cut = AS_E_IO;
             enqueue(conn);
         }
@@ -765,6 +791,12 @@ void as__conn_shake_hands(as_link *due) {
 
 void as__conn_work(as_link *todo) {
     as_conn *conn = AS_OWNER(todo, as_conn, todo);
+    if (as__late_any(conn->loop->late)) {
+        look_after_late(conn->loop);
+        if (conn->closed) {
+            return;
+        }
+    }
     if (conn->cut == AS_OK && !conn->lingering) {
         if (conn->drain) {
             conn->drain = false;
@@ -778,7 +810,8 @@ void as__conn_work(as_link *todo) {
             conn->resume = false;
             resume(conn);
         }
-        if (conn->transport.buffered && as_h1_wants_read(&conn->h1)) {
+        if (conn->fresh || (conn->transport.buffered && as_h1_wants_read(&conn->h1))) {
+            conn->fresh = false;
             on_readable(conn);
             return;
         }
@@ -1011,11 +1044,7 @@ static as_err open_transport(as_conn *conn, const as_listener *listener, int fd)
     if (err == AS_OK && listener->tls != NULL) {
         err = begin_handshake(conn);
     }
-    if (err == AS_OK && uv_poll_init(&loop->uv, &conn->poll, fd) != 0) {
-        err = AS_E_NOMEM;
-    }
     if (err != AS_OK) {
-        end_handshake(conn);
         conn->transport.ops->close(&conn->transport, false);
     }
     return err;
@@ -1044,10 +1073,13 @@ as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
     loop->nconns++;
     as__balance_tell(&loop->balance, loop->nconns);
     loop->conns_total++;
-    watch(conn);
-    set_timeout(conn);
     if (conn->handshake != NULL) {
+        watch(conn); /* a step of it is not to be wasted where nothing came yet */
         limit_handshakes(loop);
+    } else {
+        conn->fresh = true;
+        as__list_push(&loop->todo, &conn->todo);
     }
+    set_timeout(conn);
     return AS_OK;
 }

@@ -20,6 +20,8 @@ struct as_listener;
 /* Takes over `fd`, also when it fails. */
 as_err as__conn_open(as_loop *loop, const struct as_listener *listener, int fd,
                      const struct sockaddr *peer);
+/* Frees those that are closed and that libuv never knew: nobody on the stack has one in hand. */
+void as__conn_free_gone(as_loop *loop);
 /* Does what is due: resumes, writes, watches, closes. May run handlers and free `conn`. */
 void as__conn_work(as_link *todo);
 /* A step of its TLS handshake, by as_loop.handshakes_due. The same. */

@@ -70,7 +70,6 @@ void as__loop_notice(as_loop *loop, as_notice_level level, const char *text) {
 }
 
 void as__loop_conn_gone(as_loop *loop) {
-    as__loop_again(loop); /* libuv frees a closed handle in its next run */
     if (!loop->env.draining) {
         as__listeners_resume(loop);
     }
@@ -194,6 +193,7 @@ static void init_fields(as_loop *loop, const as_loop_config *config) {
     loop->yield_fd = -1;
     as__link_init(&loop->conns);
     as__link_init(&loop->todo);
+    as__link_init(&loop->gone);
     as__link_init(&loop->listeners);
     as__timeout_init(&loop->accept_retry);
     as__timeout_init(&loop->alarm);
@@ -271,6 +271,7 @@ void as_loop_free(as_loop *loop) {
         (void)as__conn_cut_all(loop);
         run_todo(loop);
     }
+    as__conn_free_gone(loop);
     uv_close((uv_handle_t *)&loop->wakeup, NULL);
     close_uv(loop);
     as__listeners_free(loop);
@@ -366,6 +367,7 @@ static void poll_once(as_loop *loop) {
     (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
     as__conn_work_late(loop);
     run_todo(loop);
+    as__conn_work_late(loop); /* answers to connections that are new */
     as__wheel_advance(&loop->wheel, now, expire, loop);
 }
 
@@ -384,6 +386,7 @@ __attribute__((noinline)) void as_loop_poll(as_loop *loop) {
         poll_once(loop);
     } while (loop->again && ++round < POLL_ROUNDS);
     loop->polling = false;
+    as__conn_free_gone(loop);
     end_if_forked(loop);
     if (loop->again || as__link_linked(&loop->handshakes_due)) {
         as__loop_again(loop);

@@ -361,6 +361,50 @@ static void test_answers(void) {
     stop(&s);
 }
 
+/* What came with the connection is looked at in the turn that accepts it. */
+static void test_request_is_there_at_once(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    as_loop_poll(s.loop); /* the kernel gets to know the listener */
+    client c = connect_to(&s);
+    say(&c, GET_CLOSE);
+    await_event(&s, true);
+    assert(s.requests == 1 && stats(&s).connections == 0); /* though the client has not closed */
+    UNTIL(&s, ended(&c));
+    assert(c.eof && count_of(&c, "hello") == 1);
+    hang_up(&c);
+
+    c = connect_to(&s);
+    say(&c, GET);
+    await_event(&s, true);
+    assert(s.requests == 2 && stats(&s).connections == 1);
+    say(&c, GET_CLOSE GET); /* whoever goes on nevertheless is read, and gets no reset */
+    UNTIL(&s, ended(&c));
+    assert(c.eof && count_of(&c, "hello") == 2 && stats(&s).connections == 1);
+    hang_up(&c);
+    UNTIL(&s, stats(&s).connections == 0);
+    stop(&s);
+}
+
+/* The driver may call as_loop_drain anywhere: nothing is read, and no handler runs, before the next
+ * poll. */
+static void test_request_of_the_last_moment(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    as_loop_drain(s.loop, 0);
+    assert(s.requests == 0 && stats(&s).connections == 1 && s.wakes > 0);
+    as_loop_poll(s.loop);
+    assert(s.requests == 1);
+    UNTIL(&s, ended(&c));
+    assert(c.eof && count_of(&c, "hello") == 1);
+    hang_up(&c);
+    stop(&s);
+}
+
 static void test_half_closed_client_is_answered(void) {
     server s;
     prepare(&s);
@@ -1395,6 +1439,8 @@ int main(void) {
     (void)alarm(120);
     (void)signal(SIGPIPE, SIG_IGN);
     RUN(test_answers);
+    RUN(test_request_is_there_at_once);
+    RUN(test_request_of_the_last_moment);
     RUN(test_half_closed_client_is_answered);
     RUN(test_answer_from_outside_leaves_at_once);
     RUN(test_nested_poll);
