@@ -44,8 +44,9 @@ def test_a_handler_that_blocks_holds_up_no_answer(
     a handler blocks again arrive while it does."""
     with ExitStack() as stack:
         first, *others, last = [stack.enter_context(server.raw()) for _ in range(count + 2)]
+        # What is new is read when it is accepted, whoever else has asked before.
         for client in (first, *others, last):
-            client.get("/")  # what is new is read when it is accepted, whoever else has asked before
+            client.get("/")
             assert client.recv_response().text == "quick"
         pipe = tmp_path / "second"
         os.mkfifo(pipe)
