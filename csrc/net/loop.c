@@ -384,7 +384,7 @@ __attribute__((noinline)) void as_loop_poll(as_loop *loop) {
     unsigned round = 0;
     do {
         poll_once(loop);
-    } while (loop->again && ++round < POLL_ROUNDS);
+    } while (loop->again && ++round < POLL_ROUNDS && !loop->env.marked);
     loop->polling = false;
     as__conn_free_gone(loop);
     end_if_forked(loop);

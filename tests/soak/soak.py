@@ -49,7 +49,8 @@ SLACK = {
 }
 # In a short run not every thread has had its own heap: resident memory may grow by as much.
 SHORT, SHORT_NOISE = 10.0, 2 << 20  # minutes; bytes
-OF_A_SUPERVISOR = ("rss", "uss", "files")
+# What of it is private depends on which of its children happen to share its pages.
+OF_A_SUPERVISOR = ("rss", "files")
 CHAOS = (1.5, 5.0)  # seconds between two reloads or deaths
 CPU_IDLE = 0.02  # of a processor, with no client there
 COMMON = ["--no-access-log", "--health-path", "/health", "--timeout-keep-alive", "60"]
