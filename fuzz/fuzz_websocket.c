@@ -72,10 +72,19 @@ static void give_back(peer *p, as_slice message) {
     free(back);
 }
 
+static bool is_ascii(as_slice text) {
+    bool all = true;
+    for (size_t i = 0; i < text.n; i++) {
+        all = all && (unsigned char)text.p[i] < 0x80;
+    }
+    return all;
+}
+
 static void see(peer *p, const as_ws_event *event) {
     bool is_text = event->kind == AS_WS_MESSAGE_TEXT, is_close = event->kind == AS_WS_GOT_CLOSE;
     bool is_message = is_text || event->kind == AS_WS_MESSAGE_BINARY;
     MUST(!(is_text || is_close) || as_utf8_valid(event->data));
+    MUST(event->is_ascii == (is_text && is_ascii(event->data)));
     MUST(!is_close || event->code == 1005 || as_ws_close_code_valid(event->code));
     MUST(is_message || event->data.n <= AS_WS_CONTROL_MAX);
     MUST(!is_message || p->with->max_size == 0 || event->data.n <= p->with->max_size);

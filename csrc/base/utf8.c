@@ -44,24 +44,53 @@ static const uint64_t rows[256] = {
 
 enum { BLOCK = 32 }; /* bytes that are looked at together */
 
-static bool is_ascii_block(const char *p) {
-    uint64_t words[BLOCK / sizeof(uint64_t)];
-    memcpy(words, p, BLOCK);
-    return ((words[0] | words[1] | words[2] | words[3]) & UINT64_C(0x8080808080808080)) == 0;
+/* A register of any target that has such. */
+typedef uint64_t lane __attribute__((vector_size(16)));
+
+/* The bytes of a block, one over the other. */
+static lane fold(const char *p) {
+    lane a, b;
+    memcpy(&a, p, sizeof(a));
+    memcpy(&b, p + sizeof(a), sizeof(b));
+    return a | b;
 }
 
-static uint64_t walk(uint64_t state, const char *p, size_t n) {
+static bool is_ascii(lane folded) {
+    return ((folded[0] | folded[1]) & UINT64_C(0x8080808080808080)) == 0;
+}
+
+static bool is_ascii_block(const char *p) {
+    return is_ascii(fold(p));
+}
+
+/* Most texts are ASCII. */
+static void skip_ascii(as_slice *text) {
+    while (text->n >= 2 * BLOCK && is_ascii(fold(text->p) | fold(text->p + BLOCK))) {
+        text->p += 2 * BLOCK;
+        text->n -= 2 * BLOCK;
+    }
+}
+
+/* `beyond` is set by a byte that is not ASCII. */
+static uint64_t walk(uint64_t state, const char *p, size_t n, as_utf8 *beyond) {
+    unsigned char all = 0;
     for (size_t i = 0; i < n; i++) {
+        all |= (unsigned char)p[i];
         state = rows[(unsigned char)p[i]] >> (state & STATE_BITS);
     }
+    *beyond |= all > 0x7f ? AS_UTF8_BEYOND : 0;
     return state & STATE_BITS;
 }
 
 bool as_utf8_feed(as_utf8 *at, as_slice text) {
-    uint64_t state = *at;
+    uint64_t state = *at & STATE_BITS;
+    as_utf8 beyond = *at & AS_UTF8_BEYOND;
+    if (state == WHOLE) {
+        skip_ascii(&text);
+    }
     while (text.n >= BLOCK) {
         if (state != WHOLE || !is_ascii_block(text.p)) {
-            state = walk(state, text.p, BLOCK);
+            state = walk(state, text.p, BLOCK, &beyond);
             if (state == WRONG) {
                 return false;
             }
@@ -69,7 +98,7 @@ bool as_utf8_feed(as_utf8 *at, as_slice text) {
         text.p += BLOCK;
         text.n -= BLOCK;
     }
-    state = walk(state, text.p, text.n);
-    *at = (as_utf8)state;
+    state = walk(state, text.p, text.n, &beyond);
+    *at = (as_utf8)(state | beyond);
     return state != WRONG;
 }

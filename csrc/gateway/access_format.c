@@ -351,8 +351,9 @@ static void put_request_field(line *l, const piece *p) {
 }
 
 static void put_response_field(line *l, const piece *p) {
-    as_slice head = {l->ex->head_copy, l->ex->head_copy_len}, value;
-    if (head.p == NULL || !next_copied_field(&head, p->text, &value)) {
+    const char *copy = l->ex->head_copy;
+    as_slice head = {copy, copy != NULL ? strlen(copy) : 0}, value;
+    if (!next_copied_field(&head, p->text, &value)) {
         put_dash(l, p);
         return;
     }

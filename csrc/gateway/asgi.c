@@ -101,29 +101,47 @@ static int asgi_traverse(as_server *server, visitproc visit, void *arg) {
 
 /* ---- receive ---- */
 
+/* A request of HTTP, with what came of its body. */
+typedef struct http_request {
+    as_request req;     /* first: a request to everybody else */
+    PyObject *chunk;    /* bytes: body that came first and is not received yet */
+    as_buf queued;      /* body behind `chunk` */
+    bool body_done;     /* the client has sent all of the body */
+    bool body_received; /* … and the application has taken all of it */
+} http_request;
+
+static http_request *http_of(as_request *req) {
+    return (http_request *)req;
+}
+
 /* The next piece of the queued body as bytes; the caller knows that there is one. */
-static PyObject *take_body(as_request *req) {
-    if (req->chunk != NULL) {
-        PyObject *chunk = req->chunk;
-        req->chunk = NULL;
+static PyObject *take_body(http_request *http) {
+    if (http->chunk != NULL) {
+        PyObject *chunk = http->chunk;
+        http->chunk = NULL;
         return chunk;
     }
-    PyObject *bytes = PyBytes_FromStringAndSize(req->queued.data, (Py_ssize_t)req->queued.len);
+    PyObject *bytes = PyBytes_FromStringAndSize(http->queued.data, (Py_ssize_t)http->queued.len);
     if (bytes != NULL) {
-        as_buf_fini(&req->queued, NULL);
+        as_buf_fini(&http->queued, NULL);
     }
     return bytes;
 }
 
+static bool body_waits(const http_request *http) {
+    return http->chunk != NULL || http->queued.len > 0;
+}
+
 /* {"type": "http.request", …} with what is there of the body. */
-static PyObject *body_message(as_request *req) {
-    as_module_state *state = req->server->state;
-    PyObject *message = PyDict_Copy(((asgi *)req->server->gateway)->body_message);
+static PyObject *body_message(http_request *http) {
+    as_server *server = http->req.server;
+    as_module_state *state = server->state;
+    PyObject *message = PyDict_Copy(((asgi *)server->gateway)->body_message);
     if (message == NULL) {
         return NULL;
     }
-    if (req->chunk != NULL || req->queued.len > 0) {
-        PyObject *body = take_body(req);
+    if (body_waits(http)) {
+        PyObject *body = take_body(http);
         int failed = body == NULL || PyDict_SetItem(message, state->str.body, body) < 0;
         Py_XDECREF(body);
         if (failed) {
@@ -131,25 +149,26 @@ static PyObject *body_message(as_request *req) {
             return NULL;
         }
     }
-    bool more = !req->body_done || req->queued.len > 0;
+    bool more = !http->body_done || http->queued.len > 0;
     if (more && PyDict_SetItem(message, state->str.more_body, Py_True) < 0) {
         Py_DECREF(message);
         return NULL;
     }
-    req->body_received = !more;
+    http->body_received = !more;
     return message;
 }
 
 static PyObject *next_message(as_request *req) {
+    http_request *http = http_of(req);
     asgi *self = req->server->gateway;
     if (self == NULL || req->gone || req->ex == NULL || req->send_state == AS_SEND_DONE) {
         return self != NULL ? PyDict_Copy(self->disconnect)
                             : Py_BuildValue("{s:s}", "type", "http.disconnect");
     }
-    if (!req->body_received) {
-        if (req->chunk != NULL || req->queued.len > 0 || req->body_done) {
-            PyObject *message = body_message(req);
-            if (message != NULL && req->queued.len == 0 && req->ex != NULL) {
+    if (!http->body_received) {
+        if (body_waits(http) || http->body_done) {
+            PyObject *message = body_message(http);
+            if (message != NULL && http->queued.len == 0 && req->ex != NULL) {
                 as_exchange_resume(req->ex);
             }
             return message;
@@ -293,21 +312,17 @@ void as_request_finished(as_request *req) {
 
 static const as_request_kind http_kind;
 
-void as_request_init(as_request *req, as_server *server, const as_request_kind *kind,
-                     as_exchange *ex) {
+as_request *as_request_new(PyTypeObject *type, as_server *server, const as_request_kind *kind,
+                           as_exchange *ex) {
+    as_request *req = PyObject_GC_New(as_request, type); /* of the type's size */
+    if (req == NULL) {
+        return NULL;
+    }
+    memset((char *)req + sizeof(PyObject), 0, (size_t)type->tp_basicsize - sizeof(PyObject));
     req->server = (as_server *)Py_NewRef(server);
     req->kind = kind;
     req->ex = ex;
     PyObject_GC_Track(req);
-}
-
-static as_request *request_new(as_server *server) {
-    as_request *req = PyObject_GC_New(as_request, server->state->request_type);
-    if (req == NULL) {
-        return NULL;
-    }
-    memset((char *)req + sizeof(PyObject), 0, sizeof(*req) - sizeof(PyObject));
-    as_request_init(req, server, &http_kind, NULL);
     return req;
 }
 
@@ -324,19 +339,23 @@ int as_request_clear(PyObject *op) {
     as_request *req = (as_request *)op;
     Py_CLEAR(req->driver);
     Py_CLEAR(req->headers);
-    Py_CLEAR(req->chunk);
     return 0;
 }
 
 void as_request_fini(as_request *req) {
     as_request_clear((PyObject *)req);
-    as_buf_fini(&req->queued, NULL);
     Py_CLEAR(req->server);
 }
 
-static void request_dealloc(PyObject *op) {
+static void drop_body(http_request *http) {
+    Py_CLEAR(http->chunk);
+    as_buf_fini(&http->queued, NULL);
+}
+
+static void http_dealloc(PyObject *op) {
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    drop_body((http_request *)op);
     as_request_fini((as_request *)op);
     PyObject_GC_Del(op);
     Py_DECREF(type);
@@ -357,20 +376,20 @@ PyMethodDef as_request_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyType_Slot request_slots[] = {
+static PyType_Slot http_slots[] = {
     {Py_tp_methods, as_request_methods},
-    {Py_tp_dealloc, request_dealloc},
+    {Py_tp_dealloc, http_dealloc},
     {Py_tp_traverse, as_request_traverse},
     {Py_tp_clear, as_request_clear},
     {0, NULL},
 };
 
-static PyType_Spec request_spec = {
+static PyType_Spec http_spec = {
     .name = "asgiserver._core.Request",
-    .basicsize = sizeof(as_request),
+    .basicsize = sizeof(http_request),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
              Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = request_slots,
+    .slots = http_slots,
 };
 
 /* ---- the callables receive and send ---- */
@@ -468,7 +487,7 @@ static PyType_Spec send_spec = CALLABLE_SPEC("asgiserver._core.Send");
 
 int as_asgi_add_types(PyObject *module, as_module_state *state) {
     if ((state->request_type =
-             (PyTypeObject *)PyType_FromModuleAndSpec(module, &request_spec, NULL)) == NULL ||
+             (PyTypeObject *)PyType_FromModuleAndSpec(module, &http_spec, NULL)) == NULL ||
         (state->receive_type =
              (PyTypeObject *)PyType_FromModuleAndSpec(module, &receive_spec, NULL)) == NULL ||
         (state->send_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &send_spec, NULL)) ==
@@ -521,7 +540,7 @@ static void start(as_server *server, request_kit *kit, PyObject *scope) {
 /* 0, or -1 with an exception. */
 static int kit_new(as_server *server, request_kit *kit) {
     kit->receive = kit->send = NULL;
-    kit->req = request_new(server);
+    kit->req = as_request_new(server->state->request_type, server, &http_kind, NULL);
     if (kit->req != NULL && complete_kit(server->state, kit) == 0) {
         return 0;
     }
@@ -537,12 +556,14 @@ static bool is_unkept(const request_kit *kit) {
            Py_REFCNT(kit->send) == 1 && req->receivers == NULL && req->senders == NULL;
 }
 
-/* As request_new made it. */
+/* As as_request_new made it. */
 static void reset_request(as_request *req) {
+    http_request *http = http_of(req);
     as_request_clear((PyObject *)req);
-    as_buf_fini(&req->queued, NULL);
+    drop_body(http);
+    http->body_done = http->body_received = false;
     req->send_state = AS_SEND_START;
-    req->body_done = req->body_received = req->gone = req->eof = false;
+    req->gone = req->eof = false;
     req->leaving = req->overdue = req->driving = req->unflushed = false;
 }
 
@@ -585,8 +606,9 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
         cannot_serve(server, ex);
         return;
     }
-    kit.req->body_done = ex->req == AS_REQ_DONE;
-    if (body.n > 0 && (kit.req->chunk = as_pybytes(body)) == NULL) {
+    http_request *http = http_of(kit.req);
+    http->body_done = ex->req == AS_REQ_DONE;
+    if (body.n > 0 && (http->chunk = as_pybytes(body)) == NULL) {
         drop_kit(&kit);
         cannot_serve(server, ex);
         return;
@@ -597,34 +619,32 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
 }
 
 static void take_body_bytes(as_request *req, as_slice data) {
+    http_request *http = http_of(req);
     as_exchange *ex = req->ex;
     if (req->send_state == AS_SEND_DONE || data.n == 0) {
         return;
     }
-    if (req->chunk == NULL && req->queued.len == 0) {
-        if ((req->chunk = as_pybytes(data)) == NULL) {
+    if (http->chunk == NULL && http->queued.len == 0) {
+        if ((http->chunk = as_pybytes(data)) == NULL) {
             PyErr_Clear(); /* no memory: the connection goes, which tells the application */
             as_exchange_abort(ex);
             req->gone = true;
         }
-    } else if (as_buf_append(&req->queued, NULL, data.p, data.n) != AS_OK) {
+    } else if (as_buf_append(&http->queued, NULL, data.p, data.n) != AS_OK) {
         as_exchange_abort(ex);
         req->gone = true;
     }
     size_t waiting =
-        req->queued.len + (req->chunk != NULL ? (size_t)PyBytes_GET_SIZE(req->chunk) : 0);
+        http->queued.len + (http->chunk != NULL ? (size_t)PyBytes_GET_SIZE(http->chunk) : 0);
     if (!req->gone && waiting >= req->server->limits.limit_body_buffer) {
         as_exchange_pause(ex);
     }
     as_awaitables_wake(req->receivers);
 }
 
-static void on_end(void *Py_UNUSED(ctx), as_exchange *ex) {
-    as_request *req = ex->gateway;
-    if (req != NULL) {
-        req->body_done = true;
-        as_awaitables_wake(req->receivers);
-    }
+static void take_body_end(as_request *req) {
+    http_of(req)->body_done = true;
+    as_awaitables_wake(req->receivers);
 }
 
 void as_request_client_leaves(as_request *req) {
@@ -670,6 +690,7 @@ static const as_request_kind http_kind = {
     .stopped_short = stopped_short,
     .let_go = as_request_abandon,
     .on_body = take_body_bytes,
+    .on_end = take_body_end,
     .on_eof = half_closed,
     .on_shutdown = half_closed,
     .on_abort = aborted,
@@ -680,6 +701,13 @@ static void on_body(void *Py_UNUSED(ctx), as_exchange *ex, as_slice data) {
     as_request *req = ex->gateway;
     if (req != NULL) {
         req->kind->on_body(req, data);
+    }
+}
+
+static void on_end(void *Py_UNUSED(ctx), as_exchange *ex) {
+    as_request *req = ex->gateway;
+    if (req != NULL && req->kind->on_end != NULL) {
+        req->kind->on_end(req);
     }
 }
 
@@ -719,7 +747,7 @@ static void on_alarm(void *Py_UNUSED(ctx), as_exchange *ex) {
 }
 
 static void on_close(void *Py_UNUSED(ctx), as_conn_info *info) {
-    as_scope_connection_closed(info);
+    as_scope_forget_connection(info);
 }
 
 static const as_handlers asgi_handlers = {

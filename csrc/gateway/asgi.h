@@ -34,20 +34,16 @@ typedef struct as_request {
     as_exchange *ex;   /* NULL: released */
     PyObject *driver;  /* strong, while the application is suspended: keeps its task alive */
     PyObject *headers; /* strong; the lazy sequence, settled when on_request returns */
-    PyObject *chunk;   /* bytes: body that came first and is not received yet */
-    as_buf queued;     /* body behind `chunk` */
     as_awaitable *receivers, *senders; /* waiting ones; borrowed, they unlink themselves */
     uint8_t send_state;
-    bool body_done;     /* the client has sent all of the body */
-    bool body_received; /* … and the application has taken all of it */
-    bool gone;          /* aborted: the client left, or a limit bit */
-    bool eof;           /* the client closed its side behind the request */
-    bool leaving;       /* one of both, and timeout_cancel runs */
-    bool overdue;       /* … and is over: the application was cancelled */
-    bool driving;       /* its task is on the stack */
-    bool lost;          /* among as_server.lost, or was */
-    struct as_request *lost_next;
+    bool gone;      /* aborted: the client left, or a limit bit */
+    bool eof;       /* the client closed its side behind the request */
+    bool leaving;   /* one of both, and timeout_cancel runs */
+    bool overdue;   /* … and is over: the application was cancelled */
+    bool driving;   /* its task is on the stack */
+    bool lost;      /* among as_server.lost, or was */
     bool unflushed; /* leaves at the end of that task's step: as_exchange_flush is due */
+    struct as_request *lost_next;
 } as_request;
 
 /* One row for each message that an application may send. */
@@ -74,6 +70,7 @@ struct as_request_kind {
     void (*forget)(as_request *req);
     /* As in as_handlers. */
     void (*on_body)(as_request *req, as_slice data);
+    void (*on_end)(as_request *req); /* NULL: no request of the kind has a body */
     void (*on_eof)(as_request *req);
     void (*on_shutdown)(as_request *req);
     void (*on_abort)(as_request *req);
@@ -93,8 +90,8 @@ PyObject *as_scope_new_websocket(struct as_scope_cache *cache, as_request *req);
  * if somebody may still read its fields, and lets go of req->headers. -1 with an exception. `cache`
  * is NULL once the server is closed. */
 int as_scope_settle(struct as_scope_cache *cache, as_request *req, as_head *head);
-/* Per connection: the client and server tuples. */
-void as_scope_connection_closed(as_conn_info *info);
+/* What is kept with a connection for its next scope goes: there will be none. */
+void as_scope_forget_connection(as_conn_info *info);
 
 /* headers.c */
 PyObject *as_headers_new(as_module_state *state, as_head *head);
@@ -128,9 +125,10 @@ int as_websocket_add_type(PyObject *module, as_module_state *state);
 as_request *as_websocket_new(as_server *server, as_exchange *ex);
 
 /* asgi.c */
-/* Sets the fields of a new object, which is all zero behind its head, and has it tracked. */
-void as_request_init(as_request *req, as_server *server, const as_request_kind *kind,
-                     as_exchange *ex);
+/* A new object of a type that begins with an as_request: all zero behind that. NULL with an
+ * exception. */
+as_request *as_request_new(PyTypeObject *type, as_server *server, const as_request_kind *kind,
+                           as_exchange *ex);
 /* For the types that begin with an as_request. */
 int as_request_traverse(PyObject *op, visitproc visit, void *arg);
 int as_request_clear(PyObject *op);

@@ -14,6 +14,7 @@
 #define TARGETS 64          /* rows, a power of two */
 #define TARGET_MAX 128      /* bytes; longer targets are not kept */
 #define SERVERS 8           /* addresses, a power of two */
+#define HOSTS 8             /* likewise, of clients */
 
 /* The first works over HTTP/1.0 as well; the others need its chunked coding, or interim responses.
  */
@@ -46,16 +47,18 @@ typedef struct shown_values {
 typedef struct as_scope_cache {
     as_server *server; /* borrowed: the server owns this */
     PyObject *template, *ws_template;
-    shown_values shown;               /* borrowed from the template; NULL: it shows None */
-    PyObject *denial;                 /* the dict of a WebSocket's extensions, but for its value */
-    PyObject *extensions[EXTENSIONS]; /* str */
-    PyObject *asgi;                   /* the versions; a request gets a copy */
-    PyObject *tls;                    /* str: the extension's name */
+    shown_values shown;                /* borrowed from the template; NULL: it shows None */
+    PyObject *denial;                  /* str: the one extension of WebSocket */
+    PyObject *ws_extensions, *ws_asgi; /* WebSocket's, without the value, and as `asgi` */
+    PyObject *extensions[EXTENSIONS];  /* str */
+    PyObject *asgi;                    /* the versions; a request gets a copy */
+    PyObject *tls;                     /* str: the extension's name */
     PyObject *version_1_0, *https, *wss;
     PyObject *method[64]; /* str by llhttp's number */
     PyObject *root_bytes; /* root_path as bytes */
     cached_target targets[TARGETS];
     PyObject *servers[SERVERS]; /* (address, port), as seen lately */
+    PyObject *hosts[HOSTS];     /* str; those of clients */
 } as_scope_cache;
 
 /* Kept with a connection in info->gateway: made with its first request. */
@@ -104,27 +107,6 @@ static PyObject *make_template(as_server *server) {
     return dict;
 }
 
-/* The same as a dict that shares its keys with its copies, as those of instances of a class do: a
- * scope lives as long as its WebSocket, and this takes a third off it. Steals. */
-static PyObject *share_keys(PyObject *dict) {
-    PyObject *type =
-        dict != NULL ? PyObject_CallFunction((PyObject *)&PyType_Type, "s(){}", "Scope") : NULL;
-    PyObject *object = type != NULL ? PyObject_CallNoArgs(type) : NULL;
-    PyObject *key, *value;
-    Py_ssize_t at = 0;
-    int failed = object == NULL;
-    while (!failed && PyDict_Next(dict, &at, &key, &value)) {
-        failed = PyObject_SetAttr(object, key, value) < 0;
-    }
-    PyObject *attributes = failed ? NULL : PyObject_GetAttrString(object, "__dict__");
-    PyObject *shared = attributes != NULL ? PyDict_Copy(attributes) : NULL;
-    Py_XDECREF(attributes);
-    Py_XDECREF(object);
-    Py_XDECREF(type);
-    Py_XDECREF(dict);
-    return shared;
-}
-
 /* Fewer keys than HTTP's has: no method. */
 static PyObject *make_ws_template(const as_server *server) {
     PyObject *dict = Py_BuildValue(
@@ -136,7 +118,7 @@ static PyObject *make_ws_template(const as_server *server) {
         PyDict_SetItem(dict, server->state->str.state, Py_None) < 0) {
         Py_CLEAR(dict);
     }
-    return share_keys(dict);
+    return as_share_keys(dict);
 }
 
 struct as_scope_cache *as_scope_cache_new(as_server *server) {
@@ -153,6 +135,9 @@ struct as_scope_cache *as_scope_cache_new(as_server *server) {
         (cache->asgi = Py_BuildValue("{s:s, s:s}", "version", "3.0", "spec_version", "2.5")) ==
             NULL ||
         (cache->tls = PyUnicode_InternFromString("tls")) == NULL ||
+        (cache->ws_extensions = as_share_keys(Py_BuildValue("{O:O}", cache->denial, Py_None))) ==
+            NULL ||
+        (cache->ws_asgi = as_share_keys(PyDict_Copy(cache->asgi))) == NULL ||
         (cache->version_1_0 = PyUnicode_InternFromString("1.0")) == NULL ||
         (cache->https = PyUnicode_InternFromString("https")) == NULL ||
         (cache->root_bytes = PyUnicode_AsUTF8String(server->root_path)) == NULL) {
@@ -183,6 +168,8 @@ void as_scope_cache_free(struct as_scope_cache *cache) {
     Py_CLEAR(cache->template);
     Py_CLEAR(cache->ws_template);
     Py_CLEAR(cache->denial);
+    Py_CLEAR(cache->ws_extensions);
+    Py_CLEAR(cache->ws_asgi);
     Py_CLEAR(cache->wss);
     Py_CLEAR(cache->asgi);
     for (size_t i = 0; i < EXTENSIONS; i++) {
@@ -201,6 +188,9 @@ void as_scope_cache_free(struct as_scope_cache *cache) {
     for (size_t i = 0; i < SERVERS; i++) {
         Py_CLEAR(cache->servers[i]);
     }
+    for (size_t i = 0; i < HOSTS; i++) {
+        Py_CLEAR(cache->hosts[i]);
+    }
     PyMem_Free(cache);
 }
 
@@ -209,6 +199,8 @@ int as_scope_cache_traverse(struct as_scope_cache *cache, visitproc visit, void 
         Py_VISIT(cache->template);
         Py_VISIT(cache->ws_template);
         Py_VISIT(cache->asgi);
+        Py_VISIT(cache->ws_extensions);
+        Py_VISIT(cache->ws_asgi);
     }
     return 0;
 }
@@ -348,6 +340,24 @@ static PyObject *find_server(as_scope_cache *cache, const as_conn_info *info) {
     return Py_NewRef(*row);
 }
 
+/* (address, port) of a client. Behind a proxy or a balancer all come from a few addresses: they
+ * share the address's str. New reference. */
+static PyObject *find_client(as_scope_cache *cache, const as_conn_info *info) {
+    if (info->is_unix) {
+        return as_client_tuple(info);
+    }
+    as_slice address = {info->client, strlen(info->client)};
+    PyObject **row = &cache->hosts[hash_of(address) & (HOSTS - 1)];
+    if (*row == NULL || PyUnicode_CompareWithASCIIString(*row, info->client) != 0) {
+        PyObject *host = PyUnicode_FromString(info->client);
+        if (host == NULL) {
+            return NULL;
+        }
+        Py_XSETREF(*row, host);
+    }
+    return Py_BuildValue("(Oi)", *row, (int)info->client_port);
+}
+
 static endpoints *find_endpoints(as_scope_cache *cache, as_conn_info *info) {
     if (info->gateway != NULL) {
         return info->gateway;
@@ -357,7 +367,7 @@ static endpoints *find_endpoints(as_scope_cache *cache, as_conn_info *info) {
         PyErr_NoMemory();
         return NULL;
     }
-    if ((ends->client = as_client_tuple(info)) == NULL ||
+    if ((ends->client = find_client(cache, info)) == NULL ||
         (ends->server = find_server(cache, info)) == NULL ||
         (info->tls != NULL && (ends->tls = make_tls(info->tls)) == NULL)) {
         free_endpoints(ends);
@@ -367,7 +377,7 @@ static endpoints *find_endpoints(as_scope_cache *cache, as_conn_info *info) {
     return ends;
 }
 
-void as_scope_connection_closed(as_conn_info *info) {
+void as_scope_forget_connection(as_conn_info *info) {
     endpoints *ends = info->gateway;
     info->gateway = NULL;
     if (ends != NULL) {
@@ -673,7 +683,7 @@ static int set_ws_fields(as_scope_cache *cache, PyObject *scope, as_request *req
     if (ends == NULL) {
         return -1;
     }
-    PyObject *empty = PyDict_New(), *extensions = PyDict_New();
+    PyObject *empty = PyDict_New(), *extensions = PyDict_Copy(cache->ws_extensions);
     int failed =
         empty == NULL || extensions == NULL ||
         PyDict_SetItem(extensions, cache->denial, empty) < 0 ||
@@ -682,7 +692,7 @@ static int set_ws_fields(as_scope_cache *cache, PyObject *scope, as_request *req
         set_endpoints(state, scope, req->ex, ends) < 0 ||
         PyDict_SetItem(scope, state->str.headers, req->headers) < 0 ||
         set_target(cache, scope, req->ex->head) < 0 ||
-        set_own(scope, state->str.asgi, PyDict_Copy(cache->asgi)) < 0 ||
+        set_own(scope, state->str.asgi, PyDict_Copy(cache->ws_asgi)) < 0 ||
         (req->ex->info->is_tls && PyDict_SetItem(scope, state->str.scheme, cache->wss) < 0) ||
         set_state(cache, scope) < 0 ||
         set_own(scope, state->str.subprotocols, make_subprotocols(req->ex->head)) < 0;

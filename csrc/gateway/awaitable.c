@@ -13,12 +13,11 @@ typedef enum { NEW, WAITING, DONE } progress;
 
 struct as_awaitable {
     PyObject_HEAD
-    as_request *req;            /* strong */
-    PyObject *message;          /* of send(), until it is awaited; NULL for receive() */
-    PyObject *callback;         /* of the task, until it is woken; NULL: none yet, or called */
-    PyObject *context;          /* … for it */
-    PyObject *cancel_message;   /* once cancelled */
-    as_awaitable *next, **link; /* among the request's waiters, while WAITING */
+    as_request *req;    /* strong */
+    PyObject *message;  /* of send(), until it is awaited; of cancel(), once cancelled; or NULL */
+    PyObject *callback; /* of the task, until it is woken; NULL: none yet, or called */
+    PyObject *context;  /* … for it */
+    as_awaitable *next; /* among the request's waiters, while WAITING */
     uint8_t progress;
     bool is_receive;
     bool blocking;  /* as asyncio has it: given to a task by `yield from`, and not taken yet */
@@ -28,32 +27,39 @@ struct as_awaitable {
 
 /* ---- waiting ---- */
 
+static as_awaitable **waiters_of(const as_awaitable *self) {
+    return self->is_receive ? &self->req->receivers : &self->req->senders;
+}
+
+/* Those that are woken leave in the order in which they came: it is the first. */
 static void unlink_waiter(as_awaitable *self) {
-    if (self->link != NULL) {
-        *self->link = self->next;
-        if (self->next != NULL) {
-            self->next->link = self->link;
-        }
-        self->link = NULL;
+    as_awaitable **at = waiters_of(self);
+    while (*at != NULL && *at != self) {
+        at = &(*at)->next;
+    }
+    if (*at != NULL) {
+        *at = self->next;
         self->next = NULL;
     }
 }
 
 static void link_waiter(as_awaitable *self) {
-    as_awaitable **first = self->is_receive ? &self->req->receivers : &self->req->senders;
+    as_awaitable **at = waiters_of(self);
     /* At the end: who waited first is served first. */
-    while (*first != NULL) {
-        first = &(*first)->next;
+    while (*at != NULL) {
+        at = &(*at)->next;
     }
-    self->link = first;
-    *first = self;
+    *at = self;
 }
 
 static void stop_waiting(as_awaitable *self) {
-    unlink_waiter(self);
-    Py_CLEAR(self->callback);
-    Py_CLEAR(self->context);
-    Py_CLEAR(self->cancel_message);
+    if (self->progress == WAITING) {
+        unlink_waiter(self);
+        self->progress = NEW;
+        Py_CLEAR(self->callback);
+        Py_CLEAR(self->context);
+        Py_CLEAR(self->message);
+    }
 }
 
 /* Gives the future to wait on: itself, new reference. */
@@ -169,7 +175,7 @@ static PyObject *future_cancel(PyObject *op, PyObject *args, PyObject *kwargs) {
         Py_RETURN_FALSE;
     }
     self->cancelled = true;
-    Py_XSETREF(self->cancel_message, Py_NewRef(message));
+    Py_XSETREF(self->message, Py_NewRef(message));
     return wake(self) == 0 ? Py_NewRef(Py_True) : NULL;
 }
 
@@ -189,7 +195,7 @@ static PyObject *raise_cancelled(PyObject *message) {
 static PyObject *future_result(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     as_awaitable *self = (as_awaitable *)op;
     if (self->cancelled) {
-        return raise_cancelled(self->cancel_message);
+        return raise_cancelled(self->message);
     }
     if (check_waits(self) < 0) {
         return NULL;
@@ -384,9 +390,8 @@ static PyObject *awaitable_new(as_request *req, PyObject *message) {
     }
     self->req = (as_request *)Py_NewRef(req);
     self->message = Py_XNewRef(message);
-    self->callback = self->context = self->cancel_message = NULL;
+    self->callback = self->context = NULL;
     self->next = NULL;
-    self->link = NULL;
     self->progress = NEW;
     self->blocking = self->woken = self->cancelled = false;
     self->is_receive = message == NULL;
@@ -409,7 +414,6 @@ static int awaitable_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(self->message);
     Py_VISIT(self->callback);
     Py_VISIT(self->context);
-    Py_VISIT(self->cancel_message);
     return 0;
 }
 

@@ -212,6 +212,46 @@ void as_respond_error(as_exchange *ex, unsigned status) {
     }
 }
 
+/* The interpreter leaves room in an object for attributes to come, and less of it with each object
+ * of the class that has none: with so many, none is left (SHARED_KEYS_MAX_SIZE is 30). */
+#define OBJECTS_WITHOUT 32
+
+static PyObject *object_with(PyObject *type, PyObject *attributes) {
+    PyObject *object = PyObject_CallNoArgs(type), *key, *value;
+    Py_ssize_t at = 0;
+    while (object != NULL && attributes != NULL && PyDict_Next(attributes, &at, &key, &value)) {
+        if (PyObject_SetAttr(object, key, value) < 0) {
+            Py_CLEAR(object);
+        }
+    }
+    return object;
+}
+
+/* The class's keys are those of `dict` afterwards. */
+static int prepare_class(PyObject *type, PyObject *dict) {
+    PyObject *object = object_with(type, dict);
+    for (int i = 0; object != NULL && i < OBJECTS_WITHOUT; i++) {
+        Py_SETREF(object, object_with(type, NULL));
+    }
+    int result = object != NULL ? 0 : -1;
+    Py_XDECREF(object);
+    return result;
+}
+
+PyObject *as_share_keys(PyObject *dict) {
+    PyObject *type =
+        dict != NULL ? PyObject_CallFunction((PyObject *)&PyType_Type, "s(){}", "Keys") : NULL;
+    PyObject *object =
+        type != NULL && prepare_class(type, dict) == 0 ? object_with(type, dict) : NULL;
+    PyObject *attributes = object != NULL ? PyObject_GetAttrString(object, "__dict__") : NULL;
+    PyObject *shared = attributes != NULL ? PyDict_Copy(attributes) : NULL;
+    Py_XDECREF(attributes);
+    Py_XDECREF(object);
+    Py_XDECREF(type);
+    Py_XDECREF(dict);
+    return shared;
+}
+
 PyObject *as_client_tuple(const as_conn_info *info) {
     if (info->is_unix) {
         return Py_NewRef(Py_None);

@@ -161,6 +161,9 @@ static inline PyObject *as_latin1(as_slice s) {
 static inline PyObject *as_pybytes(as_slice s) {
     return PyBytes_FromStringAndSize(s.p, (Py_ssize_t)s.n);
 }
+/* The same as a dict that shares its keys with its copies, as those of the instances of a class do,
+ * and has little room for others: for what lives long in many copies. Steals; NULL is passed on. */
+PyObject *as_share_keys(PyObject *dict);
 /* (str, int) for info's client; None for a Unix socket. New reference. And (server, port) or (path,
  * None). */
 PyObject *as_client_tuple(const as_conn_info *info);

@@ -6,8 +6,8 @@
 
 typedef struct headers {
     PyObject_HEAD
-    as_head *head;  /* NULL once `list` is there, or when the bytes are gone */
-    bool kept;      /* `head` is ours to unref */
+    as_head *head;  /* one that is kept is shared with us; else borrowed, until it is settled; NULL
+                     * once `list` is there, or when the bytes are gone */
     PyObject *list; /* the pairs; NULL until somebody reads them */
 } headers;
 
@@ -63,10 +63,18 @@ static PyObject *make_pair(as_module_state *state, const as_head *head, const as
     return pair;
 }
 
+static bool is_kept(const as_head *head) {
+    return head != NULL && head->refs > 0;
+}
+
+static as_head *share(as_head *head) {
+    return is_kept(head) ? as_head_keep(head) : head;
+}
+
 static void drop_head(headers *self) {
     as_head *head = self->head;
     self->head = NULL;
-    if (head != NULL && self->kept) {
+    if (is_kept(head)) {
         as_head_unref(head);
     }
 }
@@ -92,7 +100,7 @@ static PyObject *pairs(headers *self) {
     if (self->list != NULL) {
         return self->list;
     }
-    as_head *held = self->kept ? as_head_keep(self->head) : NULL;
+    as_head *held = is_kept(self->head) ? as_head_keep(self->head) : NULL;
     PyObject *list = make_list(as_state_of((PyObject *)self), self->head);
     as_head_unref(held);
     if (list == NULL) {
@@ -111,8 +119,7 @@ void as_headers_lend(PyObject *op, as_head *head) {
     headers *self = (headers *)op;
     drop_head(self);
     Py_CLEAR(self->list); /* emptied it was; but a debugger may have read it since */
-    self->head = head;
-    self->kept = false;
+    self->head = share(head);
 }
 
 PyObject *as_headers_new(as_module_state *state, as_head *head) {
@@ -120,8 +127,7 @@ PyObject *as_headers_new(as_module_state *state, as_head *head) {
     if (self == NULL) {
         return NULL;
     }
-    self->head = head;
-    self->kept = false;
+    self->head = share(head);
     self->list = NULL;
     PyObject_GC_Track(self);
     return (PyObject *)self;
@@ -134,7 +140,7 @@ int as_headers_settle(PyObject *op, as_head **head, Py_ssize_t ours) {
         Py_CLEAR(self->list);
         return 0;
     }
-    if (self->head == NULL || self->kept) {
+    if (self->head == NULL || is_kept(self->head)) {
         return 0;
     }
     if ((self->head = as_head_keep(*head)) == NULL) {
@@ -142,7 +148,6 @@ int as_headers_settle(PyObject *op, as_head **head, Py_ssize_t ours) {
         return -1;
     }
     *head = self->head;
-    self->kept = true;
     return 0;
 }
 

@@ -6,11 +6,12 @@
  * in the request's own context. If the application ends there (most do), the task goes back to the
  * idle ones. If it suspends, the parked future is completed; at its next step the driver hands the
  * task what the application waits for, and from then on the task drives the application as usual.
- * The driver enters the request's context around each step, so the task's own context never
- * matters.
+ *
+ * The request's own context is the task's, as long as that is empty: where no application has left
+ * a variable in it. Else it is a fresh one, which the driver enters around each step.
  *
  *   FRESH    the task's first step is still to come; may be claimed all the same
- *   PARKED   waits on `parked`
+ *   PARKED   waits on a future
  *   DRIVING  an application is suspended in it; never idle again
  *   ENDING   was seen by somebody else: ends at its next step
  *   ENDED
@@ -30,10 +31,11 @@ typedef struct driver {
     as_server *server; /* strong */
     PyObject *task;    /* strong: a cycle that ends with the driver's life */
     PyObject *name;    /* the task's, as it was made */
-    PyObject *parked;  /* the future, while PARKED */
+    PyObject *awaited; /* while PARKED, the future; while DRIVING, what the application's first step
+                        * waits for, until the task takes it */
     PyObject *coro;    /* the application's coroutine, while DRIVING */
-    PyObject *context; /* the request's, while DRIVING */
-    PyObject *pending; /* what the first step waits for, until the task takes it */
+    PyObject *context; /* idle: the task's own, as long as it is empty, else NULL; while DRIVING,
+                        * the request's, NULL: the task's own is */
     as_request *req;   /* strong, while DRIVING */
     uint8_t state;
 } driver;
@@ -43,7 +45,7 @@ struct as_tasks {
     PyObject *task_type, *enter, *leave, *cancelled_error;
     PyObject *get_name, *cancelling; /* of the type: called with the task */
     PyObject *context;               /* of the server; a request gets a copy */
-    PyObject *loop_keyword;          /* ("loop",) */
+    PyObject *task_keywords;         /* ("loop", "context") */
     PyObject *str_blocking, *str_log_destroy, *str_callbacks;
     PyObject *callbacks;    /* what the type has under that name; NULL: the tasks alone have it */
     driver *idle[IDLE_MAX]; /* strong */
@@ -62,15 +64,16 @@ static driver *driver_new(struct as_tasks *tasks) {
     self->server = (as_server *)Py_NewRef(tasks->server);
     self->task = NULL;
     self->name = NULL;
-    self->parked = NULL;
+    self->awaited = NULL;
     self->coro = NULL;
-    self->context = NULL;
-    self->pending = NULL;
+    self->context = PyContext_Copy(tasks->context);
     self->req = NULL;
     self->state = FRESH;
     PyObject_GC_Track(self);
-    PyObject *args[] = {(PyObject *)self, tasks->server->py_loop};
-    self->task = PyObject_Vectorcall(tasks->task_type, args, 1, tasks->loop_keyword);
+    PyObject *args[] = {(PyObject *)self, tasks->server->py_loop, self->context};
+    self->task = self->context != NULL
+                     ? PyObject_Vectorcall(tasks->task_type, args, 1, tasks->task_keywords)
+                     : NULL;
     if (self->task == NULL || PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_False) < 0 ||
         (self->name = PyObject_CallOneArg(tasks->get_name, self->task)) == NULL) {
         self->state = ENDING;
@@ -84,6 +87,11 @@ static driver *driver_new(struct as_tasks *tasks) {
 /* The driver for a request, new reference. */
 static driver *claim(struct as_tasks *tasks) {
     return tasks->nidle > 0 ? tasks->idle[--tasks->nidle] : driver_new(tasks);
+}
+
+/* The request's context, new reference. */
+static PyObject *context_for_request(const struct as_tasks *tasks, const driver *self) {
+    return self->context != NULL ? Py_NewRef(self->context) : PyContext_Copy(tasks->context);
 }
 
 /* The task waits on a future of its own. */
@@ -102,20 +110,19 @@ static PySendResult park(driver *self, PyObject **result) {
         return PYGEN_ERROR;
     }
     self->state = PARKED;
-    self->parked = future;
+    self->awaited = future;
     *result = Py_NewRef(future);
     return PYGEN_NEXT;
 }
 
-/* Lets the task take its next step. Where the application has cancelled its own task, that has
- * cancelled the future: the step comes by itself then, and brings the cancellation. */
-static int unpark(driver *self) {
+/* Lets the task take its next step; `parked`, which is taken over, is what it awaits. Where the
+ * application has cancelled its own task, that has cancelled the future: the step comes by itself
+ * then, and brings the cancellation. */
+static int unpark(const driver *self, PyObject *parked) {
     as_module_state *state = self->server->state;
-    PyObject *parked = self->parked;
     if (parked == NULL) {
         return 0; /* FRESH: the step is scheduled already */
     }
-    self->parked = NULL;
     PyObject *done = PyObject_CallMethodNoArgs(parked, state->str.done);
     PyObject *result = done == Py_False
                            ? PyObject_CallMethodOneArg(parked, state->str.set_result, Py_None)
@@ -128,13 +135,17 @@ static int unpark(driver *self) {
 
 /* ---- was it seen? ---- */
 
-/* What a task is known by: asyncio's own weak reference is among them. */
+/* What a task and its context are known by: asyncio's own weak reference is among them. */
 typedef struct traces {
-    Py_ssize_t refs, weak_refs;
+    Py_ssize_t refs, weak_refs, context_refs;
 } traces;
 
-static traces traces_of(PyObject *task) {
-    traces seen = {.refs = Py_REFCNT(task), .weak_refs = 0};
+static traces traces_of(const driver *self) {
+    PyObject *task = self->task;
+    traces seen = {
+        .refs = Py_REFCNT(task),
+        .context_refs = self->context != NULL ? Py_REFCNT(self->context) : 0,
+    };
     Py_ssize_t offset = Py_TYPE(task)->tp_weaklistoffset;
     if (offset != 0) { /* negative where the interpreter manages it */
         const PyWeakReference *at = *(PyWeakReference **)((char *)task + offset);
@@ -155,7 +166,7 @@ static PyObject *get_callbacks(const struct as_tasks *tasks, PyObject *task) {
 
 /* 1: nobody holds or changed the task; 0: somebody may; -1: an exception. */
 static int is_unseen(struct as_tasks *tasks, driver *self, traces before) {
-    traces now = traces_of(self->task);
+    traces now = traces_of(self);
     if (now.refs != before.refs || now.weak_refs != before.weak_refs) {
         return 0;
     }
@@ -179,14 +190,29 @@ static int is_unseen(struct as_tasks *tasks, driver *self, traces before) {
     return name != NULL ? name == self->name : -1;
 }
 
-/* The task ends at its next step, on its own; steals the reference. */
-static void retire(driver *self) {
+/* An idle task ends at its next step. */
+static int begin_to_end(driver *self) {
+    PyObject *parked = self->awaited;
+    self->awaited = NULL;
     self->state = ENDING;
-    if (unpark(self) < 0) {
+    return unpark(self, parked);
+}
+
+/* The task ends, on its own; steals the reference. */
+static void retire(driver *self) {
+    if (begin_to_end(self) < 0) {
         PyErr_WriteUnraisable(self->task);
     }
     Py_CLEAR(self->task);
     Py_DECREF(self);
+}
+
+/* The next request may have the task's own context only if it is empty, and nobody else's. */
+static void check_context(driver *self, traces before) {
+    if (self->context != NULL && (PyObject_Size(self->context) != 0 ||
+                                  traces_of(self).context_refs != before.context_refs)) {
+        Py_CLEAR(self->context);
+    }
 }
 
 /* Back to the idle ones, or away; steals the reference. */
@@ -195,6 +221,7 @@ static void give_back(struct as_tasks *tasks, driver *self, traces before) {
     if (unseen < 0) {
         PyErr_WriteUnraisable(self->task);
     }
+    check_context(self, before);
     bool alive = self->state == FRESH || self->state == PARKED;
     if (unseen == 1 && alive && tasks->nidle < IDLE_MAX) {
         tasks->idle[tasks->nidle++] = self;
@@ -239,17 +266,24 @@ static void lose(struct as_tasks *tasks, driver *self) {
 }
 
 /* From here on the task drives the application, and the request keeps its driver alive. Steals
- * `self`, `coro`, `context` and `pending`. */
+ * `self`, `coro`, `context` (NULL: the task's own) and `pending`. */
 static void hand_over(struct as_tasks *tasks, driver *self, as_request *req, PyObject *coro,
                       PyObject *context, PyObject *pending) {
+    PyObject *parked = self->awaited;
     self->coro = coro;
-    self->context = context;
-    self->pending = pending;
+    Py_XSETREF(self->context, context);
+    self->awaited = pending;
     self->req = (as_request *)Py_NewRef(req);
     self->state = DRIVING;
     Py_XSETREF(req->driver, (PyObject *)self);
     Py_INCREF(self);
-    if (PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_True) < 0 || unpark(self) < 0) {
+    int failed = PyObject_SetAttr(self->task, tasks->str_log_destroy, Py_True);
+    if (failed) {
+        Py_XDECREF(parked);
+    } else {
+        failed = unpark(self, parked);
+    }
+    if (failed) {
         as_request_finished(req);
         lose(tasks, self);
     }
@@ -280,14 +314,18 @@ static PySendResult first_step(as_request *req, PyObject **args, PyObject **coro
 }
 
 void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
-    PyObject *context = PyContext_Copy(tasks->context);
-    driver *self = context != NULL ? claim(tasks) : NULL;
+    driver *self = claim(tasks);
     if (self == NULL) {
-        Py_XDECREF(context);
         as_request_finished(req);
         return;
     }
-    traces before = traces_of(self->task);
+    traces before = traces_of(self);
+    PyObject *context = context_for_request(tasks, self);
+    if (context == NULL) {
+        as_request_finished(req);
+        retire(self);
+        return;
+    }
     if (switch_task(tasks, tasks->enter, self->task) < 0) {
         as_request_finished(req);
         retire(self);
@@ -307,11 +345,14 @@ void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
     if (switch_task(tasks, tasks->leave, self->task) < 0) {
         PyErr_WriteUnraisable(self->task);
     }
+    if (context == self->context) {
+        Py_CLEAR(context); /* the task enters it by itself */
+    }
     if (step == PYGEN_NEXT) {
         hand_over(tasks, self, req, coro, context, pending);
         return;
     }
-    Py_DECREF(context);
+    Py_XDECREF(context);
     give_back(tasks, self, before);
 }
 
@@ -361,7 +402,7 @@ int as_task_cancel(const as_request *req) {
 static void end_driver(driver *self) {
     self->state = ENDED;
     Py_CLEAR(self->coro);
-    Py_CLEAR(self->pending);
+    Py_CLEAR(self->awaited);
     Py_CLEAR(self->context);
     Py_CLEAR(self->req);
     Py_CLEAR(self->name);
@@ -417,14 +458,15 @@ static PySendResult throw_into(PyObject *coro, PyObject *str_throw, PyObject *co
     return PYGEN_RETURN;
 }
 
-/* One step of the application in its context: a throw with `n` arguments, or for 0 a send of None.
+/* One step of the application, inside one of its task: a throw with `n` arguments, or for 0 a send
+ * of None.
  */
 static PySendResult drive(driver *self, PyObject *const *args, Py_ssize_t n, PyObject **result) {
-    PyObject *context = self->context;
-    if (PyContext_Enter(context) < 0) {
+    PyObject *context = Py_XNewRef(self->context);
+    if (context != NULL && PyContext_Enter(context) < 0) {
+        Py_DECREF(context);
         return PYGEN_ERROR;
     }
-    Py_INCREF(context);
     Py_INCREF(self);
     self->req->driving = true;
     PySendResult step =
@@ -441,7 +483,7 @@ static PySendResult drive(driver *self, PyObject *const *args, Py_ssize_t n, PyO
     }
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    if (PyContext_Exit(context) < 0) {
+    if (context != NULL && PyContext_Exit(context) < 0) {
         PyErr_WriteUnraisable(context);
     }
     if (ended) {
@@ -449,7 +491,7 @@ static PySendResult drive(driver *self, PyObject *const *args, Py_ssize_t n, PyO
     }
     PyErr_Restore(type, value, traceback);
     Py_DECREF(self);
-    Py_DECREF(context);
+    Py_XDECREF(context);
     return step;
 }
 
@@ -459,7 +501,7 @@ static PySendResult driver_step(PyObject *op, PyObject *Py_UNUSED(value), PyObje
     switch ((driver_state)self->state) {
     case FRESH:
     case PARKED: /* woken by something else than unpark(): park again */
-        Py_CLEAR(self->parked);
+        Py_CLEAR(self->awaited);
         return park(self, result);
     case DRIVING:
         break;
@@ -471,13 +513,13 @@ static PySendResult driver_step(PyObject *op, PyObject *Py_UNUSED(value), PyObje
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
         return PYGEN_ERROR;
     }
-    if (self->pending != NULL && self->pending != Py_None) {
-        *result = self->pending;
-        self->pending = NULL;
+    if (self->awaited != NULL && self->awaited != Py_None) {
+        *result = self->awaited;
+        self->awaited = NULL;
         return PYGEN_NEXT;
     }
     /* A bare yield has waited for one round of the loop by now. */
-    Py_CLEAR(self->pending);
+    Py_CLEAR(self->awaited);
     return drive(self, NULL, 0, result);
 }
 
@@ -515,7 +557,7 @@ static bool cancel_pending(driver *self, PyObject *const *args, Py_ssize_t n) {
     if (tasks == NULL || n < 1 || !PyErr_GivenExceptionMatches(args[0], tasks->cancelled_error)) {
         return false;
     }
-    PyObject *pending = Py_NewRef(self->pending);
+    PyObject *pending = Py_NewRef(self->awaited);
     PyObject *message = cancel_message(args[0]);
     PyObject *done =
         message != NULL
@@ -535,20 +577,20 @@ static PyObject *driver_throw(PyObject *op, PyObject *const *args, Py_ssize_t n)
         Py_INCREF(self);
         self->state = ENDED;
         forget_idle(self);
-        Py_CLEAR(self->parked);
+        Py_CLEAR(self->awaited);
         Py_CLEAR(self->task);
         Py_DECREF(self);
         return as_raise_thrown(args, n);
     }
-    if (self->pending != NULL && self->pending != Py_None && cancel_pending(self, args, n)) {
-        result = self->pending;
-        self->pending = NULL;
+    if (self->awaited != NULL && self->awaited != Py_None && cancel_pending(self, args, n)) {
+        result = self->awaited;
+        self->awaited = NULL;
         return result;
     }
     if (PyErr_Occurred()) {
         return NULL;
     }
-    Py_CLEAR(self->pending);
+    Py_CLEAR(self->awaited);
     PySendResult step = drive(self, args, n, &result);
     if (step == PYGEN_RETURN) {
         Py_CLEAR(result);
@@ -650,10 +692,9 @@ static int driver_traverse(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->server);
     Py_VISIT(self->task);
-    Py_VISIT(self->parked);
     Py_VISIT(self->coro);
     Py_VISIT(self->context);
-    Py_VISIT(self->pending);
+    Py_VISIT(self->awaited);
     Py_VISIT(self->req);
     return 0;
 }
@@ -664,7 +705,6 @@ static int driver_clear(PyObject *op) {
         as_request_abandon(self->req);
     }
     end_driver(self);
-    Py_CLEAR(self->parked);
     Py_CLEAR(self->server);
     return 0;
 }
@@ -715,7 +755,7 @@ static int import_names(struct as_tasks *tasks) {
         (tasks->leave = PyObject_GetAttrString(module, "_leave_task")) == NULL ||
         (tasks->cancelled_error = PyObject_GetAttrString(exceptions, "CancelledError")) == NULL ||
         (tasks->context = PyContext_CopyCurrent()) == NULL ||
-        (tasks->loop_keyword = Py_BuildValue("(s)", "loop")) == NULL ||
+        (tasks->task_keywords = Py_BuildValue("(ss)", "loop", "context")) == NULL ||
         (tasks->str_blocking = PyUnicode_InternFromString("_asyncio_future_blocking")) == NULL ||
         (tasks->str_log_destroy = PyUnicode_InternFromString("_log_destroy_pending")) == NULL ||
         (tasks->str_callbacks = PyUnicode_InternFromString("_callbacks")) == NULL;
@@ -751,8 +791,7 @@ void as_tasks_free(struct as_tasks *tasks) {
     }
     while (tasks->nidle > 0) {
         driver *self = tasks->idle[--tasks->nidle];
-        self->state = ENDING;
-        if (unpark(self) < 0) {
+        if (begin_to_end(self) < 0) {
             PyErr_Clear(); /* the asyncio loop is closed: nothing waits for the task any more */
         }
         Py_CLEAR(self->task);
@@ -765,7 +804,7 @@ void as_tasks_free(struct as_tasks *tasks) {
     Py_CLEAR(tasks->leave);
     Py_CLEAR(tasks->cancelled_error);
     Py_CLEAR(tasks->context);
-    Py_CLEAR(tasks->loop_keyword);
+    Py_CLEAR(tasks->task_keywords);
     Py_CLEAR(tasks->str_blocking);
     Py_CLEAR(tasks->str_log_destroy);
     Py_CLEAR(tasks->str_callbacks);

@@ -21,40 +21,57 @@ static as_websocket *websocket_of(as_request *req) {
 
 /* ---- messages that wait ---- */
 
-static int push(as_websocket *ws, PyObject *item) {
-    if (ws->inbox.first + ws->inbox.n == ws->inbox.cap) {
-        if (ws->inbox.first > 0) {
-            memmove(ws->inbox.items, ws->inbox.items + ws->inbox.first,
-                    ws->inbox.n * sizeof(*ws->inbox.items));
-            ws->inbox.first = 0;
-        } else {
-            uint32_t cap = ws->inbox.cap > 0 ? 2 * ws->inbox.cap : 4;
-            PyObject **items = PyMem_Realloc(ws->inbox.items, cap * sizeof(*items));
-            if (items == NULL) {
-                PyErr_NoMemory();
-                return -1;
-            }
-            ws->inbox.items = items;
-            ws->inbox.cap = cap;
-        }
+static uint32_t waiting(const as_websocket *ws) {
+    return ws->inbox != NULL ? ws->inbox->n : 0;
+}
+
+/* Room for one more behind the last; NULL with an exception. */
+static as_ws_inbox *make_room(as_websocket *ws) {
+    as_ws_inbox *inbox = ws->inbox;
+    if (inbox != NULL && inbox->first + inbox->n < inbox->cap) {
+        return inbox;
     }
-    ws->inbox.items[ws->inbox.first + ws->inbox.n++] = item;
+    if (inbox != NULL && inbox->first > 0) {
+        memmove(inbox->items, inbox->items + inbox->first, inbox->n * sizeof(*inbox->items));
+        inbox->first = 0;
+        return inbox;
+    }
+    uint32_t cap = inbox != NULL ? 2 * inbox->cap : 4;
+    as_ws_inbox *larger = PyMem_Realloc(inbox, sizeof(*inbox) + cap * sizeof(*inbox->items));
+    if (larger == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    if (inbox == NULL) {
+        larger->first = larger->n = 0;
+    }
+    larger->cap = cap;
+    return ws->inbox = larger;
+}
+
+static int push(as_websocket *ws, PyObject *item) {
+    as_ws_inbox *inbox = make_room(ws);
+    if (inbox == NULL) {
+        return -1;
+    }
+    inbox->items[inbox->first + inbox->n++] = item;
     return 0;
 }
 
-/* The first one, new reference; an empty inbox holds no memory. */
+/* The first one, new reference; the caller knows that there is one. An empty inbox holds no memory.
+ */
 static PyObject *pop(as_websocket *ws) {
-    PyObject *item = ws->inbox.items[ws->inbox.first++];
-    if (--ws->inbox.n == 0) {
-        PyMem_Free(ws->inbox.items);
-        ws->inbox.items = NULL;
-        ws->inbox.first = ws->inbox.cap = 0;
+    as_ws_inbox *inbox = ws->inbox;
+    PyObject *item = inbox->items[inbox->first++];
+    if (--inbox->n == 0) {
+        ws->inbox = NULL;
+        PyMem_Free(inbox);
     }
     return item;
 }
 
 void as__ws_clear_inbox(as_websocket *ws) {
-    while (ws->inbox.n > 0) {
+    while (ws->inbox != NULL) {
         Py_DECREF(pop(ws));
     }
 }
@@ -69,9 +86,9 @@ static void steer(as_websocket *ws) {
     if (ex == NULL) {
         return;
     }
-    if (!ws->closing && (ws->clogged || ws->broken != AS_OK || ws->inbox.n >= max)) {
+    if (!ws->closing && (ws->clogged || ws->broken != AS_OK || waiting(ws) >= max)) {
         as_exchange_pause(ex);
-    } else if (ws->closing || ws->inbox.n <= max / 2) {
+    } else if (ws->closing || waiting(ws) <= max / 2) {
         as_exchange_resume(ex);
     }
 }
@@ -90,7 +107,7 @@ as_err as__ws_frame(as_websocket *ws, as_ws_opcode opcode, bool compressed, as_b
 
 void as__ws_written(as_websocket *ws) {
     as_request *req = &ws->req;
-    uint64_t now = as_microseconds();
+    uint32_t now = (uint32_t)as_microseconds();
     if (now - (req->driving ? ws->arrived : ws->written) >= GATHER) {
         ws->arrived = ws->written = now;
         req->unflushed = false;
@@ -185,13 +202,24 @@ static void release_if_over(as_websocket *ws) {
 
 /* ---- what comes ---- */
 
+/* The codec has read it as UTF-8 already. */
+static PyObject *make_text(const as_ws_event *event) {
+    Py_ssize_t n = (Py_ssize_t)event->data.n;
+    if (!event->is_ascii || n == 0) {
+        return PyUnicode_DecodeUTF8(event->data.p, n, NULL);
+    }
+    PyObject *text = PyUnicode_New(n, 0x7f);
+    if (text != NULL) {
+        memcpy(PyUnicode_1BYTE_DATA(text), event->data.p, event->data.n);
+    }
+    return text;
+}
+
 static void take_message(as_websocket *ws, const as_ws_event *event) {
     if (ws->closing) {
         return; /* RFC 6455, 1.4: after a close frame is sent, data is discarded */
     }
-    PyObject *item = event->kind == AS_WS_MESSAGE_TEXT
-                         ? PyUnicode_DecodeUTF8(event->data.p, (Py_ssize_t)event->data.n, NULL)
-                         : as_pybytes(event->data);
+    PyObject *item = event->kind == AS_WS_MESSAGE_TEXT ? make_text(event) : as_pybytes(event->data);
     if (item == NULL || push(ws, item) < 0) {
         Py_XDECREF(item);
         as_log_exception(ws->req.server, ws->req.ex, "cannot take a WebSocket message");
@@ -257,7 +285,7 @@ static void refuse_frame(as_websocket *ws, as_err err) {
 
 /* What came before the frame is answered first, unless the application takes too long for that. */
 static void meet_error(as_websocket *ws, as_err err) {
-    if (ws->closing || ws->inbox.n == 0) {
+    if (ws->closing || waiting(ws) == 0) {
         refuse_frame(ws, err);
         return;
     }
@@ -294,7 +322,7 @@ static void on_body(as_request *req, as_slice data) {
         return;
     }
     Py_INCREF(req);
-    uint32_t before = ws->inbox.n;
+    uint32_t before = waiting(ws);
     ws->parsing = true;
     read_frames(ws, data);
     ws->parsing = false;
@@ -302,8 +330,8 @@ static void on_body(as_request *req, as_slice data) {
         drop_codec(ws);
     }
     steer(ws);
-    if (ws->inbox.n > before) {
-        ws->arrived = as_microseconds();
+    if (waiting(ws) > before) {
+        ws->arrived = (uint32_t)as_microseconds();
         as_awaitables_wake(req->receivers);
     }
     release_if_over(ws);
@@ -429,7 +457,7 @@ static PyObject *next_message(as_request *req) {
         ws->connected = true;
         return PyDict_Copy(templates->connect);
     }
-    if (ws->inbox.n > 0) {
+    if (waiting(ws) > 0) {
         return next_data(ws, templates);
     }
     if (ws->broken != AS_OK && req->ex != NULL && !req->gone) {
@@ -523,13 +551,7 @@ as_request *as_websocket_new(as_server *server, as_exchange *ex) {
         refuse(server, ex, err);
         return NULL;
     }
-    as_websocket *ws = PyObject_GC_New(as_websocket, server->state->websocket_type);
-    if (ws == NULL) {
-        return NULL;
-    }
-    memset((char *)ws + sizeof(PyObject), 0, sizeof(*ws) - sizeof(PyObject));
-    as_request_init(&ws->req, server, &websocket_kind, ex);
-    return &ws->req;
+    return as_request_new(server->state->websocket_type, server, &websocket_kind, ex);
 }
 
 static void websocket_dealloc(PyObject *op) {
@@ -575,10 +597,10 @@ struct as_websockets *as_websockets_new(as_server *server) {
         return NULL;
     }
     if ((self->connect = Py_BuildValue("{s:s}", "type", "websocket.connect")) == NULL ||
-        (self->text = Py_BuildValue("{s:s, s:s}", "type", "websocket.receive", "text", "")) ==
-            NULL ||
-        (self->bytes = Py_BuildValue("{s:s, s:O}", "type", "websocket.receive", "bytes",
-                                     server->state->empty_bytes)) == NULL) {
+        (self->text = as_share_keys(
+             Py_BuildValue("{s:s, s:s}", "type", "websocket.receive", "text", ""))) == NULL ||
+        (self->bytes = as_share_keys(Py_BuildValue("{s:s, s:O}", "type", "websocket.receive",
+                                                   "bytes", server->state->empty_bytes))) == NULL) {
         as_websockets_free(self);
         return NULL;
     }

@@ -14,21 +14,24 @@
 #include "gateway/asgi.h"
 #include "http/ws_handshake.h"
 
+/* Messages that receive() has not taken: str and bytes. */
+typedef struct as_ws_inbox {
+    uint32_t first, n, cap;
+    PyObject *items[];
+} as_ws_inbox;
+
 typedef struct as_websocket {
     as_request req;           /* first: a request to everybody else */
     as_ws *codec;             /* while it is open or closing */
     struct fields *accepting; /* ws_send.c: while websocket.accept is read */
-    struct {
-        PyObject **items; /* str and bytes; NULL: none */
-        uint32_t first, n, cap;
-    } inbox;          /* messages that receive() has not taken */
-    PyObject *reason; /* of the disconnect, str; NULL: empty */
-    uint64_t arrived; /* the last message, or write: as_microseconds() */
-    uint64_t written; /* the last write that did not wait for others */
-    uint32_t ping;    /* the payload of the last ping */
-    uint16_t code;    /* of the disconnect; 0: there is none yet */
-    int16_t broken;   /* as_err of a frame behind messages that wait: told when they are taken */
-    bool connected;   /* receive() gave websocket.connect */
+    as_ws_inbox *inbox;       /* NULL: empty */
+    PyObject *reason;         /* of the disconnect, str; NULL: empty */
+    uint32_t arrived;         /* the last message, or write: the lower half of as_microseconds() */
+    uint32_t written;         /* the last write that did not wait for others, likewise */
+    uint32_t ping;            /* the payload of the last ping */
+    uint16_t code;            /* of the disconnect; 0: there is none yet */
+    int16_t broken; /* as_err of a frame behind messages that wait: told when they are taken */
+    bool connected; /* receive() gave websocket.connect */
     bool closing, hung_up;
     bool ended;       /* the application has */
     bool awaits_pong; /* of the last ping */

@@ -158,6 +158,7 @@ static int open_tunnel(as_websocket *ws, const as_ws_deflate_params *deflate, fi
     }
     req->send_state = AS_SEND_OPEN;
     as_access_log_add(req->server, req->ex);
+    as_scope_forget_connection(req->ex->info->via != NULL ? req->ex->info->via : req->ex->info);
     as_exchange_set_alarm(req->ex, req->server->limits.ws_ping_interval);
     return 0;
 }

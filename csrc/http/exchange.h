@@ -138,7 +138,10 @@ struct as_exchange {
     as_conn_info *info; /* the connection's, or `own` */
     as_conn_info *own;  /* made for what a proxy tells, or as a copy once the protocol has let go */
     void *gateway;      /* the gateway's own, per exchange; NULL at first */
-    void *proto;        /* the protocol's own; NULL when it has let go */
+    union {
+        void *proto;       /* the protocol's own; NULL when it has let go */
+        as_exchange *next; /* among the free ones */
+    };
     uint64_t body_left; /* of a declared response Content-Length, UINT64_MAX: none declared */
     uint64_t sent;      /* body bytes of the response given so far */
     uint64_t received;  /* body bytes of the request seen so far */
@@ -155,9 +158,8 @@ struct as_exchange {
     uint8_t seen;        /* the response's own fields so far: bits of http/response.h */
     /* Only where the loop's configuration asks for them (net/loop.h: timed, copy_heads). */
     uint64_t started; /* when the request's head was complete: microseconds, CLOCK_MONOTONIC */
-    char *head_copy;  /* the response head as it left, in HTTP/1's form; NULL: not yet, no memory */
-    uint32_t head_copy_len;
-    as_exchange *next; /* freelist */
+    char *head_copy; /* the response head as it left, in HTTP/1's form, with a NUL behind; NULL: not
+                      * yet, no memory */
 };
 
 /* The clock of `started`. */

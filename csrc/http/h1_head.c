@@ -247,12 +247,12 @@ static int on_headers_complete(llhttp_t *parser) {
 static int on_body(llhttp_t *parser, const char *at, size_t n) {
     as_h1 *h1 = parser->data;
     h1->body_seen += n;
-    if (h1->gathered.n == 0) {
-        h1->gathered.p = at;
+    if (h1->env->gathered.n == 0) {
+        h1->env->gathered.p = at;
     } else {
-        memmove((char *)(uintptr_t)h1->gathered.p + h1->gathered.n, at, n);
+        memmove((char *)(uintptr_t)h1->env->gathered.p + h1->env->gathered.n, at, n);
     }
-    h1->gathered.n += n;
+    h1->env->gathered.n += n;
     return 0;
 }
 
@@ -734,7 +734,7 @@ as_h1_got as__h1_parse_head(as_h1 *h1, char **p, char *end, as_head **head) {
 
 void as__h1_begin_body(as_h1 *h1, const as_head *head) {
     h1->body_seen = 0;
-    h1->gathered = (as_slice){NULL, 0};
+    h1->env->gathered = (as_slice){NULL, 0};
     if (head->body == AS_BODY_CHUNKED) {
         h1->state = AS_H1_AT_CHUNKS;
         h1->parser->slack = h1->env->limits->limit_request_head;
@@ -752,7 +752,7 @@ void as__h1_begin_body(as_h1 *h1, const as_head *head) {
 static as_h1_got parse_counted(as_h1 *h1, char **p, char *end) {
     uint64_t here = (uint64_t)(end - *p);
     size_t n = (size_t)(here < h1->body_left ? here : h1->body_left);
-    h1->gathered = (as_slice){*p, n};
+    h1->env->gathered = (as_slice){*p, n};
     h1->body_left -= n;
     h1->body_seen += n;
     *p += n;
@@ -774,7 +774,7 @@ static as_h1_got parse_chunks(as_h1 *h1, char **p, char *end) {
     if (code != HPE_OK && code != HPE_PAUSED) {
         return refuse_parsed(h1, code, h1->offset + n);
     }
-    as_err err = check_slack(h1, n - h1->gathered.n);
+    as_err err = check_slack(h1, n - h1->env->gathered.n);
     if (err != AS_OK) {
         as__h1_refuse(h1, err, AS_SLICE(""), h1->offset + n);
         return AS_H1_GOT_ERROR;
@@ -784,7 +784,7 @@ static as_h1_got parse_chunks(as_h1 *h1, char **p, char *end) {
 }
 
 as_h1_got as__h1_parse_body(as_h1 *h1, char **p, char *end) {
-    h1->gathered = (as_slice){NULL, 0};
+    h1->env->gathered = (as_slice){NULL, 0};
     as_h1_got got =
         h1->state == AS_H1_AT_CHUNKS ? parse_chunks(h1, p, end) : parse_counted(h1, p, end);
     if (got == AS_H1_GOT_ALL) {

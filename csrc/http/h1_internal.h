@@ -42,7 +42,7 @@ bool as__h1_begin_head(as_h1 *h1);
 as_h1_got as__h1_parse_head(as_h1 *h1, char **p, char *end, as_head **head);
 /* Behind the head: sets the state that its body asks for. */
 void as__h1_begin_body(as_h1 *h1, const as_head *head);
-/* Body bytes into h1->gathered: where they are, or moved together in place. */
+/* Body bytes into env->gathered: where they are, or moved together in place. */
 as_h1_got as__h1_parse_body(as_h1 *h1, char **p, char *end);
 
 /* --- http1.c: the connection ---------------------------------------------------------------- */

@@ -44,7 +44,6 @@ as_exchange *as__h1_exchange_new(as_h1 *h1, as_head *head) {
     ex->seen = 0;
     ex->started = 0;
     ex->head_copy = NULL;
-    ex->next = NULL;
     return ex;
 }
 
@@ -83,13 +82,13 @@ void as__h1_let_go(as_h1 *h1) {
     as_exchange *ex = h1->ex;
     h1->ex = NULL;
     h1->env->requests--;
-    ex->proto = NULL;
     if (ex->released) {
         drop_heads(ex);
         ex->next = h1->env->free_exchanges;
         h1->env->free_exchanges = ex;
         return;
     }
+    ex->proto = NULL;
     keep_info(ex);
 }
 
@@ -190,10 +189,10 @@ static bool must_close(const as_h1 *h1, const as_exchange *ex, bool more) {
 
 static void copy_head(as_exchange *ex) {
     const as_outq *q = &h1_of(ex)->out;
-    ex->head_copy = malloc(q->held);
+    ex->head_copy = malloc(q->held + 1);
     if (ex->head_copy != NULL) {
         memcpy(ex->head_copy, q->buf.data + q->buf.len - q->held, q->held);
-        ex->head_copy_len = (uint32_t)q->held;
+        ex->head_copy[q->held] = '\0';
     }
 }
 

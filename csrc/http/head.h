@@ -28,10 +28,11 @@ typedef enum as_body_kind { AS_BODY_NONE, AS_BODY_LENGTH, AS_BODY_CHUNKED } as_b
 
 typedef struct as_head {
     const char *base;
-    uint32_t len;  /* bytes of the whole head, its final empty line included */
-    uint32_t refs; /* 0: a head in the parser's hands; else a kept copy, shared */
-    uint32_t nfields;
     as_field *fields;
+    uint64_t content_length; /* valid for AS_BODY_LENGTH */
+    uint32_t len;            /* bytes of the whole head, its final empty line included */
+    uint32_t refs;           /* 0: a head in the parser's hands; else a kept copy, shared */
+    uint32_t nfields;
     as_span method;
     as_span target;    /* the request target as received */
     as_span path;      /* within it: without scheme, authority and query; empty only for "*" */
@@ -41,14 +42,13 @@ typedef struct as_head {
     as_span prefix;    /* so, too */
     uint8_t minor;     /* HTTP/1.minor */
     uint8_t method_id; /* llhttp's number */
+    uint8_t body;      /* as_body_kind */
     bool is_head;      /* the method is HEAD */
     bool keep_alive; /* more requests may follow: version, Connection and Upgrade taken together */
     bool leaves;     /* by its own word the client sends nothing behind this head */
     bool expect_continue;
     bool upgrade;   /* Connection: upgrade with an Upgrade field */
     bool forwarded; /* has fields that http/forwarded.h reads */
-    as_body_kind body;
-    uint64_t content_length; /* valid for AS_BODY_LENGTH */
 } as_head;
 
 static inline as_slice as_head_slice(const as_head *head, as_span span) {
@@ -64,6 +64,8 @@ static inline as_slice as_field_value(const as_head *head, const as_field *field
 /* A shared copy of `head` in one block with one reference more for the caller; the same head with
  * one more reference when it is such a copy already. NULL: no memory. */
 as_head *as_head_keep(as_head *head);
+/* The same of its request line alone: without fields, and what is told in them. */
+as_head *as_head_keep_line(as_head *head);
 /* Drops a reference that as_head_keep gave. NULL is allowed. */
 void as_head_unref(as_head *head);
 

@@ -157,17 +157,19 @@ static void refuse_plainly(as_h1 *h1, as_err why) {
 /* --- dispatching ---------------------------------------------------------------------------- */
 
 static as_slice take_gathered(as_h1 *h1) {
-    as_slice body = h1->gathered;
-    h1->gathered = (as_slice){NULL, 0};
+    as_slice body = h1->env->gathered;
+    h1->env->gathered = (as_slice){NULL, 0};
     return body;
 }
 
-/* The head moves to memory of its own when the exchange outlives this read. */
+/* The head moves to memory of its own when the exchange outlives this read. Of a tunnel's, only
+ * what a log names it by is needed from here on. */
 static void keep_head(as_h1 *h1, as_exchange *ex) {
     if (ex->released || ex->head->refs > 0) {
         return; /* nobody needs it, or the gateway did so already */
     }
-    as_head *kept = as_head_keep(ex->head);
+    as_head *kept =
+        h1->state == AS_H1_AT_TUNNEL ? as_head_keep_line(ex->head) : as_head_keep(ex->head);
     ex->head = kept;
     if (kept == NULL && !ex->aborted && ex->res != AS_RES_DONE) {
         as__h1_stop(h1, AS_H1_DEAD, AS_E_NOMEM);
@@ -278,7 +280,7 @@ static void deliver(as_h1 *h1, as_exchange *ex) {
 
 /* The body of an answered request is dropped, to get at the next one. */
 static void discard(as_h1 *h1, size_t n) {
-    h1->gathered = (as_slice){NULL, 0};
+    h1->env->gathered = (as_slice){NULL, 0};
     if (h1->state == AS_H1_AT_END) {
         h1->state = AS_H1_AT_START;
     } else if (n > h1->discard) {

@@ -28,6 +28,7 @@ typedef struct as_h1_env {
     as_exchange *free_exchanges;
     struct as_h1_scratch *scratch; /* the one head that is being parsed within a read */
     struct as_h1_parser *parser;   /* for the next one; NULL: it is in use */
+    as_slice gathered;             /* body bytes of the current read */
     as_line *lines;                /* AS_LINES field lines that were answered with before */
     uint32_t requests;             /* exchanges that are with the gateway now */
     bool draining;                 /* every answer from now on closes its connection */
@@ -86,7 +87,6 @@ struct as_h1 {
     size_t pending_off;          /* of those that were parsed meanwhile */
     struct as_h1_parser *parser; /* while a head or chunks come in; NULL: none is needed */
     struct as_h1_scratch *saved; /* a head that came in parts; NULL between heads */
-    as_slice gathered;           /* body bytes of the current read */
     uint64_t body_left;          /* AT_LENGTH: bytes to come */
     uint64_t body_seen;          /* body bytes of this request */
     uint64_t offset;             /* bytes of this request that are behind, for the log */

@@ -18,8 +18,7 @@ enum {
     LENGTH = 0x7f,
     LENGTH_16 = 126,
     LENGTH_64 = 127,
-    MASK_SIZE = 4,
-    HEADER_MAX = 2 + 8 + MASK_SIZE
+    MASK_SIZE = 4
 };
 
 /* Parts of a message that are shorter begin with a small buffer rather than a block of the pool, so
@@ -44,21 +43,22 @@ typedef enum ws_state { AT_HEADER, IN_DATA, IN_CONTROL, AT_END } ws_state;
 struct as_ws {
     as_ws_env *env;
     as__ws_history *history; /* NULL: none yet */
-    char *control;           /* the payload of a control frame that comes in parts, or NULL */
-    as_buf message;          /* a data message that comes in parts, so far */
-    uint64_t max_size;       /* UINT64_MAX: no limit */
-    uint64_t left;           /* bytes of the payload that have not come */
-    uint32_t mask;           /* for the next of them */
+    uint8_t *part;     /* of a header, or a control frame's payload, that comes in parts; NULL:
+                        * nothing is */
+    as_buf message;    /* a data message that comes in parts, so far */
+    uint64_t max_size; /* UINT64_MAX: no limit */
+    uint64_t left;     /* bytes of the payload that have not come */
+    uint32_t mask;     /* for the next of them */
     as_err error;
     as_ws_deflate_params deflate;
-    uint8_t header[HEADER_MAX]; /* of a frame whose header comes in parts */
-    uint8_t nheader, ncontrol;
+    uint8_t npart;
     uint8_t state;          /* ws_state */
     uint8_t opcode;         /* of the control frame */
     uint8_t message_opcode; /* of the open message; 0: none is open */
     as_utf8 text;           /* where its text ends */
     bool compressed;        /* it is */
     bool fin;               /* this frame is its last */
+    bool lent;              /* `part` is, with the last event */
 };
 
 /* --- making --------------------------------------------------------------------------------- */
@@ -96,18 +96,19 @@ static void drop_message(as_ws *ws) {
     }
 }
 
-static void drop_control(as_ws *ws) {
-    if (ws->control != NULL) {
-        free(ws->control);
-        ws->control = NULL;
-        ws->ncontrol = 0;
+static void drop_part(as_ws *ws) {
+    if (ws->part != NULL) {
+        free(ws->part);
+        ws->part = NULL;
+        ws->npart = 0;
+        ws->lent = false;
     }
 }
 
 void as_ws_free(as_ws *ws) {
     if (ws != NULL) {
         drop_message(ws);
-        drop_control(ws);
+        drop_part(ws);
         as__ws_history_free(ws->history);
         free(ws);
     }
@@ -190,21 +191,30 @@ static void advance(as_ws_input *in, size_t n) {
     in->n -= n;
 }
 
+/* Room for all of a control frame's payload, which is more than any header. */
+static as_err gather_part(as_ws *ws, as_slice part) {
+    if (ws->part == NULL && (ws->part = malloc(AS_WS_CONTROL_MAX)) == NULL) {
+        return AS_E_NOMEM;
+    }
+    if (part.n > 0) {
+        memcpy(ws->part + ws->npart, part.p, part.n);
+    }
+    ws->npart = (uint8_t)(ws->npart + part.n);
+    return AS_OK;
+}
+
 /* The first `n` bytes of a header where they are, or NULL when they are not all here; then what
  * there is of them is taken. */
 static const uint8_t *look_at_header(as_ws *ws, as_ws_input *in, size_t n) {
-    if (ws->nheader == 0 && in->n >= n) {
+    if (ws->npart == 0 && in->n >= n) {
         return (const uint8_t *)in->p;
     }
-    if (ws->nheader < n) {
-        size_t missing = n - ws->nheader, take = in->n < missing ? in->n : missing;
-        if (take > 0) {
-            memcpy(ws->header + ws->nheader, in->p, take);
-        }
-        ws->nheader = (uint8_t)(ws->nheader + take);
+    if (ws->npart < n && in->n > 0) {
+        size_t missing = n - ws->npart, take = in->n < missing ? in->n : missing;
+        ws->error = gather_part(ws, (as_slice){in->p, take});
         advance(in, take);
     }
-    return ws->nheader >= n ? ws->header : NULL;
+    return ws->error == AS_OK && ws->npart >= n ? ws->part : NULL;
 }
 
 static bool read_header(as_ws *ws, as_ws_input *in, as_ws_event *event) {
@@ -222,10 +232,10 @@ static bool read_header(as_ws *ws, as_ws_input *in, as_ws_event *event) {
         return false;
     }
     ws->error = enter_payload(ws, header);
-    if (ws->nheader == 0) {
+    if (ws->npart == 0) {
         advance(in, size);
     }
-    ws->nheader = 0;
+    drop_part(ws);
     return true;
 }
 
@@ -259,7 +269,9 @@ static as_err finish_message(as_ws *ws, as_slice data, as_ws_event *event) {
     if (is_text && !as_utf8_complete(ws->text)) { /* 8.1 */
         return AS_E_WS_UTF8;
     }
-    *event = (as_ws_event){.kind = (as_ws_kind)kinds[ws->message_opcode], .data = data};
+    *event = (as_ws_event){.kind = (as_ws_kind)kinds[ws->message_opcode],
+                           .data = data,
+                           .is_ascii = is_text && as_utf8_is_ascii(ws->text)};
     ws->message_opcode = 0;
     return AS_OK;
 }
@@ -295,21 +307,6 @@ static bool read_data(as_ws *ws, as_ws_input *in, as_ws_event *event) {
 
 /* --- control frames -------------------------------------------------------------------------- */
 
-static as_err gather_control(as_ws *ws, as_slice *part) {
-    if (ws->control == NULL) {
-        ws->control = malloc(AS_WS_CONTROL_MAX);
-    }
-    if (ws->control == NULL) {
-        return AS_E_NOMEM;
-    }
-    if (part->n > 0) {
-        memcpy(ws->control + ws->ncontrol, part->p, part->n);
-    }
-    ws->ncontrol = (uint8_t)(ws->ncontrol + part->n);
-    *part = (as_slice){ws->control, ws->ncontrol};
-    return AS_OK;
-}
-
 /* 5.5.1, 7.4: a code and a reason, or nothing. */
 static as_err read_close(as_slice payload, as_ws_event *event) {
     event->code = 1005; /* 7.4.1: no code was there */
@@ -342,8 +339,10 @@ static bool read_control(as_ws *ws, as_ws_input *in, as_ws_event *event) {
         return false;
     }
     as_slice part = take_payload(ws, in);
-    if (ws->left > 0 || ws->ncontrol > 0) {
-        ws->error = gather_control(ws, &part);
+    if (ws->left > 0 || ws->npart > 0) {
+        ws->error = gather_part(ws, part);
+        part = (as_slice){(const char *)ws->part, ws->npart};
+        ws->lent = ws->left == 0;
     }
     if (ws->error == AS_OK && ws->left == 0) {
         ws->error = finish_control(ws, part, event);
@@ -373,8 +372,8 @@ static void take_back(as_ws *ws) {
     if (ws->message_opcode == 0) {
         drop_message(ws);
     }
-    if (ws->state != IN_CONTROL) {
-        drop_control(ws);
+    if (ws->lent) {
+        drop_part(ws);
     }
 }
 
@@ -386,7 +385,7 @@ as_err as_ws_next(as_ws *ws, as_ws_input *in, as_ws_event *event) {
     }
     if (ws->error != AS_OK) {
         drop_message(ws);
-        drop_control(ws);
+        drop_part(ws);
         *event = nothing;
     }
     return ws->error;

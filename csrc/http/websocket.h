@@ -60,6 +60,7 @@ typedef struct as_ws_event {
     as_ws_kind kind;
     as_slice data; /* a message, a ping's payload, or the reason of a close; valid UTF-8 where it is
                     * text; until the next call on this as_ws or its as_ws_env */
+    bool is_ascii; /* a text: all of it is */
     unsigned code; /* of a close: as received, 1005 where there was none */
 } as_ws_event;
 

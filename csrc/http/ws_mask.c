@@ -1,13 +1,20 @@
 #include "http/ws_internal.h"
 
-/* As wide as the target's registers, or several of them: the compiler splits it. */
-typedef uint32_t lanes __attribute__((vector_size(32)));
+/* A register of any target that has such. */
+typedef uint32_t lanes __attribute__((vector_size(16)));
 
 static void unmask_lanes(char *p, uint32_t mask) {
     lanes x;
     memcpy(&x, p, sizeof(x));
     x ^= mask; /* in each lane */
     memcpy(p, &x, sizeof(x));
+}
+
+static void unmask_block(char *p, uint32_t mask) {
+    unmask_lanes(p, mask);
+    unmask_lanes(p + sizeof(lanes), mask);
+    unmask_lanes(p + 2 * sizeof(lanes), mask);
+    unmask_lanes(p + 3 * sizeof(lanes), mask);
 }
 
 static void unmask_word(char *p, uint32_t mask) {
@@ -28,6 +35,9 @@ static uint32_t rotate(uint32_t mask, size_t n) {
 
 uint32_t as__ws_unmask(char *p, size_t n, uint32_t mask) {
     size_t i = 0;
+    for (; i + 4 * sizeof(lanes) <= n; i += 4 * sizeof(lanes)) {
+        unmask_block(p + i, mask);
+    }
     for (; i + sizeof(lanes) <= n; i += sizeof(lanes)) {
         unmask_lanes(p + i, mask);
     }

@@ -4,8 +4,8 @@
  * drop] -> close
  *
  * `work` is the one place that looks at what the protocol wants (as_h1_get_phase, as_h1_wants_read,
- * `out`) and makes the socket's watcher and the timeout follow; it runs at the end of every event,
- * and from the loop's todo list for what happened outside of events. */
+ * `out`) and makes what the socket is watched for and the timeout follow; it runs at the end of
+ * every event, and from the loop's todo list for what happened outside of events. */
 #include "net/conn.h"
 
 #include <errno.h>
@@ -56,25 +56,27 @@ typedef struct as_handshake {
 } as_handshake;
 
 struct as_conn {
-    uv_poll_t poll;
     as_h1 h1;
     as_conn_info info;
     as_transport transport;
-    as_loop *loop;
-    as_link all, todo;
+    as_link all; /* in as_loop.conns; closed: in .gone */
+    as_link todo;
     as_timeout timeout;
-    uint64_t opened;         /* milliseconds */
-    uint64_t linger_end;     /* milliseconds */
-    uint32_t linger_left;    /* bytes */
-    uint32_t unsent;         /* bytes that the kernel had not got rid of when WAIT_WRITE began */
+    union {
+        uint64_t opened;     /* milliseconds; while it is not lingering */
+        uint64_t linger_end; /* milliseconds; while it is */
+    };
+    union {
+        uint32_t unsent;      /* bytes that the kernel had not got rid of when WAIT_WRITE began */
+        uint32_t linger_left; /* bytes; while it is lingering */
+    };
     uint32_t alarm;          /* milliseconds of WAIT_ALARM, 0: none */
     as_buf *proxy;           /* a PROXY header is due: its bytes so far; else NULL */
     as_handshake *handshake; /* NULL: over, or no TLS */
     as_err cut;              /* why it must be closed without ado */
-    uint8_t interest;        /* what the watcher looks for: UV_READABLE … */
+    uint8_t interest;        /* what the kernel is asked for: EPOLLIN … */
     uint8_t waiting;         /* wait_kind whose timeout runs */
     uint8_t progress;        /* GOT_BYTES … since the timeout was looked at */
-    bool watched;            /* libuv knows the socket */
     bool fresh;              /* nobody has looked yet whether something came with the connection */
     uint8_t late;            /* where in as_loop.late bytes of ours are, 0: none are */
     bool flushing;
@@ -93,11 +95,15 @@ static as_conn *conn_of(as_h1 *h1) {
     return AS_OWNER(h1, as_conn, h1);
 }
 
+static as_loop *loop_of(const as_conn *conn) {
+    return AS_OWNER(conn->h1.env, as_loop, env);
+}
+
 static void enqueue(as_conn *conn) {
     if (!as__link_linked(&conn->todo)) {
-        as__list_push(&conn->loop->todo, &conn->todo);
+        as__list_push(&loop_of(conn)->todo, &conn->todo);
     }
-    as__loop_again(conn->loop);
+    as__loop_again(loop_of(conn));
 }
 
 /* --- closing ---------------------------------------------------------------------------------- */
@@ -114,15 +120,25 @@ static void end_handshake(as_conn *conn) {
     as_handshake *handshake = conn->handshake;
     if (handshake != NULL) {
         conn->handshake = NULL;
-        conn->loop->nhandshakes--;
+        loop_of(conn)->nhandshakes--;
         as__link_remove(&handshake->open);
         as__link_remove(&handshake->due);
         free(handshake);
     }
 }
 
-static void on_uv_closed(uv_handle_t *handle) {
-    free(AS_OWNER(handle, as_conn, poll));
+void as__conn_free_gone(as_loop *loop) {
+    as_link *gone;
+    while ((gone = as__list_pop(&loop->gone)) != NULL) {
+        free(AS_OWNER(gone, as_conn, all));
+    }
+}
+
+/* Not left to close(): a child of the application's may have the socket as well. */
+static void unwatch(const as_conn *conn) {
+    if (conn->interest != 0) {
+        (void)epoll_ctl(loop_of(conn)->epoll_fd, EPOLL_CTL_DEL, conn->transport.fd, NULL);
+    }
 }
 
 /* A close that the client sees as a reset, so that it takes no part of an answer for the whole. */
@@ -140,7 +156,7 @@ static void take_back(as_conn *conn) {
     if (conn->late == 0) {
         return;
     }
-    ssize_t n = as__late_take(conn->loop->late, conn->late, &buf, &off);
+    ssize_t n = as__late_take(loop_of(conn)->late, conn->late, &buf, &off);
     conn->late = 0;
     if (n > 0) {
         conn->progress |= WROTE;
@@ -157,11 +173,12 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     if (conn->closed) {
         return;
     }
-    as_loop *loop = conn->loop;
+    as_loop *loop = loop_of(conn);
     take_back(conn);
     conn->closed = true; /* the handlers below reach the connection no more */
     as__link_remove(&conn->todo);
     as__link_remove(&conn->all);
+    as__list_push(&loop->gone, &conn->all); /* callers and events may know it yet */
     as__timeout_remove(&loop->wheel, &conn->timeout);
     loop->nconns--;
     as__balance_tell(&loop->balance, loop->nconns);
@@ -174,26 +191,14 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     if (reset) {
         set_reset(conn);
     }
-    if (conn->watched) {
-        uv_close((uv_handle_t *)&conn->poll, on_uv_closed);
-        as__loop_again(loop); /* libuv frees a closed handle in its next run */
-    } else {
-        as__list_push(&loop->gone, &conn->all);
-    }
+    unwatch(conn);
     conn->transport.ops->close(&conn->transport, !reset && why != AS_E_RESET);
     as__loop_conn_gone(loop);
 }
 
-void as__conn_free_gone(as_loop *loop) {
-    as_link *link;
-    while ((link = as__list_pop(&loop->gone)) != NULL) {
-        free(AS_OWNER(link, as_conn, all));
-    }
-}
-
 /* For the log, by its name in the table of errors. */
 static void tell_refused(as_conn *conn, as_err why, as_slice detail) {
-    const as_loop_config *config = &conn->loop->config;
+    const as_loop_config *config = &loop_of(conn)->config;
     if (config->handlers->on_refused != NULL) {
         config->handlers->on_refused(config->ctx, &conn->info, why, detail, 0);
     }
@@ -209,7 +214,7 @@ static void refuse(as_conn *conn, as_err why) {
 /* A step of a handshake takes as long as dozens of requests: of a flood of them each turn of the
  * loop gets a few, and requests on open connections go in between. False: it will be called. */
 static bool may_shake_hands(as_conn *conn) {
-    as_loop *loop = conn->loop;
+    as_loop *loop = loop_of(conn);
     if (loop->handshakes_left > 0) {
         loop->handshakes_left--;
         as__link_remove(&conn->handshake->due);
@@ -233,7 +238,7 @@ static void limit_handshakes(as_loop *loop) {
 }
 
 static as_err begin_handshake(as_conn *conn) {
-    as_loop *loop = conn->loop;
+    as_loop *loop = loop_of(conn);
     as_handshake *handshake = malloc(sizeof(*handshake));
     if (handshake == NULL) {
         return AS_E_NOMEM;
@@ -295,7 +300,7 @@ static void handshake_expired(as_conn *conn) {
 /* From here on the connection is that of the client behind the proxy, who is believed about others
  * only if he is a proxy himself. */
 static void introduce(as_conn *conn, const as_proxy_header *header) {
-    const as_forwarding *forwarding = conn->loop->config.forwarding;
+    const as_forwarding *forwarding = loop_of(conn)->config.forwarding;
     as_conn_info *info = &conn->info;
     if (header->kind == AS_PROXY_LOCAL) {
         return;
@@ -330,7 +335,7 @@ static as_err parse_proxy_header(as_conn *conn, as_slice fresh, as_proxy_header 
         }
         all = (as_slice){bytes->data, bytes->len};
     }
-    as_err err = as_proxy_parse(conn->loop->config.proxy_protocol, all, out, &size);
+    as_err err = as_proxy_parse(loop_of(conn)->config.proxy_protocol, all, out, &size);
     *complete = size > 0;
     *own = size > 0 ? size - before : fresh.n;
     if (err == AS_OK && size == 0 && before == 0) {
@@ -342,7 +347,7 @@ static as_err parse_proxy_header(as_conn *conn, as_slice fresh, as_proxy_header 
 /* The header is looked at while the kernel still has it, and only its own bytes are taken: whoever
  * reads next finds his first byte first. True when the header is behind. */
 static bool read_proxy_header(as_conn *conn) {
-    char *buf = conn->loop->read_buf;
+    char *buf = loop_of(conn)->read_buf;
     int fd = conn->transport.fd;
     ssize_t n = recv(fd, buf, AS_PROXY_V2_MAX, MSG_PEEK);
     if (n == 0 && conn->proxy->len > 0) {
@@ -376,7 +381,7 @@ static bool read_proxy_header(as_conn *conn) {
 
 /* Reads what is there and feeds it; bounded, so that one client cannot keep the others waiting. */
 static inline void read_and_feed(as_conn *conn) {
-    as_loop *loop = conn->loop;
+    as_loop *loop = loop_of(conn);
     if (conn->proxy != NULL && !read_proxy_header(conn)) {
         return;
     }
@@ -413,8 +418,8 @@ static inline void read_and_feed(as_conn *conn) {
 static void read_and_drop(as_conn *conn) {
     for (unsigned round = 0; round < READ_ROUNDS; round++) {
         int eof = 0;
-        ssize_t n =
-            conn->transport.ops->read(&conn->transport, conn->loop->read_buf, AS_READ_BUFFER, &eof);
+        ssize_t n = conn->transport.ops->read(&conn->transport, loop_of(conn)->read_buf,
+                                              AS_READ_BUFFER, &eof);
         if (n < 0 || eof || (size_t)n >= conn->linger_left) {
             conn->cut = AS_E_CLOSED;
             return;
@@ -493,7 +498,7 @@ static bool put_late(as_conn *conn) {
         !as_outq_detach(&conn->h1.out, &buf, &off)) {
         return false;
     }
-    conn->late = (uint8_t)as__late_put(conn->loop->late, &conn->transport, &buf, off, conn);
+    conn->late = (uint8_t)as__late_put(loop_of(conn)->late, &conn->transport, &buf, off, conn);
     if (conn->late == 0) {
         (void)as_outq_attach(&conn->h1.out, buf, off); /* the queue is empty: no memory is needed */
     }
@@ -505,7 +510,7 @@ as_err as__conn_lend(as_h1 *h1) {
     if (conn->closed || !put_late(conn)) {
         return as__conn_flush(h1);
     }
-    if (!as__late_guard(conn->loop->late)) {
+    if (!as__late_guard(loop_of(conn)->late)) {
         return as__conn_flush(h1); /* without a thread nobody else would write */
     }
     return AS_OK;
@@ -530,7 +535,7 @@ static wait_kind waits_for(const as_conn *conn) {
     }
     switch (as_h1_get_phase(&conn->h1)) {
     case AS_H1_IDLE:
-        return conn->loop->env.draining      ? WAIT_LAST
+        return loop_of(conn)->env.draining   ? WAIT_LAST
                : conn->h1.served             ? WAIT_KEEP_ALIVE
                : conn->transport.handshaking ? WAIT_HANDSHAKE
                                              : WAIT_HEAD;
@@ -547,7 +552,7 @@ static wait_kind waits_for(const as_conn *conn) {
 
 /* Milliseconds that an idle connection has for a request while draining. */
 static uint32_t last_wait(const as_conn *conn) {
-    as_loop *loop = conn->loop;
+    as_loop *loop = loop_of(conn);
     uint64_t newcomer_until = conn->h1.served ? 0 : conn->opened + NEWCOMER_TIME;
     uint64_t now = as__loop_now(loop);
     uint32_t left = newcomer_until > now ? (uint32_t)(newcomer_until - now) : 0;
@@ -561,7 +566,7 @@ static uint32_t shorter(uint32_t left, uint32_t time) {
 }
 
 static uint32_t time_for(const as_conn *conn, wait_kind kind) {
-    const as_limits *limits = &conn->loop->limits;
+    const as_limits *limits = &loop_of(conn)->limits;
     switch (kind) {
     case WAIT_HANDSHAKE:
         return limits->timeout_tls_handshake;
@@ -612,7 +617,7 @@ static uint32_t unsent_bytes(const as_conn *conn) {
 }
 
 static void set_timeout(as_conn *conn) {
-    as_loop *loop = conn->loop;
+    as_loop *loop = loop_of(conn);
     wait_kind kind = waits_for(conn);
     bool restart = kind != conn->waiting || (conn->progress & restarted_by(kind)) != 0;
     conn->progress = 0;
@@ -635,45 +640,40 @@ static void set_timeout(as_conn *conn) {
     as__timeout_set(&loop->wheel, &conn->timeout, now, deadline);
 }
 
-/* --- the watcher ------------------------------------------------------------------------------ */
-
-static void on_event(uv_poll_t *handle, int status, int events);
+/* --- watching --------------------------------------------------------------------------------- */
 
 static uint8_t wanted_interest(const as_conn *conn) {
     uint8_t interest = conn->transport.wants;
     if (conn->lingering || as_h1_wants_read(&conn->h1)) {
-        interest |= UV_READABLE;
+        interest |= EPOLLIN;
     }
     if (conn->h1.out.size > 0) {
-        interest |= UV_WRITABLE;
+        interest |= EPOLLOUT;
     }
     /* Where neither is wanted (the client has half-closed, or sends faster than the application
      * reads), a reset must be seen nevertheless: priority data is what no client sends. */
-    return interest != 0 ? interest : UV_PRIORITIZED;
+    return interest != 0 ? interest : EPOLLPRI;
 }
 
 /* Only once there is something to wait for: a connection that is over with its first read, as are
- * many that carry a single request, costs libuv and the kernel's set nothing. */
-static int introduce_to_uv(as_conn *conn) {
-    int err = conn->watched ? 0 : uv_poll_init(&conn->loop->uv, &conn->poll, conn->transport.fd);
-    conn->watched = err == 0;
-    return err;
-}
-
+ * many that carry a single request, costs the kernel's set nothing. */
 static void watch(as_conn *conn) {
+    as_loop *loop = loop_of(conn);
     uint8_t interest = wanted_interest(conn);
-    if (interest != conn->interest) {
-        conn->interest = interest;
-        int err = introduce_to_uv(conn);
-        if (err != 0) {
-            as__listeners_pause(conn->loop, -err); /* no more are taken for a while */
-        }
-        if (err != 0 || uv_poll_start(&conn->poll, interest, on_event) != 0) {
-            conn->cut = AS_E_IO;
-            enqueue(conn);
-        }
-        as__loop_again(conn->loop);
+    if (interest == conn->interest) {
+        return;
     }
+    struct epoll_event wanted = {.events = interest, .data.ptr = conn};
+    int what = conn->interest != 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (epoll_ctl(loop->epoll_fd, what, conn->transport.fd, &wanted) == 0) {
+        conn->interest = interest;
+        return;
+    }
+    if (what == EPOLL_CTL_ADD) {
+        as__listeners_pause(loop, errno); /* no more are taken for a while */
+    }
+    conn->cut = AS_E_IO;
+    enqueue(conn);
 }
 
 /* --- work ------------------------------------------------------------------------------------- */
@@ -681,13 +681,13 @@ static void watch(as_conn *conn) {
 /* Our side is finished, but closing now would make the kernel answer bytes that are still under way
  * with a reset, which can destroy our last answer before the client has read it (RFC 9112, 9.6). */
 static bool start_lingering(as_conn *conn) {
-    uint32_t time = conn->loop->limits.timeout_linger;
+    uint32_t time = loop_of(conn)->limits.timeout_linger;
     if (!as_h1_wants_linger(&conn->h1) || conn->h1.eof || time == 0) {
         return false;
     }
     conn->lingering = true;
     conn->linger_left = LINGER_BYTES;
-    conn->linger_end = as__loop_now(conn->loop) + (uint64_t)time * LINGER_TIMES;
+    conn->linger_end = as__loop_now(loop_of(conn)) + (uint64_t)time * LINGER_TIMES;
     conn->transport.ops->shutdown(&conn->transport);
     return true;
 }
@@ -696,14 +696,14 @@ static bool start_lingering(as_conn *conn) {
 static bool drain_due(const as_conn *conn) {
     const as_h1 *h1 = &conn->h1;
     return h1->above_high && h1->phase < AS_H1_CLOSING &&
-           h1->out.size <= conn->loop->limits.limit_write_buffer / 4;
+           h1->out.size <= loop_of(conn)->limits.limit_write_buffer / 4;
 }
 
 /* Lets the protocol and the gateway go on. */
 static void resume(as_conn *conn) {
-    uint64_t requests = conn->loop->env.requests_total;
+    uint64_t requests = loop_of(conn)->env.requests_total;
     as_h1_resume(&conn->h1);
-    if (conn->loop->env.requests_total != requests) {
+    if (loop_of(conn)->env.requests_total != requests) {
         conn->progress |= GOT_REQUEST;
     }
 }
@@ -722,7 +722,7 @@ static void flush_and_resume(as_conn *conn) {
 
 /* The server stops: an idle connection closes, unless a request may be under way. */
 static void close_if_drained(as_conn *conn) {
-    if (conn->loop->env.draining && as_h1_get_phase(&conn->h1) == AS_H1_IDLE &&
+    if (loop_of(conn)->env.draining && as_h1_get_phase(&conn->h1) == AS_H1_IDLE &&
         last_wait(conn) == 0) {
         as_h1_drain(&conn->h1);
     }
@@ -736,7 +736,7 @@ static bool is_finished(as_conn *conn) {
 
 /* What waits in the transport: no event of the socket will tell. */
 static __attribute__((noinline)) void enqueue_buffered(as_conn *conn) {
-    if ((conn->interest & UV_READABLE) != 0) {
+    if ((conn->interest & EPOLLIN) != 0) {
         enqueue(conn);
     }
 }
@@ -769,7 +769,7 @@ static void work(as_conn *conn) {
 /* What was answered leaves with the answers to others, at the end of the loop's turn. */
 static bool may_wait(const as_conn *conn) {
     return conn->cut == AS_OK && !conn->lingering && conn->h1.phase < AS_H1_TUNNEL &&
-           !conn->h1.above_high && !conn->loop->env.draining;
+           !conn->h1.above_high && !loop_of(conn)->env.draining;
 }
 
 /* Before handlers run: answers that have waited long enough leave; a thread looks after the others.
@@ -780,9 +780,11 @@ static void look_after_late(as_loop *loop) {
     }
 }
 
+static void on_ready(as_conn *conn, uint32_t events);
+
 /* As if the socket had become readable now. */
 static void on_readable(as_conn *conn) {
-    on_event(&conn->poll, 0, UV_READABLE);
+    on_ready(conn, EPOLLIN);
 }
 
 void as__conn_shake_hands(as_link *due) {
@@ -791,8 +793,8 @@ void as__conn_shake_hands(as_link *due) {
 
 void as__conn_work(as_link *todo) {
     as_conn *conn = AS_OWNER(todo, as_conn, todo);
-    if (as__late_any(conn->loop->late)) {
-        look_after_late(conn->loop);
+    if (as__late_any(loop_of(conn)->late)) {
+        look_after_late(loop_of(conn));
         if (conn->closed) {
             return;
         }
@@ -831,20 +833,15 @@ static void on_priority(as_conn *conn) {
     }
 }
 
-static void on_event(uv_poll_t *handle, int status, int events) {
-    as_conn *conn = AS_OWNER(handle, as_conn, poll);
-    if (conn->closed) {
-        return;
-    }
-    if (as__late_any(conn->loop->late)) {
-        look_after_late(conn->loop);
+static void on_ready(as_conn *conn, uint32_t events) {
+    as_loop *loop = loop_of(conn);
+    if (as__late_any(loop->late)) {
+        look_after_late(loop);
         if (conn->closed) {
             return;
         }
     }
-    if (status < 0) {
-        conn->cut = AS_E_RESET; /* libuv's way to say EPOLLERR */
-    } else if (conn->cut == AS_OK && (events & (UV_READABLE | conn->transport.wants)) != 0) {
+    if (conn->cut == AS_OK && (events & (EPOLLIN | conn->transport.wants)) != 0) {
         if (conn->handshake != NULL && !may_shake_hands(conn)) {
             return;
         }
@@ -856,12 +853,27 @@ static void on_event(uv_poll_t *handle, int status, int events) {
         if (conn->handshake != NULL && !conn->transport.handshaking) {
             end_handshake(conn);
         }
-    } else if (conn->cut == AS_OK && (events & UV_PRIORITIZED) != 0) {
+    } else if (conn->cut == AS_OK && (events & EPOLLPRI) != 0) {
         on_priority(conn);
     }
     if (!may_wait(conn) || !put_late(conn)) {
         work(conn);
     }
+}
+
+void as__conn_event(as_conn *conn, uint32_t events) {
+    if (conn->closed) {
+        return;
+    }
+    uint32_t wanted = events & conn->interest;
+    if ((events & EPOLLERR) != 0 && wanted != EPOLLPRI) {
+        conn->cut = AS_E_RESET;
+    } else if (wanted == 0 && (events & EPOLLHUP) != 0) {
+        wanted = conn->interest; /* both sides have ended: whoever reads or writes learns it */
+    } else if (wanted == 0) {
+        return; /* what it is watched for has changed since */
+    }
+    on_ready(conn, wanted);
 }
 
 void as__conn_expire(as_timeout *timeout) {
@@ -933,7 +945,7 @@ void as__conn_notify(as_h1 *h1) {
     flush(conn);
     if (is_settled(conn)) {
         set_timeout(conn);
-        as__loop_timer(conn->loop);
+        as__loop_timer(loop_of(conn));
         return;
     }
     conn->resume = true;
@@ -953,7 +965,7 @@ void as__conn_set_alarm(as_h1 *h1, uint32_t ms) {
     conn->progress |= ALARM_SET;
     if (!h1->feeding && !conn->closed) {
         set_timeout(conn);
-        as__loop_timer(conn->loop);
+        as__loop_timer(loop_of(conn));
     }
 }
 
@@ -1004,7 +1016,7 @@ static void describe(as_conn *conn, const as_listener *listener, const struct so
     info->server = listener->server;
     info->server_port = listener->port;
     as_address address = as_address_of_socket(peer);
-    const as_loop_config *config = &conn->loop->config;
+    const as_loop_config *config = &loop_of(conn)->config;
     if (address.n > 0 || info->is_unix) {
         info->trusted =
             config->forwarding != NULL && as_trust_has(&config->forwarding->trust, &address);
@@ -1035,7 +1047,7 @@ static as_conn *allocate(const as_loop *loop, const as_listener *listener) {
 
 /* Takes over `fd`, also when it fails. */
 static as_err open_transport(as_conn *conn, const as_listener *listener, int fd) {
-    as_loop *loop = conn->loop;
+    as_loop *loop = loop_of(conn);
     as_tcp_transport_init(&conn->transport, fd);
     as_err err = AS_OK;
     if (listener->tls != NULL) {
@@ -1057,7 +1069,7 @@ as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
         (void)close(fd);
         return AS_E_NOMEM;
     }
-    conn->loop = loop;
+    as_h1_init(&conn->h1, &loop->env, &conn->info);
     as_err err = open_transport(conn, listener, fd);
     if (err != AS_OK) {
         forget_proxy_header(conn);
@@ -1068,7 +1080,6 @@ as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
     as__timeout_init(&conn->timeout);
     conn->opened = as__loop_now(loop);
     describe(conn, listener, peer);
-    as_h1_init(&conn->h1, &loop->env, &conn->info);
     as__list_push(&loop->conns, &conn->all);
     loop->nconns++;
     as__balance_tell(&loop->balance, loop->nconns);

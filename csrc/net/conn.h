@@ -1,8 +1,8 @@
 /* One connection: its socket, its place in the loop, its timeouts, and the protocol that it feeds.
  *
- * Owner: the loop, through as_loop.conns. It is closed, and thereby freed, only by as__conn_work
- * and by the loop's own callbacks: places with no handler on the stack. Whoever finds it broken
- * elsewhere calls as__conn_cut. */
+ * Owner: the loop, through as_loop.conns. It is closed only by as__conn_work and by the loop's own
+ * callbacks, places with no handler on the stack, and freed at the end of that turn. Whoever finds
+ * it broken elsewhere calls as__conn_cut. */
 #ifndef AS_NET_CONN_H
 #define AS_NET_CONN_H
 
@@ -20,7 +20,9 @@ struct as_listener;
 /* Takes over `fd`, also when it fails. */
 as_err as__conn_open(as_loop *loop, const struct as_listener *listener, int fd,
                      const struct sockaddr *peer);
-/* Frees those that are closed and that libuv never knew: nobody on the stack has one in hand. */
+/* Its socket is ready: EPOLLIN … May run handlers and close `conn`. */
+void as__conn_event(as_conn *conn, uint32_t events);
+/* Frees those that are closed: nobody on the stack has one in hand. */
 void as__conn_free_gone(as_loop *loop);
 /* Does what is due: resumes, writes, watches, closes. May run handlers and free `conn`. */
 void as__conn_work(as_link *todo);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 #define COARSE 10 /* milliseconds that the coarse clock may be behind: who wakes earlier comes twice */
 #define POLL_ROUNDS 8u  /* in one as_loop_poll, before the driver gets its turn */
 #define HANDSHAKES 8u   /* steps of TLS handshakes, likewise */
+#define EVENTS 256      /* sockets that one round looks at */
 
 /* --- time ------------------------------------------------------------------------------------- */
 
@@ -188,7 +190,7 @@ static void init_fields(as_loop *loop, const as_loop_config *config) {
     loop->config.headers = NULL;
     loop->config.nheaders = 0;
     loop->limits = config->limits;
-    loop->wakeup_fds[0] = loop->wakeup_fds[1] = -1;
+    loop->epoll_fd = loop->wakeup_fds[0] = loop->wakeup_fds[1] = -1;
     loop->timer_told = AS_TIMEOUT_NEVER;
     loop->yield_fd = -1;
     as__link_init(&loop->conns);
@@ -204,8 +206,22 @@ static void init_fields(as_loop *loop, const as_loop_config *config) {
     as_buf_pool_init(&loop->pool, POOL_BLOCKS);
 }
 
+/* libuv's descriptor is one among the sockets. */
+static int init_epoll(as_loop *loop) {
+    struct epoll_event wanted = {.events = EPOLLIN, .data.ptr = NULL};
+    loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (loop->epoll_fd < 0 ||
+        epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, uv_backend_fd(&loop->uv), &wanted) != 0) {
+        return -errno;
+    }
+    return 0;
+}
+
 /* Waits until libuv has let go of every closed handle, and until its threads are done. */
 static void close_uv(as_loop *loop) {
+    if (loop->epoll_fd >= 0) {
+        (void)close(loop->epoll_fd);
+    }
     while (uv_loop_close(&loop->uv) == UV_EBUSY) {
         (void)uv_run(&loop->uv, UV_RUN_DEFAULT);
     }
@@ -232,7 +248,10 @@ as_loop *as_loop_new(const as_loop_config *config) {
     if (err != 0) {
         goto failed_uv;
     }
-    err = init_wakeup(loop);
+    err = init_epoll(loop);
+    if (err == 0) {
+        err = init_wakeup(loop);
+    }
     if (err != 0) {
         goto failed_wakeup;
     }
@@ -345,7 +364,7 @@ static void expire(as_timeout *timeout, void *arg) {
 }
 
 int as_loop_fd(const as_loop *loop) {
-    return uv_backend_fd(&loop->uv);
+    return loop->epoll_fd;
 }
 
 /* Those that wait longest first; what is left of the allowance is for those that come in. */
@@ -355,16 +374,36 @@ static void run_handshakes(as_loop *loop) {
     }
 }
 
+/* Those that are ready; true: libuv has something to do, too. What is not looked at is still ready
+ * the next time. */
+static bool run_sockets(as_loop *loop) {
+    struct epoll_event events[EVENTS];
+    bool uv_is_ready = false;
+    int n = epoll_wait(loop->epoll_fd, events, EVENTS, 0);
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.ptr != NULL) {
+            as__conn_event(events[i].data.ptr, events[i].events);
+        } else {
+            uv_is_ready = true;
+        }
+    }
+    return uv_is_ready;
+}
+
 /* Timeouts are judged by the time before the sockets were looked at: what a client sent in time is
  * seen first, however long a handler kept the loop busy. */
 static void poll_once(as_loop *loop) {
     end_if_forked(loop);
     uint64_t now = as__loop_now(loop);
+    bool changed =
+        loop->again; /* a watcher of libuv's may have: the kernel learns it when it runs */
     loop->again = false;
     if (loop->nhandshakes > 0) {
         run_handshakes(loop);
     }
-    (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
+    if (run_sockets(loop) || changed) {
+        (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
+    }
     as__conn_work_late(loop);
     run_todo(loop);
     as__conn_work_late(loop); /* answers to connections that are new */
@@ -412,7 +451,7 @@ int as_loop_timeout(const as_loop *loop) {
 /* --- running ---------------------------------------------------------------------------------- */
 
 static void wait_for_events(as_loop *loop, int longest) {
-    struct pollfd fd = {.fd = uv_backend_fd(&loop->uv), .events = POLLIN};
+    struct pollfd fd = {.fd = loop->epoll_fd, .events = POLLIN};
     int timeout = loop->woken ? 0 : as_loop_timeout(loop);
     if (longest >= 0 && (timeout < 0 || timeout > longest)) {
         timeout = longest;

@@ -14,7 +14,8 @@
 #define AS_READ_BUFFER ((size_t)64 * 1024) /* bytes; one for all connections of a loop */
 
 struct as_loop {
-    uv_loop_t uv;
+    int epoll_fd; /* the sockets of connections, and what libuv waits on: that is `uv` ready, too */
+    uv_loop_t uv; /* listeners, the wakeup, what threads have done */
     as_loop_config config; /* `headers` is not valid any more */
     as_limits limits;
     as_h1_env env;

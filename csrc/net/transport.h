@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -29,7 +30,7 @@ typedef struct as_transport_ops {
     void (*close)(as_transport *t, bool clean);
 } as_transport_ops;
 
-enum { AS_WANTS_READ = 1, AS_WANTS_WRITE = 2 }; /* as libuv counts them */
+enum { AS_WANTS_READ = EPOLLIN, AS_WANTS_WRITE = EPOLLOUT };
 
 struct as_transport {
     const as_transport_ops *ops;

@@ -8,6 +8,7 @@ import collections.abc
 import contextvars
 import copy
 import functools
+import gc
 import http
 import inspect
 import pickle
@@ -1083,6 +1084,16 @@ async def context_is_fresh(scope, receive, send):
     variable.reset(token)  # Raises in another context than that of set().
     assert variable.get() == "unset"
     variable.set("left behind")
+
+
+@check(times=6)
+async def context_that_is_kept_is_of_no_other_request(scope, receive, send):
+    """Also when it looks as it did before."""
+    token = variable.set("here")
+    assert all(variable not in old for old in kept.setdefault("contexts", []))
+    variable.reset(token)
+    known = gc.get_referents(asyncio.current_task())
+    kept["contexts"] += [each for each in known if isinstance(each, contextvars.Context)]
 
 
 @check(times=3)

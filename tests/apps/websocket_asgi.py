@@ -72,6 +72,49 @@ async def show_scope(scope, receive, send):
     await send({"type": "websocket.close"})
 
 
+async def show_headers_later(scope, receive, send):
+    """Behind the first step and the first message."""
+    await receive()
+    await send(ACCEPT)
+    await receive()
+    await send({"type": "websocket.send", "text": repr(list(scope["headers"]))})
+    await send({"type": "websocket.close"})
+
+
+async def changing(scope, receive, send):
+    """Whether the scope is as no other WebSocket has seen it; then, whether it is as it was left."""
+    await receive()
+    extensions = {"websocket.http.response": {}}
+    asgi = {"version": "3.0", "spec_version": "2.5"}
+    fresh = (scope["asgi"], scope["extensions"], scope["state"]) == (asgi, extensions, {})
+    fresh = fresh and scope["subprotocols"] == [] and "mine" not in scope
+    mine = str(id(scope))
+    scope["mine"] = scope["asgi"]["version"] = scope["state"]["mine"] = mine
+    scope["extensions"]["websocket.http.response"]["mine"] = mine
+    scope["extensions"]["mine"] = scope["path"] = mine
+    scope["subprotocols"].append(mine)
+    await send(ACCEPT)
+    message = await receive()
+    message["text"] = message["mine"] = mine
+    await send({"type": "websocket.send", "text": "as new" if fresh else repr(scope)})
+    second = await receive()
+    kept = (scope["mine"], scope["asgi"]["version"], scope["state"]["mine"], scope["path"])
+    kept += (*scope["subprotocols"], scope["extensions"]["mine"], message["text"])
+    kept += (scope["extensions"]["websocket.http.response"]["mine"], scope["asgi"]["spec_version"])
+    as_changed = kept == (mine,) * 8 + ("2.5",)
+    as_changed = as_changed and second == {"type": "websocket.receive", "text": "now"}
+    await send({"type": "websocket.send", "text": "as changed" if as_changed else repr(kept)})
+
+
+async def raise_later(scope, receive, send):
+    """Likewise, when the headers were read before."""
+    assert list(scope["headers"])
+    await receive()
+    await send(ACCEPT)
+    await receive()
+    raise RuntimeError("later")
+
+
 async def echoing(scope, receive, send):
     await receive()
     await send({**ACCEPT, "subprotocol": next(iter(scope["subprotocols"]), None)})
@@ -141,6 +184,9 @@ PATHS = {
     "/": script,
     "/scope": show_scope,
     "/r/scope": show_scope,
+    "/headers_later": show_headers_later,
+    "/raise_later": raise_later,
+    "/changes": changing,
     "/echo": echoing,
     "/buffers": buffers,
     "/children": children,

@@ -173,6 +173,25 @@ def test_scope(shared: Factory, loop: str) -> None:
     }
 
 
+def test_scopes_are_independent(server: Server) -> None:
+    """Their dicts share keys, and nothing else."""
+    with opened(server, "/changes") as one, opened(server, "/changes") as two:
+        for ws in (one, two):
+            ws.text("now")
+            ws.expect(TEXT, "as new")
+        for ws in (two, one):
+            ws.text("now")
+            ws.expect(TEXT, "as changed")
+
+
+def test_headers_are_read_late(server: Server) -> None:
+    with opened(server, "/headers_later", "X-Early: bird") as ws:
+        ws.text("now")
+        headers = ast.literal_eval(ws.recv().payload.decode())
+    assert (b"x-early", b"bird") in headers
+    assert (b"sec-websocket-version", b"13") in headers
+
+
 def test_scheme_and_client_behind_a_proxy(shared: Factory, loop: str) -> None:
     server = shared(APP, interface="asgi", loop=loop)
     with opened(server, "/scope", "X-Forwarded-Proto: https", "X-Forwarded-For: 192.0.2.7") as ws:
@@ -492,6 +511,17 @@ def test_raises_when_open(serve: Factory, loop: str) -> None:
         ws.close(1011)
         assert ws.at_end()
     server.wait_log("RuntimeError: on purpose")
+
+
+def test_raises_when_only_the_request_line_is_left(serve: Factory, loop: str) -> None:
+    server = serve(APP, interface="asgi", loop=loop)
+    server.expect_tracebacks()
+    with opened(server, "/raise_later?which") as ws:
+        ws.text("now")
+        ws.expect_close(1011)
+        ws.close(1011)
+        assert ws.at_end()
+    server.wait_log(r'Exception in ASGI application: .*"GET /raise_later\?which')
 
 
 # --- closing -----------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ static bool expand(const char *text, bool colors, const request *r, const as_acc
     as_exchange ex = {.head = &head, .info = &info, .status = (uint16_t)r->status, .sent = r->sent};
     char answer[512];
     if (r->answer != NULL && (as_access_format_needs(format) & AS_ACCESS_RESPONSE_HEAD) != 0) {
-        ex.head_copy_len = (uint32_t)snprintf(answer, sizeof(answer), "%s", r->answer);
+        (void)snprintf(answer, sizeof(answer), "%s", r->answer);
         ex.head_copy = answer;
     }
     as_buf out = {0};

@@ -76,6 +76,15 @@ static bool begins_slowly(const unsigned char *p, size_t n) {
 
 /* --- all sequences -------------------------------------------------------------------------- */
 
+static bool is_ascii_slowly(as_slice text) {
+    for (size_t i = 0; i < text.n; i++) {
+        if ((unsigned char)text.p[i] > 0x7f) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static void check(const unsigned char *p, size_t n) {
     as_slice text = {(const char *)p, n};
     bool expected = valid_slowly(text);
@@ -229,6 +238,9 @@ static void test_parts(as_slice text, bool expected) {
                          as_utf8_complete(at);
             if (valid != expected) {
                 fail(expected ? "valid, in parts" : "invalid, in parts", (as_slice){exact, n});
+            }
+            if (valid && as_utf8_is_ascii(at) != is_ascii_slowly((as_slice){exact, n})) {
+                fail("ASCII or not", (as_slice){exact, n});
             }
         }
         free(exact);
