@@ -6,6 +6,7 @@ import tempfile
 LARGE = bytes(range(256)) * 2000
 PIECES = [b"%d," % i * 50 for i in range(200)]
 MANY = b"".join(PIECES)
+kept = []
 
 
 def make_file():
@@ -37,7 +38,9 @@ async def asgi(scope, receive, send):
         raise NotImplementedError(scope["type"])
     path = scope["path"]
     start = {"type": "http.response.start", "status": 200, "headers": [(b"x-path", path.encode())]}
-    if path == "/digest":
+    if path == "/kept":  # the next request cannot have these objects
+        kept.append((receive, send))
+    if path in ("/digest", "/short"):
         body = hashlib.sha256(await read_body(receive)).hexdigest().encode()
     elif path == "/pieces":
         await send(start)
@@ -68,7 +71,7 @@ async def echo(receive, send):
 def wsgi(environ, start_response):
     path = environ["PATH_INFO"]
     headers = [("X-Path", path)]
-    if path == "/digest":
+    if path in ("/digest", "/short"):
         body = hashlib.sha256(environ["wsgi.input"].read()).hexdigest().encode()
     elif path == "/pieces":
         start_response("200 OK", headers)

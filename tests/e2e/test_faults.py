@@ -352,12 +352,14 @@ def test_clock_steps(server: Server, faults: Faults) -> None:
 
 # --- memory ----------------------------------------------------------------------------------------
 
-REQUESTS = ("/hello", "/large", "/digest", "/pieces", "/file")
+REQUESTS = ("/hello", "/large", "/digest", "/pieces", "/file", "/kept", "/short")
 
 
 def ask(client: RawClient, path: str) -> None:
     if path == "/digest":
         client.post(path, b"x" * 100_000)
+    elif path == "/short":  # it comes with the head
+        client.post(path, b"short")
     else:
         client.get(path)
 
@@ -368,6 +370,8 @@ EXPECTED = {
     "/digest": hashlib.sha256(b"x" * 100_000).hexdigest().encode(),
     "/pieces": MANY,
     "/file": LARGE,
+    "/kept": b"hello",
+    "/short": hashlib.sha256(b"short").hexdigest().encode(),
 }
 
 
