@@ -104,7 +104,7 @@ def test_closed(core: _core.Server, name: str) -> None:
     arguments = {"listen": (0,), "balance": (None,), "set_tls": (None,)}.get(name, ())
     core.close()
     core.close()
-    with pytest.raises((RuntimeError, TypeError), match="is closed|TLSContext"):
+    with pytest.raises((RuntimeError, TypeError), match=r"is closed|TLSContext"):
         getattr(core, name)(*arguments)
 
 
