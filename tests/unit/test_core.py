@@ -43,7 +43,7 @@ def listener() -> Iterator[socket.socket]:
         ({"interface": "wsgi", "state": []}, TypeError, "state must be a dict"),
         ({"interface": "wsgi", "proxy": []}, TypeError, "proxy must be a dict"),
         ({"interface": "wsgi", "limits": {"no_such": 1}}, ValueError, "no such limit: no_such"),
-        ({"interface": "wsgi", "limits": 1}, (TypeError, AttributeError), "not"),
+        ({"interface": "wsgi", "limits": 1}, (TypeError, AttributeError), "items"),
         ({"interface": "wsgi", "headers": 1}, TypeError, "iterable"),
         ({"interface": "wsgi", "headers": [b"x"]}, (TypeError, SystemError), "."),
         ({"interface": "wsgi", "headers": [(b"a b", b"x")]}, ValueError, "header: a b"),
