@@ -113,8 +113,8 @@ def main(python: str, c: str) -> int:
     missed = sum(part.lines - part.covered for part in parts)
     print(f"{missed} lines are not reached, {len(without_reason)} of them without a reason", end="")
     print(f" in {REASONS.relative_to(ROOT)}")
-    for line in [*without_reason, *out_of_date]:
-        print(line)
+    for problem in [*without_reason, *out_of_date]:
+        print(problem)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     table = [
         {
