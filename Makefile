@@ -174,16 +174,21 @@ cov: ## lines that all tests reach, against their goals; the details are in buil
 	@tools/setup.sh test cov
 	@VENV=$(COV) SHARE=$(VENV) MESON_ARGS="$(COV_BUILD)" tools/setup.sh
 	@find $(BUILD)-cov -name '*.gcda' -delete
-	@rm -rf build/coverage .coverage .coverage.*
-	@mkdir -p build/coverage
-	@$(BIN)/meson test -C $(BUILD)-cov --no-rebuild --quiet --print-errorlogs
-	@$(COV)/bin/python -m coverage run -m pytest -n $(JOBS) --dist worksteal $(ARGS)
-	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage html --quiet --directory build/coverage/python
-	@$(BIN)/coverage json --quiet -o build/coverage/python.json
-	@$(BIN)/gcovr --root . --filter csrc/ --object-directory $(BUILD)-cov --html-details build/coverage/c.html \
-		--json build/coverage/c.json $(BUILD)-cov
-	@$(BIN)/python tools/coverage_report.py build/coverage/python.json build/coverage/c.json
+	@rm -rf build/coverage
+	@mkdir -p build/coverage/data
+	@find $(BUILD)-cov build/coverage/data -type d -exec chmod a+rwx {} +
+	@umask 0; $(COV)/bin/python -c 'import asgiserver._core'
+	@failed=; \
+	$(BIN)/meson test -C $(BUILD)-cov --no-rebuild --quiet --print-errorlogs || failed=1; \
+	$(COV)/bin/python -m coverage run -m pytest -n $(JOBS) --dist worksteal $(ARGS) || failed=1; \
+	$(BIN)/coverage combine --quiet && \
+	$(BIN)/coverage html --quiet --directory build/coverage/python && \
+	$(BIN)/coverage json --quiet -o build/coverage/python.json && \
+	$(BIN)/gcovr --root . --filter csrc/ --object-directory $(BUILD)-cov --html-details build/coverage/c.html \
+		--json build/coverage/c.json $(BUILD)-cov && \
+	$(BIN)/python tools/coverage_report.py build/coverage/python.json build/coverage/c.json && [ -z "$$failed" ]
+# Processes that give up their privileges write what they counted, too.
+cov: export COVERAGE_FILE = $(CURDIR)/build/coverage/data/coverage
 COV_BUILD = $(MESON_ARGS) -Db_coverage=true -Db_lto=false -Dbuildtype=debugoptimized -Db_ndebug=false
 
 sdist: ## a source distribution of the last commit, in dist

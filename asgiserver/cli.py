@@ -273,7 +273,7 @@ def _serve(check_config: bool, print_config: bool, **_given: Any) -> None:
         return config
 
     for number in stop.SIGNALS:
-        signal.signal(number, stop.interrupt)
+        signal.signal(number, stop.end_process)
     sys.exit(run_config(settings.config, reread))
 
 

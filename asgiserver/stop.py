@@ -157,16 +157,18 @@ class StopRequest:
             raise Interrupted(number)
 
 
-def interrupt(number: int, _frame: FrameType | None = None) -> None:
-    """The handler of a process that is there for the server alone, before the server's own."""
-    raise Interrupted(number)
+def end_process(number: int, _frame: FrameType | None = None) -> None:
+    """The handler of a process that is there for the server alone, before the server's own: what the system does
+    without one. An exception can be swallowed on its way, as from a callback within an import."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def restore(handlers: Mapping[int, Any]) -> None:
-    """Puts back the handlers that were there before the server's. Where that is ``interrupt`` the
+    """Puts back the handlers that were there before the server's. Where that is ``end_process`` the
     process ends now anyway: one more signal is not to make a stop in order look like a death."""
     for number, handler in handlers.items():
-        if handler is interrupt:
+        if handler is end_process:
             handler = _ignore_once  # noqa: PLW2901
         # None: not set from Python, which thus cannot restore it.
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -179,7 +181,7 @@ def _ignore_once(number: int, _frame: FrameType | None) -> None:
 
 def _is_own_handler(handler: object) -> bool:
     """Somebody set it: not Python's default, nor that by which asyncio.run cancels its task."""
-    defaults = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, interrupt, None)
+    defaults = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, end_process, None)
     if handler in defaults:
         return False
     return getattr(getattr(handler, "func", None), "__name__", "") != "_on_sigint"

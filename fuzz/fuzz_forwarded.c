@@ -134,17 +134,25 @@ static void must_change_nothing(outcome seen) {
     forget(&seen);
 }
 
-/* The trusted proxy saw 203.0.113.7, which nobody trusts, and wrote so behind the rest. */
+/* The trusted proxy saw 203.0.113.7, which nobody trusts, and wrote so behind the rest. Or somebody
+ * wrote what cannot be read: what is before it does not count, be the next hop trusted or not. */
 static void try_last_hop(const as_forwarding *forwarding, as_slice value) {
-    static const char *const lines[] = {"X-Forwarded-For: 203.0.113.7\r\n",
-                                        "Forwarded: for=203.0.113.7;proto=https\r\n"};
-    for (uint8_t i = 0; i < 2; i++) {
+    static const struct {
+        uint8_t name;
+        const char *lines, *client;
+    } rows[] = {
+        {0, "X-Forwarded-For: 203.0.113.7\r\n", "203.0.113.7"},
+        {1, "Forwarded: for=203.0.113.7;proto=https\r\n", "203.0.113.7"},
+        {0, "X-Forwarded-For: evil, 10.0.0.1\r\n", "10.0.0.1"},
+        {1, "Forwarded: evil\r\nForwarded: for=10.0.0.1;proto=https\r\n", "10.0.0.1"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
         as_buf request = {0};
         /* that field alone: X-Forwarded-* are in place of Forwarded where both are there */
-        put_request(&request, i, value, lines[i]);
+        put_request(&request, rows[i].name, value, rows[i].lines);
         outcome seen = run(forwarding, true, logged(&request), WHOLE);
-        MUST(seen.requests == 0 || strcmp(seen.client, "203.0.113.7") == 0);
-        MUST(seen.requests == 0 || seen.is_tls == (i == 1));
+        MUST(seen.requests == 0 || strcmp(seen.client, rows[i].client) == 0);
+        MUST(seen.requests == 0 || seen.is_tls == (rows[i].name == 1));
         as_buf_fini(&request, NULL);
         forget(&seen);
     }

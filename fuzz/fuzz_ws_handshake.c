@@ -47,6 +47,85 @@ static void check_extension(const as_ws_deflate_params *agreed) {
     MUST(agreed->client_bits == 15 || again.deflate.client_bits == agreed->client_bits);
 }
 
+typedef struct wanted_params {
+    bool server_no_takeover, client_no_takeover;
+    unsigned server_bits, client_bits; /* 0: not offered */
+} wanted_params;
+
+static as_slice trimmed_until(as_slice *rest, char c) {
+    const char *end = memchr(rest->p, c, rest->n);
+    as_slice part = {rest->p, end != NULL ? (size_t)(end - rest->p) : rest->n};
+    size_t n = part.n + (end != NULL);
+    *rest = (as_slice){rest->p + n, rest->n - n};
+    return as_trim(part);
+}
+
+/* 8 to 15, once. */
+static bool want_bits(as_slice value, unsigned *bits) {
+    bool is_one = value.n == 1 && (value.p[0] == '8' || value.p[0] == '9');
+    bool is_two = value.n == 2 && value.p[0] == '1' && value.p[1] >= '0' && value.p[1] <= '5';
+    bool first = *bits == 0;
+    *bits = is_one ? (unsigned)(value.p[0] - '0') : is_two ? 10 + (unsigned)(value.p[1] - '0') : 0;
+    return first && (is_one || is_two);
+}
+
+static bool want(bool *flag) {
+    bool first = !*flag;
+    *flag = true;
+    return first;
+}
+
+/* RFC 7692, 7.1; false: it is another extension, or has to be declined. */
+static bool read_wanted(as_slice offer, wanted_params *w) {
+    *w = (wanted_params){0};
+    bool fine = as_slice_ieq(trimmed_until(&offer, ';'), AS_SLICE("permessage-deflate"));
+    while (fine && offer.n > 0) {
+        as_slice value = trimmed_until(&offer, ';');
+        bool valued = memchr(value.p, '=', value.n) != NULL;
+        as_slice name = trimmed_until(&value, '=');
+        if (as_slice_ieq(name, AS_SLICE("server_no_context_takeover"))) {
+            fine = !valued && want(&w->server_no_takeover);
+        } else if (as_slice_ieq(name, AS_SLICE("client_no_context_takeover"))) {
+            fine = !valued && want(&w->client_no_takeover);
+        } else if (as_slice_ieq(name, AS_SLICE("client_max_window_bits"))) {
+            fine = want_bits(valued ? value : AS_SLICE("15"), &w->client_bits);
+        } else {
+            fine = as_slice_ieq(name, AS_SLICE("server_max_window_bits")) &&
+                   want_bits(value, &w->server_bits);
+        }
+    }
+    return fine && w->server_bits != 8; /* zlib deflates with no such window */
+}
+
+static bool is_answer_to(const as_ws_deflate_params *agreed, const wanted_params *w) {
+    return agreed->server_no_takeover == w->server_no_takeover &&
+           agreed->client_no_takeover == w->client_no_takeover &&
+           agreed->server_bits <= (w->server_bits > 0 ? w->server_bits : 15) &&
+           agreed->client_bits <= (w->client_bits > 0 ? w->client_bits : 15) &&
+           (w->client_bits > 0 || agreed->client_bits == 15); /* 7.1.2.2 */
+}
+
+/* What is agreed on answers the first offer that can be taken, and if there is one, it is taken. In
+ * quotes there may be what separates: that is left to others. */
+static void check_offers(const as_head *head, const as_ws_deflate_params *agreed) {
+    bool taken = false;
+    for (uint32_t i = 0; i < head->nfields; i++) {
+        as_slice rest = as_field_value(head, &head->fields[i]);
+        if (head->fields[i].name_id != AS_NAME_SEC_WEBSOCKET_EXTENSIONS) {
+            continue;
+        }
+        if (memchr(rest.p, '"', rest.n) != NULL) {
+            return;
+        }
+        while (!taken && rest.n > 0) {
+            wanted_params w;
+            taken = read_wanted(trimmed_until(&rest, ','), &w);
+            MUST(!taken || (agreed->on && is_answer_to(agreed, &w)));
+        }
+    }
+    MUST(taken == agreed->on);
+}
+
 static void check_accept(const char *accept) {
     for (size_t i = 0; i < 27; i++) {
         char c = accept[i];
@@ -94,6 +173,9 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
         MUST(w->wanted || !shake.deflate.on);
         check_accept(shake.accept);
         check_extension(&shake.deflate);
+        if (w->wanted) {
+            check_offers(ex->head, &shake.deflate);
+        }
         put(&w->log, shake.accept, 28);
         put_number(&w->log, shake.deflate.on);
         put_number(&w->log, shake.deflate.server_bits * 100 + shake.deflate.client_bits);

@@ -68,6 +68,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "tls_too: one backend more, over TLS")
     config.addinivalue_line("markers", "slow: takes more than five seconds")
     config.addinivalue_line("markers", "memory: measures memory")
+    if "COVERAGE_PROCESS_CONFIG" in os.environ and config.pluginmanager.hasplugin("xdist"):
+        # xdist kills processes that take long to end; what they counted would be lost.
+        manager: Any = importlib.import_module("xdist.workermanage").NodeManager
+        manager.EXIT_TIMEOUT = 300
 
 
 def pytest_sessionstart() -> None:

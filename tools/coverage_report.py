@@ -2,10 +2,9 @@
 
     python tools/coverage_report.py PYTHON.json C.json
 
-of `coverage json` and `gcovr --json`. Lines that no test reaches stand in the details
-(build/coverage); why they stay so is said by tests/coverage.toml, and how many have no reason there
-is counted. The table is in build/results/coverage.json too. The exit status is 1 if a part is below
-its goal.
+of `coverage json` and `gcovr --json`. Why lines stay that no test reaches is said by tests/coverage.toml;
+those without a reason are listed. The table is in build/results/coverage.json too. The exit status is 1
+if a part is below its goal, a line has no reason, or a reason has no line.
 """
 
 from __future__ import annotations
@@ -78,8 +77,8 @@ def python_lines(path: str) -> Iterator[tuple[str, int, str, bool]]:
                     yield str(Path(file)), line, function, hit
 
 
-def unexplained(parts: list[Part]) -> tuple[list[str], int]:
-    """Rows of the list that are out of date; how many lines have no reason."""
+def unexplained(parts: list[Part]) -> tuple[list[str], list[str]]:
+    """Rows of the list that are out of date; lines that have no reason."""
     reasons: dict[str, list[dict[str, Any]]] = tomllib.loads(REASONS.read_text("utf-8"))
     assert all(row["why"] for rows in reasons.values() for row in rows)
     ways_out = [re.compile(row["pattern"]) for row in reasons["ways_out"]]
@@ -89,13 +88,14 @@ def unexplained(parts: list[Part]) -> tuple[list[str], int]:
         for function in row["functions"]:
             if missed.pop((row["file"], function), None) is None:
                 out_of_date.append(f"{REASONS.name}: {row['file']}: {function}: reached, or gone")
-    count = 0
-    for (file, _), lines in missed.items():
+    without = []
+    for (file, function), lines in sorted(missed.items()):
         source = (ROOT / file).read_text("utf-8").splitlines()
         for line in lines:
             text = source[line - 1].strip()
-            count += not (file.endswith(".c") and any(way.search(text) for way in ways_out))
-    return out_of_date, count
+            if not (file.endswith(".c") and any(way.search(text) for way in ways_out)):
+                without.append(f"{file}:{line}: {function}: {text}")
+    return out_of_date, without
 
 
 def main(python: str, c: str) -> int:
@@ -110,10 +110,11 @@ def main(python: str, c: str) -> int:
         verdict = "" if part.goal is None else "   met" if part.is_met else "   MISSED"
         print(f"{part.name:16}{part.lines:8}{part.covered:9}{part.percent:9.1f}{goal:>7}{verdict}")
     out_of_date, without_reason = unexplained(parts)
-    print(
-        f"{without_reason} lines that no test reaches have no reason in {REASONS.relative_to(ROOT)}"
-    )
-    print(*out_of_date, sep="\n", end="\n" if out_of_date else "")
+    missed = sum(part.lines - part.covered for part in parts)
+    print(f"{missed} lines are not reached, {len(without_reason)} of them without a reason", end="")
+    print(f" in {REASONS.relative_to(ROOT)}")
+    for problem in [*without_reason, *out_of_date]:
+        print(problem)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     table = [
         {
@@ -126,7 +127,8 @@ def main(python: str, c: str) -> int:
         for part in parts
     ]
     RESULT.write_text(json.dumps(table, indent=1) + "\n", "utf-8")
-    return 0 if all(part.is_met for part in parts) else 1
+    is_well = all(part.is_met for part in parts) and not without_reason and not out_of_date
+    return 0 if is_well else 1
 
 
 if __name__ == "__main__":

@@ -651,6 +651,9 @@ static PyObject *server_forked(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     as_server *self = (as_server *)op;
     if (self->loop != NULL) {
         as_loop_forked(self->loop);
+        if (self->threads != NULL) {
+            as_threads_forked(self->threads);
+        }
     }
     Py_RETURN_NONE;
 }

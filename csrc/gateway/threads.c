@@ -79,6 +79,12 @@ void as_threads_close(as_threads *t) {
     unlock(t);
 }
 
+/* Who holds the lock is not there. */
+void as_threads_forked(as_threads *t) {
+    as_bridge_forked(t->bridge);
+    (void)pthread_mutex_init(&t->lock, NULL);
+}
+
 void as_threads_free(as_threads *t) {
     if (t == NULL) {
         return;

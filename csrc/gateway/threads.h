@@ -54,6 +54,9 @@ void as_threads_close(as_threads *threads);
 /* Server.run(); NULL with an exception. */
 PyObject *as_threads_run(as_threads *threads);
 
+/* In a forked child. */
+void as_threads_forked(as_threads *threads);
+
 /* From any thread, without the GIL: ends the wait of run(). */
 void as_threads_poke(as_threads *threads);
 /* From the loop's thread. */

@@ -70,6 +70,10 @@ static PyObject *pop(as_websocket *ws) {
     return item;
 }
 
+static PyObject *first(const as_websocket *ws) {
+    return ws->inbox->items[ws->inbox->first];
+}
+
 void as__ws_clear_inbox(as_websocket *ws) {
     while (ws->inbox != NULL) {
         Py_DECREF(pop(ws));
@@ -430,14 +434,23 @@ static PyObject *make_message(PyObject *template, PyObject *key, PyObject *value
     return message;
 }
 
+/* The first one stays until its message is made: there may be no memory for it. Making it may run
+ * the collector, and that may receive the first one, too: NULL without an exception. */
 static PyObject *next_data(as_websocket *ws, const struct as_websockets *templates) {
     const as_module_state *state = ws->req.server->state;
-    PyObject *item = pop(ws);
+    PyObject *item = Py_NewRef(first(ws));
+    PyObject *message = PyUnicode_Check(item)
+                            ? make_message(templates->text, state->str.text, item)
+                            : make_message(templates->bytes, state->str.bytes, item);
+    if (message == NULL || waiting(ws) == 0 || first(ws) != item) {
+        Py_XDECREF(message);
+        return NULL;
+    }
+    Py_DECREF(pop(ws));
     if (ws->req.ex != NULL && ws->req.ex->paused) {
         steer(ws);
     }
-    return PyUnicode_Check(item) ? make_message(templates->text, state->str.text, item)
-                                 : make_message(templates->bytes, state->str.bytes, item);
+    return message;
 }
 
 static PyObject *make_disconnect(const as_websocket *ws) {
@@ -454,11 +467,15 @@ static PyObject *next_message(as_request *req) {
         return make_disconnect(ws); /* the server is closed */
     }
     if (!ws->connected) {
-        ws->connected = true;
-        return PyDict_Copy(templates->connect);
+        PyObject *message = PyDict_Copy(templates->connect);
+        ws->connected = message != NULL;
+        return message;
     }
-    if (waiting(ws) > 0) {
-        return next_data(ws, templates);
+    while (waiting(ws) > 0) {
+        PyObject *message = next_data(ws, templates);
+        if (message != NULL || PyErr_Occurred()) {
+            return message;
+        }
     }
     if (ws->broken != AS_OK && req->ex != NULL && !req->gone) {
         refuse_broken(ws);

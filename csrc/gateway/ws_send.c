@@ -342,14 +342,15 @@ static int send_message(as_request *req, PyObject *message, const char *type) {
     if (PyErr_Occurred()) {
         return -1;
     }
-    if ((bytes != NULL) == (text != NULL)) {
+    PyObject *data = text != NULL ? text : bytes;
+    if (data == NULL || (bytes != NULL && text != NULL)) {
         PyErr_Format(PyExc_ValueError,
                      "ASGI message '%s': exactly one of the keys 'bytes' and 'text' must be given, "
                      "and not None",
                      type);
         return -1;
     }
-    PyObject *data = Py_NewRef(text != NULL ? text : bytes);
+    Py_INCREF(data);
     int result = text != NULL ? send_text(websocket_of(req), data, type)
                               : send_bytes(websocket_of(req), data, type);
     Py_DECREF(data);

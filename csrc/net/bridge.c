@@ -61,12 +61,8 @@ void as_hand_fini(as_hand *hand) {
     (void)pthread_cond_destroy(&hand->wake);
 }
 
-static void lock(as_bridge *b) {
-    (void)pthread_mutex_lock(&b->lock);
-}
-
-static void unlock(as_bridge *b) {
-    (void)pthread_mutex_unlock(&b->lock);
+void as_bridge_forked(as_bridge *b) {
+    b->forked = true;
 }
 
 /* --- waking ----------------------------------------------------------------------------------- */
@@ -101,15 +97,15 @@ void as__bridge_wake_loop(as_bridge *b) {
 
 void as_remote_queue(as_remote *remote) {
     as_bridge *b = remote->bridge;
-    lock(b);
+    as__bridge_lock(b);
     remote->state = AS_REMOTE_QUEUED;
     as__list_push(&b->queue, &remote->link);
     wake_hand(b);
-    unlock(b);
+    as__bridge_unlock(b);
 }
 
 as_remote *as_bridge_take(as_bridge *b, as_hand *hand) {
-    lock(b);
+    as__bridge_lock(b);
     come(b, hand);
     as_link *link = b->dismissed ? NULL : as__list_pop(&b->queue);
     as_remote *remote = link != NULL ? AS_OWNER(link, as_remote, link) : NULL;
@@ -120,12 +116,12 @@ as_remote *as_bridge_take(as_bridge *b, as_hand *hand) {
             wake_hand(b);
         }
     }
-    unlock(b);
+    as__bridge_unlock(b);
     return remote;
 }
 
 bool as_bridge_wait(as_bridge *b, as_hand *hand) {
-    lock(b);
+    as__bridge_lock(b);
     come(b, hand);
     if (!b->dismissed && !as__link_linked(&b->queue) && atomic_load(&b->returned) == NULL) {
         hand->next = b->resting;
@@ -136,12 +132,12 @@ bool as_bridge_wait(as_bridge *b, as_hand *hand) {
         }
     }
     bool going = !b->dismissed;
-    unlock(b);
+    as__bridge_unlock(b);
     return going;
 }
 
 void as_bridge_dismiss(as_bridge *b) {
-    lock(b);
+    as__bridge_lock(b);
     b->dismissed = true;
     while (b->resting != NULL) {
         as_hand *hand = b->resting;
@@ -149,13 +145,13 @@ void as_bridge_dismiss(as_bridge *b) {
         hand->resting = false;
         (void)pthread_cond_signal(&hand->wake);
     }
-    unlock(b);
+    as__bridge_unlock(b);
 }
 
 bool as_bridge_dismissed(as_bridge *b) {
-    lock(b);
+    as__bridge_lock(b);
     bool dismissed = b->dismissed;
-    unlock(b);
+    as__bridge_unlock(b);
     return dismissed;
 }
 
@@ -185,43 +181,43 @@ void as_bridge_collect(as_bridge *b) {
 
 /* Also for what a stranger asked: calls run between what was published and the next wait. */
 static void run_calls(as_bridge *b) {
-    lock(b);
+    as__bridge_lock(b);
     while (b->calls != NULL) {
         as_call *call = b->calls;
         b->calls = call->next;
         if (b->calls == NULL) {
             b->last_call = &b->calls;
         }
-        unlock(b);
+        as__bridge_unlock(b);
         call->fn(call->arg);
-        lock(b);
+        as__bridge_lock(b);
         call->done = true;
         (void)pthread_cond_broadcast(&b->called_back);
     }
-    unlock(b);
+    as__bridge_unlock(b);
 }
 
 /* What is posted from here on waits for the next time: the sockets have their turn as well. */
 static void replay_posts(as_bridge *b) {
     as_link posts, *link;
-    lock(b);
+    as__bridge_lock(b);
     b->sleeping = false;
     as__list_move(&b->posts, &posts);
     while ((link = as__list_pop(&posts)) != NULL) {
         as_remote *remote = AS_OWNER(link, as_remote, link);
         as__remote_accept(remote);
-        unlock(b);
+        as__bridge_unlock(b);
         as__remote_replay(remote);
-        lock(b);
+        as__bridge_lock(b);
     }
-    unlock(b);
+    as__bridge_unlock(b);
 }
 
 void as_bridge_open(as_bridge *b, as_loop *loop) {
-    lock(b);
+    as__bridge_lock(b);
     b->loop = loop;
     b->open = true;
-    unlock(b);
+    as__bridge_unlock(b);
 }
 
 void as_bridge_end(as_bridge *b) {
@@ -229,17 +225,17 @@ void as_bridge_end(as_bridge *b) {
     while (more) {
         replay_posts(b);
         run_calls(b);
-        lock(b);
+        as__bridge_lock(b);
         more = b->calls != NULL;
         b->open = more;
-        unlock(b);
+        as__bridge_unlock(b);
     }
 }
 
 void as_bridge_before_wait(as_bridge *b) {
     replay_posts(b);
     run_calls(b);
-    lock(b);
+    as__bridge_lock(b);
     if (atomic_load(&b->returned) != NULL) {
         wake_hand(b);
     }
@@ -247,7 +243,7 @@ void as_bridge_before_wait(as_bridge *b) {
     if (as__link_linked(&b->posts) || b->calls != NULL) {
         as__bridge_wake_loop(b); /* they came just now: the sockets are looked at first */
     }
-    unlock(b);
+    as__bridge_unlock(b);
 }
 
 void as_bridge_after_wait(as_bridge *b) {
@@ -255,10 +251,13 @@ void as_bridge_after_wait(as_bridge *b) {
 }
 
 void as_bridge_close(as_bridge *b) {
+    if (b->forked) {
+        return; /* all of it is the parent's */
+    }
     replay_posts(b);
-    lock(b);
+    as__bridge_lock(b);
     b->closed = true;
-    unlock(b);
+    as__bridge_unlock(b);
     replay_posts(b);
 }
 
@@ -266,7 +265,7 @@ void as_bridge_close(as_bridge *b) {
 
 bool as_bridge_call(as_bridge *b, void (*fn)(void *arg), void *arg) {
     as_call call = {.fn = fn, .arg = arg};
-    lock(b);
+    as__bridge_lock(b);
     bool open = b->open;
     if (open) {
         *b->last_call = &call;
@@ -276,6 +275,6 @@ bool as_bridge_call(as_bridge *b, void (*fn)(void *arg), void *arg) {
             (void)pthread_cond_wait(&b->called_back, &b->lock);
         }
     }
-    unlock(b);
+    as__bridge_unlock(b);
     return open;
 }

@@ -122,6 +122,9 @@ bool as_remote_is_ready(const as_remote *remote);
 /* Publishes, and waits until the client has taken enough, or has left. */
 void as_remote_wait(as_remote *remote);
 
+/* In a child of the process, right behind fork: a hand that comes back there ends the child. */
+void as_bridge_forked(as_bridge *bridge);
+
 /* --- any thread ------------------------------------------------------------------------------- */
 
 /* Runs `fn` on the loop's thread and waits for that. False: that thread does not run, and `fn` was

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "net/bridge.h"
+#include "net/loop_internal.h"
 
 /* Somebody's bytes that the output queue refers to. They go back to a hand to be dropped. */
 typedef struct as_loan {
@@ -29,6 +30,7 @@ struct as_bridge {
     bool called;          /* a hand was woken and has not come yet; it wakes the next one */
     bool dismissed;
     bool closed; /* nobody looks at posts any more */
+    bool forked; /* this is a child; written when it has one thread, read without the lock */
     as_loop *loop;
     bool open;     /* the loop's thread runs */
     bool sleeping; /* it waits, or is about to, and must be woken */
@@ -40,6 +42,18 @@ struct as_bridge {
     as_remote *free; /* the loop's: for reuse, by link.next */
     unsigned nfree;
 };
+
+/* A child ends here: who holds the lock, or is waited for, is not there. */
+static inline void as__bridge_lock(as_bridge *bridge) {
+    if (bridge->forked) {
+        as__end_child();
+    }
+    (void)pthread_mutex_lock(&bridge->lock);
+}
+
+static inline void as__bridge_unlock(as_bridge *bridge) {
+    (void)pthread_mutex_unlock(&bridge->lock);
+}
 
 /* --- bridge.c --------------------------------------------------------------------------------- */
 

@@ -327,15 +327,18 @@ void as_loop_forked(as_loop *loop) {
     }
 }
 
-/* The application forked, and its child returned to where the server goes on. */
-static void end_if_forked(const as_loop *loop) {
+void as__end_child(void) {
     static const char text[] =
         "asgiserver: a forked child of the application has returned into the "
         "server, and is ended; a child has to end by os._exit\n";
+    ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
+    (void)n;
+    _exit(1);
+}
+
+static void end_if_forked(const as_loop *loop) {
     if (loop->forked) {
-        ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
-        (void)n;
-        _exit(1);
+        as__end_child();
     }
 }
 

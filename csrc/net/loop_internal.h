@@ -77,6 +77,8 @@ void as__loop_again(as_loop *loop);
 void as__loop_timer(as_loop *loop);
 /* A connection is gone: accepting can go on, or draining may be over. */
 void as__loop_conn_gone(as_loop *loop);
+/* The application forked, and its child returned to where the server goes on. */
+_Noreturn void as__end_child(void);
 void as__loop_notice(as_loop *loop, as_notice_level level, const char *text);
 
 #endif

@@ -49,14 +49,6 @@ static as_remote *remote_of(const as_exchange *ex) {
     return ex->proto;
 }
 
-static void lock(as_bridge *b) {
-    (void)pthread_mutex_lock(&b->lock);
-}
-
-static void unlock(as_bridge *b) {
-    (void)pthread_mutex_unlock(&b->lock);
-}
-
 /* --- making: the loop's thread ---------------------------------------------------------------- */
 
 static as_remote *take_free(as_bridge *b) {
@@ -263,7 +255,7 @@ static void hand_over(as_remote *r) {
 /* The last thing for the hand when it has `finished`. */
 static void publish(as_remote *r, bool finished) {
     as_bridge *b = r->bridge;
-    lock(b);
+    as__bridge_lock(b);
     hand_over(r);
     r->finished = finished;
     bool closed = b->closed;
@@ -275,7 +267,7 @@ static void publish(as_remote *r, bool finished) {
     } else {
         as__remote_accept(r);
     }
-    unlock(b);
+    as__bridge_unlock(b);
     if (closed) {
         as__remote_replay(r); /* finds everything gone */
     }
@@ -311,9 +303,9 @@ static void abort_response(as_exchange *ex) {
     ex->aborted = true;
     drop_out(r);
     if (add(r, (record){.kind = RECORD_CUT}, (as_slice){"", 0}, (as_slice){"", 0}) != AS_OK) {
-        lock(r->bridge);
+        as__bridge_lock(r->bridge);
         r->lost = true;
-        unlock(r->bridge);
+        as__bridge_unlock(r->bridge);
     }
     publish(r, false);
 }
@@ -460,11 +452,11 @@ void as_remote_wait(as_remote *r) {
     if (has_to_publish(r)) {
         publish(r, false);
     }
-    lock(r->bridge);
+    as__bridge_lock(r->bridge);
     while (!is_taken(r) && !r->bridge->closed) {
         (void)pthread_cond_wait(&r->hand->wake, &r->bridge->lock);
     }
-    unlock(r->bridge);
+    as__bridge_unlock(r->bridge);
 }
 
 /* --- repeating: the loop's thread ------------------------------------------------------------- */
@@ -557,14 +549,14 @@ static void wake_writer(as_remote *r) {
 /* The hand goes on, or hears that it had better not. */
 static void tell_hand(as_remote *r, uint64_t n) {
     bool clogged = !r->failed && as_exchange_pending(r->real) > r->bridge->high;
-    lock(r->bridge);
+    as__bridge_lock(r->bridge);
     r->unsent -= n;
     r->clogged = clogged;
     r->gone = r->gone || r->failed;
     if (is_taken(r)) {
         wake_writer(r);
     }
-    unlock(r->bridge);
+    as__bridge_unlock(r->bridge);
 }
 
 void as__remote_replay(as_remote *r) {
@@ -589,7 +581,7 @@ void as_remote_drop(as_remote *r) {
 }
 
 void as_remote_abort(as_remote *r) {
-    lock(r->bridge);
+    as__bridge_lock(r->bridge);
     bool taken = r->state == AS_REMOTE_TAKEN;
     if (taken) {
         r->gone = true;
@@ -597,15 +589,15 @@ void as_remote_abort(as_remote *r) {
     } else {
         as__link_remove(&r->link);
     }
-    unlock(r->bridge);
+    as__bridge_unlock(r->bridge);
     if (!taken) {
         as_remote_drop(r);
     }
 }
 
 void as_remote_drained(as_remote *r) {
-    lock(r->bridge);
+    as__bridge_lock(r->bridge);
     r->clogged = false;
     wake_writer(r);
-    unlock(r->bridge);
+    as__bridge_unlock(r->bridge);
 }

@@ -6,6 +6,7 @@ import tempfile
 LARGE = bytes(range(256)) * 2000
 PIECES = [b"%d," % i * 50 for i in range(200)]
 MANY = b"".join(PIECES)
+kept = []
 
 
 def make_file():
@@ -37,7 +38,9 @@ async def asgi(scope, receive, send):
         raise NotImplementedError(scope["type"])
     path = scope["path"]
     start = {"type": "http.response.start", "status": 200, "headers": [(b"x-path", path.encode())]}
-    if path == "/digest":
+    if path == "/kept":  # the next request cannot have these objects
+        kept.append((receive, send))
+    if path in ("/digest", "/short"):
         body = hashlib.sha256(await read_body(receive)).hexdigest().encode()
     elif path == "/pieces":
         await send(start)
@@ -68,7 +71,7 @@ async def echo(receive, send):
 def wsgi(environ, start_response):
     path = environ["PATH_INFO"]
     headers = [("X-Path", path)]
-    if path == "/digest":
+    if path in ("/digest", "/short"):
         body = hashlib.sha256(environ["wsgi.input"].read()).hexdigest().encode()
     elif path == "/pieces":
         start_response("200 OK", headers)
@@ -104,6 +107,38 @@ async def scarce_asgi(scope, receive, send):
     if scope["type"] == "http" and scope["path"] == "/arm":
         arm(scope["query_string"])
     await asgi(scope, receive, send)
+
+
+async def scarce_receive(receive):
+    """The next message, which is there already: each allocation on the way to it failed once before."""
+    for at in range(200):
+        try:
+            arm(at)
+            message = await receive()
+        except MemoryError:
+            continue
+        finally:
+            disarm()
+        assert at > 0
+        return message
+    raise AssertionError("there is always one more allocation")
+
+
+async def receiving_asgi(scope, receive, send):
+    """Answers with what it received when there was no memory at first."""
+    if scope["type"] == "websocket":
+        assert await scarce_receive(receive) == {"type": "websocket.connect"}
+        await send({"type": "websocket.accept"})
+        for _ in range(int((await receive())["text"])):  # so many come with this one
+            await send({**await scarce_receive(receive), "type": "websocket.send"})
+        return
+    if scope["type"] != "http":
+        raise NotImplementedError(scope["type"])
+    first = await scarce_receive(receive)
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": first["body"], "more_body": True})
+    body = await read_body(receive) if first["more_body"] else b""
+    await send({"type": "http.response.body", "body": body})
 
 
 def scarce_wsgi(environ, start_response):

@@ -65,6 +65,14 @@ def fork_and_return(_):
     return os.fork()
 
 
+def fork_and_raise(_):
+    """The child leaves by an exception, which is for the server to catch."""
+    pid = os.fork()
+    if pid == 0:
+        raise ValueError("in the child")
+    return pid
+
+
 def program(seconds):
     """Another program, which has nothing of this one's."""
     child = subprocess.Popen(
@@ -138,8 +146,8 @@ def swallow(_):
 DEEDS = {
     one.__name__: one
     for one in (
-        recurse, exhaust, throw, crash, leave, fork, fork_briefly, fork_and_return, program, thread,
-        close_all, handlers, policy, loops, umask, grow, ok, swallow,
+        recurse, exhaust, throw, crash, leave, fork, fork_briefly, fork_and_return, fork_and_raise,
+        program, thread, close_all, handlers, policy, loops, umask, grow, ok, swallow,
     )
 }  # fmt: skip
 

@@ -100,6 +100,40 @@ def test_requests_that_differ_a_little(shared: Factory, loop: str) -> None:
             assert (head["path"], head["query"]) == (f"/{number % 2}", f"q={number % 3}")
 
 
+def fetch_json(client: RawClient, target: str, *fields: str) -> Any:
+    client.get(target, *fields)
+    response = client.recv_response()
+    assert response.status == 200, response.text
+    return json.loads(response.body)
+
+
+def test_kept_headers_stay_those_of_their_request(serve: Factory, loop: str) -> None:
+    """Nobody has read them when the request ends, and others come in the same memory."""
+    server = serve("headers_asgi:app", interface="asgi", loop=loop)
+    expected = []
+    with server.raw() as client, server.raw() as other:
+        for number, target in enumerate(("/keep", "/keep_while_waiting", "/keep_and_wait") * 3):
+            fetch_json(client, target, f"X-Kept: {number}", "Accept: text/html")
+            expected.append([["host", "test"], ["x-kept", str(number)], ["accept", "text/html"]])
+            for next_one in (client, other):
+                fetch_json(next_one, "/0", "X-Next: " + "a" * 50, f"Accept: {number}")
+        assert fetch_json(other, "/kept", "Z: z") == expected
+        assert fetch_json(client, "/kept") == expected
+
+
+@pytest.mark.parametrize("target", ["/end", "/read_and_end"])
+def test_headers_that_nobody_keeps_are_emptied(serve: Factory, loop: str, target: str) -> None:
+    """What a client sent is not in memory until the next one comes."""
+    server = serve("headers_asgi:app", interface="asgi", loop=loop)
+    with server.raw() as client:
+        for _ in range(3):
+            server.mark()
+            fetch_json(client, target, "Cookie: secret")
+            server.wait_log(r"lengths: \[.*\]")
+            assert "lengths: [0]" in server.log()
+            fetch_json(client, "/keep")
+
+
 def test_connections_take_turns(shared: Factory, loop: str) -> None:
     """Each request is told its own client, and its own version."""
     server = shared("headers_asgi:app", interface="asgi", loop=loop)

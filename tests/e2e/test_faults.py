@@ -27,6 +27,7 @@ from support.command import assert_line, command
 from support.faults import Faults
 from support.processes import wait_until
 from support.server import FORBIDDEN, Server
+from support.websocket import BINARY, TEXT, WebSocket, frame
 
 Factory = Callable[..., Server]
 
@@ -351,12 +352,14 @@ def test_clock_steps(server: Server, faults: Faults) -> None:
 
 # --- memory ----------------------------------------------------------------------------------------
 
-REQUESTS = ("/hello", "/large", "/digest", "/pieces", "/file")
+REQUESTS = ("/hello", "/large", "/digest", "/pieces", "/file", "/kept", "/short")
 
 
 def ask(client: RawClient, path: str) -> None:
     if path == "/digest":
         client.post(path, b"x" * 100_000)
+    elif path == "/short":  # it comes with the head
+        client.post(path, b"short")
     else:
         client.get(path)
 
@@ -367,7 +370,14 @@ EXPECTED = {
     "/digest": hashlib.sha256(b"x" * 100_000).hexdigest().encode(),
     "/pieces": MANY,
     "/file": LARGE,
+    "/kept": b"hello",
+    "/short": hashlib.sha256(b"short").hexdigest().encode(),
 }
+
+
+needs_testcapi = pytest.mark.skipif(
+    find_spec("_testcapi") is None, reason="this Python has no _testcapi"
+)
 
 
 class Tally:
@@ -450,8 +460,33 @@ def test_no_memory(scarce: Server, faults: Faults, backend: Any, path: str) -> N
     tally.write(f"no-memory-{backend.name}{path.replace('/', '-')}")
 
 
+@needs_testcapi
+def test_no_memory_in_receive(serve: Factory, loop: str) -> None:
+    """A MemoryError of receive() has cost nothing: the message comes with the next call."""
+    server = serve("faults_app:receiving_asgi", interface="asgi", loop=loop)
+    with server.raw() as client:
+        client.post("/", b"all of it")
+        assert client.recv_response().body == b"all of it"
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfirst")
+        client.recv_until(b"first\r\n")
+        client.send("later")
+        assert b"later\r\n" in client.recv_until(b"0\r\n\r\n")
+    with WebSocket(server.raw()) as ws:
+        ws.open("/")
+        messages = [
+            (TEXT, b"one"),
+            (BINARY, b"two"),
+            (BINARY, b""),
+            (BINARY, b""),
+            (TEXT, b"three"),
+        ]
+        ws.raw.send(b"".join(frame(*each) for each in [(TEXT, b"%d" % len(messages)), *messages]))
+        for opcode, payload in messages:
+            ws.expect(opcode, payload)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("_testcapi") is None, reason="this Python has no _testcapi")
+@needs_testcapi
 @pytest.mark.parametrize("threads", [None, 4], ids=["wsgi", "wsgi-threads"])
 def test_no_memory_in_python(serve: Factory, threads: int | None) -> None:
     """The same by Python's own means, which reach every thread. Not for ASGI: asyncio's loop ends

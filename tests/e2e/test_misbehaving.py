@@ -146,16 +146,18 @@ def test_a_child_that_ends_at_once(server: Server) -> None:
     assert is_well(server)
 
 
-def test_a_child_that_returns(serve: Factory, loop: str) -> None:
+@pytest.mark.parametrize("deed", ["fork_and_return", "fork_and_raise", "late_fork_and_return"])
+def test_a_child_that_returns(fresh: Any, deed: str) -> None:
     """It does not answer in the server's place, and does not stay."""
-    server = serve("misbehaving:asgi", loop=loop)
+    server = fresh()
     with server.raw() as client:
         for _ in range(3):
-            client.get("/fork_and_return")
-            assert int(client.recv_response().text) > 0
+            client.get(f"/{deed}")
+            assert int(client.recv_response().text.removeprefix("part")) > 0
         client.get("/ok")
         assert client.recv_response().text == str(server.pid)
     wait_until(lambda: not any(lives(pid) for pid in children(server.pid)), what="for children")
+    assert is_well(server)
 
 
 def test_a_program_that_was_started(fresh: Any) -> None:

@@ -174,6 +174,9 @@ static const row rows[] = {
     {FWD "proto=https;by=_x, for=10.0.0.1", "10.0.0.1|https"},
     {FWD "for=unknown;proto=https", "|https"},
     {FWD "for=_hidden, for=10.0.0.1", "10.0.0.1"},
+    /* what is wrong is where the walk begins anew: with all that the next hop tells */
+    {FWD "for=192.0.2.1, for=evil, for=10.0.0.1;proto=https", "10.0.0.1|https"},
+    {FWD "for=192.0.2.1, evil\n" FWD "for=10.0.0.1;proto=https", "10.0.0.1|https"},
     {FWD "for=192.0.2.1, for=_hidden;proto=https, for=10.0.0.2, for=10.0.0.1", "10.0.0.2|https"},
     {FWD "for=\"_SEVKISEK:80\"", ""},
     {FWD "for=\"unknown:80\";proto=https", "|https"},

@@ -1443,6 +1443,50 @@ static void test_unread_body(void) {
     world_free(w);
 }
 
+/* What makes a response the last one, and what does not; all say so in the head. */
+static void test_last_responses(void) {
+    static const char last[] = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    current = "the gateway wants no further request";
+    world *w = world_new();
+    w->script = &keeping;
+    feeds(w, GET);
+    w->ex->close = true;
+    nothing(w);
+    release(w);
+    drain(w);
+    same("out", &w->out, last);
+    CHECK(phase(w) == AS_H1_CLOSING);
+    world_free(w);
+
+    current = "no time for a further request";
+    w = world_new();
+    w->script = &keeping;
+    w->limits.timeout_keep_alive = 0;
+    feeds(w, GET);
+    nothing(w);
+    release(w);
+    drain(w);
+    same("out", &w->out, last);
+    CHECK(phase(w) == AS_H1_CLOSING);
+    world_free(w);
+
+    current = "a response that begins before its request's body has come";
+    w = world_new();
+    w->script = &keeping;
+    w->limits.limit_body_discard = 30;
+    feeds(w, "POST / HTTP/1.1\r\n" H "Content-Length: 31\r\n\r\n");
+    CHECK(as_exchange_head_begin(w->ex, 200, AS_SLICE("")) == AS_OK);
+    CHECK(as_exchange_body(w->ex, (as_bytes){.p = "part", .n = 4}, true) == AS_OK);
+    drain(w);
+    same("out", &w->out, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n");
+    feeds(w, "0123456789012345678901234567890");
+    CHECK(as_exchange_body(w->ex, (as_bytes){.p = ""}, false) == AS_OK);
+    release(w);
+    drain(w);
+    CHECK(phase(w) == AS_H1_IDLE);
+    world_free(w);
+}
+
 /* Only who said that nothing follows, and held to it, is not waited for behind the last answer. */
 static void test_who_lingers(void) {
     static const struct {
@@ -2242,6 +2286,7 @@ int main(void) {
     test_continue();
     test_refused_head();
     test_unread_body();
+    test_last_responses();
     test_who_lingers();
     test_abort();
     test_within_handlers();
