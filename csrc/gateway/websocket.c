@@ -3,7 +3,8 @@
  *
  * All bytes of a read are parsed at once, so that a ping is answered and a close is seen also while
  * the application is busy. `ws_max_queue` messages that wait stop the reading: beyond them there
- * are those of one read at most. */
+ * are those of one read at most. As many bytes as the largest message may have stop the parsing as
+ * well: a read of 64 KiB can inflate to a thousand times that. */
 #include "gateway/websocket.h"
 
 #include "http/response.h"
@@ -15,12 +16,26 @@
  * at something long, and its message does not wait for the end of it. */
 #define GATHER 1000u
 
+/* Beside its text or bytes, a message that waits. */
+#define MESSAGE_OVERHEAD 64u
+
+/* Small messages may wait in so many bytes, however small the largest one may be. */
+#define INBOX_LEAST ((uint64_t)64 * 1024)
+
 static as_websocket *websocket_of(as_request *req) {
     return (as_websocket *)req;
 }
 
 /* ---- messages that wait ---- */
 
+/* A str has up to four bytes for each character. */
+static uint64_t size_of(PyObject *item) {
+    Py_ssize_t n = PyUnicode_Check(item) ? PyUnicode_GET_LENGTH(item) * PyUnicode_KIND(item)
+                                         : PyBytes_GET_SIZE(item);
+    return (uint64_t)n + MESSAGE_OVERHEAD;
+}
+
+/* Takes over `item`, unless it fails. */
 static int push(as_websocket *ws, PyObject *item) {
     if (ws->inbox.first + ws->inbox.n == ws->inbox.cap) {
         if (ws->inbox.first > 0) {
@@ -39,12 +54,14 @@ static int push(as_websocket *ws, PyObject *item) {
         }
     }
     ws->inbox.items[ws->inbox.first + ws->inbox.n++] = item;
+    ws->inbox.size += size_of(item);
     return 0;
 }
 
 /* The first one, new reference; an empty inbox holds no memory. */
 static PyObject *pop(as_websocket *ws) {
     PyObject *item = ws->inbox.items[ws->inbox.first++];
+    ws->inbox.size -= size_of(item);
     if (--ws->inbox.n == 0) {
         PyMem_Free(ws->inbox.items);
         ws->inbox.items = NULL;
@@ -61,17 +78,25 @@ void as__ws_clear_inbox(as_websocket *ws) {
 
 /* ---- flow ---- */
 
+/* Bytes of messages that may wait. */
+static uint64_t inbox_max(const as_websocket *ws) {
+    uint64_t largest = ws->req.server->limits.ws_max_size;
+    return largest == 0 ? UINT64_MAX : largest > INBOX_LEAST ? largest : INBOX_LEAST;
+}
+
 /* After messages came, or were taken, or the client has read. While closing, only the client's
  * close frame matters, and it must be seen. */
 static void steer(as_websocket *ws) {
     as_exchange *ex = ws->req.ex;
     uint32_t max = ws->req.server->limits.ws_max_queue;
+    uint64_t bytes_max = inbox_max(ws);
     if (ex == NULL) {
         return;
     }
-    if (!ws->closing && (ws->clogged || ws->broken != AS_OK || ws->inbox.n >= max)) {
+    if (!ws->closing &&
+        (ws->clogged || ws->broken != AS_OK || ws->inbox.n >= max || ws->inbox.size >= bytes_max)) {
         as_exchange_pause(ex);
-    } else if (ws->closing || ws->inbox.n <= max / 2) {
+    } else if (ws->closing || (ws->inbox.n <= max / 2 && ws->inbox.size <= bytes_max / 2)) {
         as_exchange_resume(ex);
     }
 }
@@ -271,6 +296,15 @@ static void refuse_broken(as_websocket *ws) {
     refuse_frame(ws, err);
 }
 
+/* What is left of a read would be too much. */
+static bool must_wait(as_websocket *ws) {
+    if (ws->inbox.size < inbox_max(ws) || ws->closing || ws->hung_up || ws->req.ex == NULL) {
+        return false;
+    }
+    steer(ws);
+    return ws->req.ex->paused;
+}
+
 /* Python may run in here (a callable that is woken, a line of the log), and let go of everything.
  */
 static void read_frames(as_websocket *ws, as_slice data) {
@@ -285,6 +319,10 @@ static void read_frames(as_websocket *ws, as_slice data) {
             return;
         }
         take_event(ws, &event);
+        if (must_wait(ws)) {
+            ws->req.ex->untaken = in.n;
+            return;
+        }
     }
 }
 

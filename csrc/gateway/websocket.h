@@ -21,6 +21,7 @@ typedef struct as_websocket {
     struct {
         PyObject **items; /* str and bytes; NULL: none */
         uint32_t first, n, cap;
+        uint64_t size; /* bytes of memory that they hold */
     } inbox;          /* messages that receive() has not taken */
     PyObject *reason; /* of the disconnect, str; NULL: empty */
     uint64_t arrived; /* the last message, or write: as_microseconds() */

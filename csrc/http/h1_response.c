@@ -36,6 +36,7 @@ as_exchange *as__h1_exchange_new(as_h1 *h1, as_head *head) {
     ex->proto = h1;
     ex->body_left = UINT64_MAX;
     ex->sent = ex->received = 0;
+    ex->untaken = 0;
     ex->status = 0;
     ex->req = AS_REQ_BODY;
     ex->res = AS_RES_START;

@@ -344,11 +344,14 @@ static char *read_body(as_h1 *h1, char *p, char *end) {
 }
 
 static char *read_tunnel(as_h1 *h1, char *p, char *end) {
+    as_exchange *ex = h1->ex;
     as_slice data = {p, (size_t)(end - p)};
-    h1->ex->received += data.n;
-    h1->env->handlers->on_body(h1->env->ctx, h1->ex, data);
+    h1->env->handlers->on_body(h1->env->ctx, ex, data);
+    size_t untaken = ex->untaken;
+    ex->untaken = 0;
+    ex->received += data.n - untaken;
     as__h1_settle(h1);
-    return end;
+    return end - untaken;
 }
 
 /* A client that sends requests and reads no answers does not get more and more of them made. */

@@ -1841,6 +1841,15 @@ static const script tunneling = {
     .on_request = upgrade_at_once, .on_body = echo, .on_eof = end_tunnel};
 static const script tunneling_late = {.on_request = keep, .on_body = echo, .on_eof = end_tunnel};
 
+static void echo_two(world *w, as_exchange *ex, as_slice data) {
+    size_t n = data.n < 2 ? data.n : 2;
+    echo(w, ex, (as_slice){data.p, n});
+    as_exchange_pause(ex);
+    ex->untaken = data.n - n;
+}
+
+static const script tunneling_by_two = {.on_body = echo_two, .on_eof = end_tunnel};
+
 /* A world whose exchange is a tunnel, with nothing sent yet. */
 static world *tunnel_new(void) {
     world *w = world_new();
@@ -1910,6 +1919,22 @@ static void test_tunnel_flow(void) {
     as_h1_eof(&w->h1);
     as_h1_resume(&w->h1);
     same("events", &w->events, "body eof ");
+    world_free(w);
+
+    current = "what a handler leaves comes again";
+    w = tunnel_new();
+    w->script = &tunneling_by_two;
+    feeds(w, "abcde");
+    same("out", &w->out, "ab");
+    CHECK(w->ex->received == 2 && !as_h1_wants_read(&w->h1));
+    as_h1_eof(&w->h1);
+    same("events", &w->events, "body ");
+    for (int i = 0; i < 2; i++) {
+        as_exchange_resume(w->ex);
+        resume(w);
+    }
+    same("events", &w->events, "body body body eof ");
+    same("out", &w->out, "abcde");
     world_free(w);
 
     current = "bytes leave when they are told to";
