@@ -368,7 +368,8 @@ static inline void read_and_feed(as_conn *conn) {
         if (loop->env.requests_total != requests) {
             conn->progress |= GOT_REQUEST;
         }
-        if ((size_t)n < AS_READ_BUFFER || conn->cut != AS_OK || !as_h1_wants_read(&conn->h1)) {
+        if ((size_t)n < AS_READ_BUFFER || conn->cut != AS_OK || conn->h1.yielded ||
+            !as_h1_wants_read(&conn->h1) || as__loop_now(loop) >= loop->env.turn_end) {
             return;
         }
     }
@@ -723,6 +724,10 @@ static void work(as_conn *conn) {
     }
     watch(conn);
     set_timeout(conn);
+    if (conn->h1.yielded) {
+        conn->resume = true;
+        enqueue(conn);
+    }
     if (conn->transport.buffered) {
         enqueue_buffered(conn);
     }
