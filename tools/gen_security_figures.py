@@ -112,8 +112,8 @@ def exhaustion(rows: list[Row]) -> str:
             "MiB": pair(row, "rss", 1 << 20, 0),
             "life, s": pair(row, "life", 1, 1),
             "log, KiB": pair(row, "log", 1 << 10, 0),
-            "p99 before, ms": f"{row['calm'] * 1000:.1f}",
-            "beside, ms": f"{row['p99'] * 1000:.1f}",
+            "p99, ms": f"{row['calm'] * 1000:.1f} → {row['p99'] * 1000:.1f}",
+            "CPU, ms": f"{row['calm_work'] * 1000:.1f} → {row['work'] * 1000:.1f}",
             "requests": row["requests"],
             "failed": len(row["failures"]),
             "broken": "; ".join(row["broken"]) or "none",
@@ -166,8 +166,10 @@ SECTIONS = (
         "exhaust", "Exhaustion",
         "`make exhaust`: each crowd for some seconds, and beside it a client that asks 100 times a second at most. "
         "Pairs are what was seen, and what the options of the run promise: resident memory over that before, the life "
-        "of the oldest connection, bytes of the log. *Before* is the median of several windows without the crowd; "
-        "beside it p99 may be ten times that, or 50 ms, below which the machine's own noise is measured.",
+        "of the oldest connection, bytes of the log. Then what that client waits, undisturbed (the median of several "
+        "windows) and beside the crowd: p99 by the clock, which has in it what else the machine did, and of the time "
+        "that the server worked between a request and its answer. The latter may be ten times the undisturbed, or "
+        "50 ms.",
         exhaustion,
     ),
     Section(

@@ -71,7 +71,7 @@ def test_the_judge(change: dict[str, Any], word: str) -> None:
 
 
 def test_who_waits_too_long() -> None:
-    assert not is_late({"calm": 0.0001, "p99": 0.049})
-    assert is_late({"calm": 0.0001, "p99": 0.051})
-    assert not is_late({"calm": 0.01, "p99": 0.09})
-    assert is_late({"calm": 0.01, "p99": 0.11})
+    assert not is_late({"calm_work": 0.0001, "work": 0.049})
+    assert is_late({"calm_work": 0.0001, "work": 0.051})
+    assert not is_late({"calm_work": 0.01, "work": 0.09})
+    assert is_late({"calm_work": 0.01, "work": 0.11})
