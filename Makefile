@@ -26,7 +26,7 @@ export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-tls ctest autobahn browser smuggling soak exhaust bench bench-all bench-peers \
-	icount lint fmt asan tsan memcheck analyze faults fuzz fuzz-long cov mutants sdist clean
+	icount lint fmt asan tsan memcheck analyze faults fuzz fuzz-long cov mutants sdist wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ help: ## this list
 
 build: ## an editable install in .venv, with the console script .venv/bin/asgiserver
 	@tools/setup.sh
-	@ln -sfn $(addprefix ../$(BUILD)/bench/,floor ws_load http_load) bench
+	@ln -sfn $(addprefix ../$(BUILD)/bench/,floor bare ws_load http_load) bench
 
 run: ## serve an application: make run [APP=package.module:app] [ARGS="--port 9000"]
 	@tools/setup.sh $(EXAMPLES)
@@ -126,7 +126,7 @@ tsan: ## what threads share, under the thread sanitizer: C tests, and tests of t
 	@tools/setup.sh test
 	@VENV=$(TSAN) SHARE=$(VENV) MESON_ARGS="$(TSAN_BUILD)" tools/setup.sh
 	@TSAN_OPTIONS="suppressions=$(CURDIR)/tools/tsan.supp" $(BIN)/meson test -C $(BUILD)-tsan \
-		--no-rebuild --quiet --print-errorlogs --timeout-multiplier 3 test_bridge test_log_writer test_loops
+		--no-rebuild --quiet --print-errorlogs --timeout-multiplier 3 test_bridge test_late test_log_writer test_loops
 	@tools/tsan.sh $(TSAN) $(BUILD)-tsan $(if $(ARGS),$(ARGS),$(TSAN_TESTS))
 TSAN = $(VENV)-tsan
 TSAN_BUILD = $(MESON_ARGS) -Db_sanitize=thread -Db_lundef=false -Db_lto=false \
@@ -196,5 +196,8 @@ sdist: ## a source distribution of the last commit, in dist
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -c \
 		'import sys; sys.path.insert(0, "tools"); import build_backend; build_backend.build_sdist("dist")'
 
+wheel: build ## a wheel in dist, compiled by the profile of usual requests: up to a tenth faster
+	@PYTHONPATH=bench $(BIN)/python tools/wheel.py
+
 clean: ## remove the environments and everything that was built
-	rm -rf $(VENV) $(VENV)-* build dist bench/floor bench/ws_load bench/http_load .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(VENV)-* build dist bench/floor bench/bare bench/ws_load bench/http_load .mypy_cache .ruff_cache .pytest_cache .coverage*

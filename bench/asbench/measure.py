@@ -291,6 +291,7 @@ def run_scenario(
         name
         for name, one in live.items()
         if (not scenario.only or name in scenario.only)
+        and (not one.entry.growing or scenario.growth)
         and (scenario.constant or one.entry.interface != "own")
     ]
     series = {name: Series(scenario.name, interface, name) for name in takes_part}

@@ -149,7 +149,7 @@ FRAMEWORKS = [
         ("Django", "wsgi", "/json", "app", True),
     )
 ]
-GROWERS = ("asgiserver", "floor", "uvicorn", "granian", "freastal", "bjoern")
+GROWERS = ("asgiserver", "floor", "bare", "uvicorn", "granian", "freastal", "bjoern")
 
 
 def fields_of(count: int) -> list[tuple[str, str]]:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from asbench import harness, peers
+from asbench import harness, load, peers
 from asbench.harness import APPS, HOST
 
 KEEP = "600"  # seconds that a kept connection may be idle: longer than any scenario takes
 BUILD = peers.FOLDER
-FLOOR, OURS = "floor", "asgiserver"
+FLOOR, BARE, OURS = "floor", "bare", "asgiserver"
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Entry:
     peer: str = ""  # the environment, of bench/peers.toml; "": the one that this runs in
     main: bool = False  # takes part without being asked for
     also: tuple[str, ...] = ()  # environments whose packages it needs, too
+    growing: bool = False  # takes part only where something grows
 
 
 AT = f"--host {HOST} --port {{port}}"
@@ -96,6 +97,7 @@ SERVERS = [
     Entry("waitress", "threads", WAITRESS, "waitress", True),
     Entry("uwsgi", "threads", f"{UWSGI} --threads 4", "uwsgi"),
     Entry(FLOOR, "own", f"{{floor}} {AT} --timeout-keep-alive {KEEP}", main=True),
+    Entry(BARE, "own", f"{{bare}} {AT}", growing=True),
     Entry("robyn", "own", f"{{python}} {APPS / 'hello_robyn.py'} {{port}}", "robyn"),
     Entry("nginx", "own", "{nginx} {port}"),
     Entry("go", "own", "{go} {port}"),
@@ -174,7 +176,9 @@ def command_of(entry: Entry, app: str, port: int) -> list[str]:
     if "{python}" in entry.command or "{bin}" in entry.command:
         words |= {"python": python(entry), "bin": str(Path(python(entry)).parent)}
     elif entry.name == FLOOR:
-        words["floor"] = str(harness.find_floor())
+        words[FLOOR] = str(harness.find_floor())
+    elif entry.name == BARE:
+        words[BARE] = str(load.find(BARE))
     else:
         words[entry.name] = go_program() if entry.name == "go" else program(entry.name)
     return [word.format(**words) for word in entry.command.split()]

@@ -513,8 +513,9 @@ static bool same_entries(PyObject *a, PyObject *b) {
     if (PyDict_GET_SIZE(a) != PyDict_GET_SIZE(b)) {
         return false;
     }
-    while (PyDict_Next(a, &at_a, &key_a, &value_a) && PyDict_Next(b, &at_b, &key_b, &value_b)) {
-        if (key_a != key_b || value_a != value_b) {
+    for (Py_ssize_t left = PyDict_GET_SIZE(a); left > 0; left--) {
+        if (!PyDict_Next(a, &at_a, &key_a, &value_a) || !PyDict_Next(b, &at_b, &key_b, &value_b) ||
+            key_a != key_b || value_a != value_b) {
             return false;
         }
     }

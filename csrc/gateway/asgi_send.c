@@ -29,6 +29,50 @@ static int get_bool(PyObject *message, PyObject *key) {
     return PyObject_IsTrue(value);
 }
 
+static void drop_all(PyObject **values, int n) {
+    for (int i = 0; i < n; i++) {
+        Py_CLEAR(values[i]);
+    }
+}
+
+/* One pass finds the values where a message has no other keys than these very objects, as those of
+ * literals are: it costs less than two look-ups. False: there are others, which may be equal. */
+static bool find_all(PyObject *message, PyObject *const *keys, PyObject **values, int n) {
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    for (Py_ssize_t left = PyDict_GET_SIZE(message); left > 0; left--) {
+        int i = 0;
+        if (!PyDict_Next(message, &at, &key, &value)) {
+            return false;
+        }
+        while (i < n && keys[i] != key) {
+            i++;
+        }
+        if (i == n) {
+            return false;
+        }
+        values[i] = Py_NewRef(value);
+    }
+    return true;
+}
+
+/* The values of `n` keys, new references, NULL where there is none. -1 with an exception. */
+static int get_all(PyObject *message, PyObject *const *keys, PyObject **values, int n) {
+    memset(values, 0, (size_t)n * sizeof(*values));
+    if (find_all(message, keys, values, n)) {
+        return 0;
+    }
+    drop_all(values, n);
+    for (int i = 0; i < n; i++) { /* comparing keys may run Python */
+        values[i] = Py_XNewRef(get(message, keys[i]));
+        if (values[i] == NULL && PyErr_Occurred()) {
+            drop_all(values, n);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 /* ---- fields ---- */
 
 static as_slice bytes_slice(PyObject *bytes) {
@@ -82,13 +126,9 @@ static int write_header(as_request *req, PyObject *item, as_field_writer write, 
     return result;
 }
 
-/* All pairs of message["headers"]; iterating may run any Python. */
-int as_send_headers(as_request *req, PyObject *message, as_field_writer write, const char *type) {
-    PyObject *headers = get(message, req->server->state->str.headers);
-    if (headers == NULL) {
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    Py_INCREF(headers);
+/* All pairs of `headers`, a reference that the caller holds; iterating may run any Python. */
+static int write_headers(as_request *req, PyObject *headers, as_field_writer write,
+                         const char *type) {
     int result = 0;
     if (PyList_CheckExact(headers) || PyTuple_CheckExact(headers)) {
         for (Py_ssize_t i = 0; result == 0 && i < PySequence_Fast_GET_SIZE(headers); i++) {
@@ -96,7 +136,6 @@ int as_send_headers(as_request *req, PyObject *message, as_field_writer write, c
             result = write_header(req, item, write, type);
             Py_DECREF(item);
         }
-        Py_DECREF(headers);
         return result;
     }
     PyObject *iterator = PyObject_GetIter(headers), *item;
@@ -110,19 +149,26 @@ int as_send_headers(as_request *req, PyObject *message, as_field_writer write, c
         Py_DECREF(item);
     }
     Py_XDECREF(iterator);
-    Py_DECREF(headers);
     return PyErr_Occurred() ? -1 : result;
+}
+
+int as_send_headers(as_request *req, PyObject *message, as_field_writer write, const char *type) {
+    PyObject *headers = get(message, req->server->state->str.headers);
+    if (headers == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    Py_INCREF(headers);
+    int result = write_headers(req, headers, write, type);
+    Py_DECREF(headers);
+    return result;
 }
 
 /* ---- http.response.start ---- */
 
-/* message["status"], or -1 with an exception. */
-static long get_status(as_request *req, PyObject *message, const char *type) {
-    PyObject *status = get(message, req->server->state->str.status);
+/* message["status"] as a number, or -1 with an exception. NULL: there is none. */
+static long get_status(PyObject *status, const char *type) {
     if (status == NULL) {
-        if (!PyErr_Occurred()) {
-            PyErr_Format(PyExc_KeyError, "ASGI message '%s' needs the key 'status'", type);
-        }
+        PyErr_Format(PyExc_KeyError, "ASGI message '%s' needs the key 'status'", type);
         return -1;
     }
     /* http.HTTPStatus is an int, too. */
@@ -142,9 +188,11 @@ static long get_status(as_request *req, PyObject *message, const char *type) {
     return value;
 }
 
-int as_send_start(as_request *req, PyObject *message, const char *type) {
-    long status = get_status(req, message, type);
-    int trailers = status >= 0 ? get_bool(message, req->server->state->str.trailers) : -1;
+/* References that the caller holds, as Python may run; NULL: the message has none. */
+static int begin_response(as_request *req, PyObject *status_object, PyObject *trailers_object,
+                          PyObject *headers, const char *type) {
+    long status = get_status(status_object, type);
+    int trailers = status < 0 ? -1 : trailers_object == NULL ? 0 : PyObject_IsTrue(trailers_object);
     if (trailers < 0) {
         return -1;
     }
@@ -157,7 +205,7 @@ int as_send_start(as_request *req, PyObject *message, const char *type) {
         as_raise(req->server->state, err, type);
         return -1;
     }
-    if (as_send_headers(req, message, req->ex->ops->head_field, type) < 0) {
+    if (headers != NULL && write_headers(req, headers, req->ex->ops->head_field, type) < 0) {
         if (req->ex != NULL && req->ex->res == AS_RES_HEAD) {
             as_exchange_head_abandon(req->ex);
         }
@@ -166,6 +214,19 @@ int as_send_start(as_request *req, PyObject *message, const char *type) {
     req->ex->trailers = trailers != 0;
     req->send_state = AS_SEND_BODY;
     return 0;
+}
+
+int as_send_start(as_request *req, PyObject *message, const char *type) {
+    as_module_state *state = req->server->state;
+    PyObject *keys[] = {state->str.type, state->str.status, state->str.headers,
+                        state->str.trailers};
+    PyObject *values[4];
+    if (get_all(message, keys, values, 4) < 0) {
+        return -1;
+    }
+    int result = begin_response(req, values[1], values[3], values[2], type);
+    drop_all(values, 4);
+    return result;
 }
 
 /* ---- http.response.body ---- */
@@ -222,17 +283,15 @@ static int send_body_object(as_request *req, PyObject *body, bool more, const ch
 
 int as_send_body(as_request *req, PyObject *message, const char *type) {
     as_module_state *state = req->server->state;
-    int more = get_bool(message, state->str.more_body);
-    PyObject *body = more >= 0 ? get(message, state->str.body) : NULL;
-    if (PyErr_Occurred()) {
+    PyObject *keys[] = {state->str.type, state->str.body, state->str.more_body};
+    PyObject *values[3];
+    if (get_all(message, keys, values, 3) < 0) {
         return -1;
     }
-    if (body == NULL) {
-        body = state->empty_bytes;
-    }
-    Py_INCREF(body);
-    int result = send_body_object(req, body, more != 0, type);
-    Py_DECREF(body);
+    PyObject *body = values[1] != NULL ? values[1] : state->empty_bytes;
+    int more = values[2] != NULL ? PyObject_IsTrue(values[2]) : 0;
+    int result = more >= 0 ? send_body_object(req, body, more != 0, type) : -1;
+    drop_all(values, 3);
     return result;
 }
 
@@ -411,8 +470,15 @@ static bool is_type(PyObject *type, const char *name) {
            (size_t)PyUnicode_GET_LENGTH(type) == n && memcmp(PyUnicode_DATA(type), name, n) == 0;
 }
 
+/* message["type"], usually its first entry; borrowed. */
+static PyObject *get_type(PyObject *message, PyObject *name) {
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    return PyDict_Next(message, &at, &key, &value) && key == name ? value : get(message, name);
+}
+
 static int dispatch(as_request *req, PyObject *message) {
-    PyObject *type = get(message, req->server->state->str.type);
+    PyObject *type = get_type(message, req->server->state->str.type);
     if (type == NULL) {
         if (!PyErr_Occurred()) {
             PyErr_SetString(PyExc_KeyError, "an ASGI message needs the key 'type'");

@@ -45,6 +45,7 @@ struct as_tasks {
     PyObject *context;               /* of the server; a request gets a copy */
     PyObject *loop_keyword;          /* ("loop",) */
     PyObject *str_blocking, *str_log_destroy, *str_callbacks;
+    PyObject *callbacks;    /* what the type has under that name; NULL: the tasks alone have it */
     driver *idle[IDLE_MAX]; /* strong */
     int nidle;
 };
@@ -144,13 +145,21 @@ static traces traces_of(PyObject *task) {
     return seen;
 }
 
+/* task._callbacks; the descriptor of asyncio's C code is called without looking for it again. */
+static PyObject *get_callbacks(const struct as_tasks *tasks, PyObject *task) {
+    PyObject *callbacks = tasks->callbacks;
+    descrgetfunc get = callbacks != NULL ? Py_TYPE(callbacks)->tp_descr_get : NULL;
+    return get != NULL ? get(callbacks, task, (PyObject *)Py_TYPE(task))
+                       : PyObject_GetAttr(task, tasks->str_callbacks);
+}
+
 /* 1: nobody holds or changed the task; 0: somebody may; -1: an exception. */
 static int is_unseen(struct as_tasks *tasks, driver *self, traces before) {
     traces now = traces_of(self->task);
     if (now.refs != before.refs || now.weak_refs != before.weak_refs) {
         return 0;
     }
-    PyObject *callbacks = PyObject_GetAttr(self->task, tasks->str_callbacks);
+    PyObject *callbacks = get_callbacks(tasks, self->task);
     bool unseen = callbacks == Py_None;
     Py_XDECREF(callbacks);
     if (!unseen) {
@@ -712,6 +721,13 @@ static int import_names(struct as_tasks *tasks) {
         (tasks->str_callbacks = PyUnicode_InternFromString("_callbacks")) == NULL;
     Py_XDECREF(module);
     Py_XDECREF(exceptions);
+    if (!failed &&
+        (tasks->callbacks = PyObject_GetAttr(tasks->task_type, tasks->str_callbacks)) == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
+        PyErr_Clear();
+    }
     return failed ? -1 : 0;
 }
 
@@ -753,6 +769,7 @@ void as_tasks_free(struct as_tasks *tasks) {
     Py_CLEAR(tasks->str_blocking);
     Py_CLEAR(tasks->str_log_destroy);
     Py_CLEAR(tasks->str_callbacks);
+    Py_CLEAR(tasks->callbacks);
     PyMem_Free(tasks);
 }
 

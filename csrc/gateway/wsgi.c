@@ -1,8 +1,8 @@
 /* One WSGI request, from the call of the application to the end of what it returned (PEP 3333).
  *
  * What the application returns is advanced only while the client takes data; above the high-water
- * mark it is parked. Each item is given to the kernel, or to the loop's thread, before the next one
- * is asked for. */
+ * mark it is parked. Each item is on its way before the next one is asked for (as_exchange_lend).
+ */
 #include "gateway/wsgi.h"
 
 #include <time.h>
@@ -114,8 +114,13 @@ static void close_result(as_wsgi_request *req) {
     }
     req->result = NULL;
     bool is_plain = PyList_CheckExact(result) || PyTuple_CheckExact(result);
-    if (!is_plain && call_close(req, result) < 0) {
-        as_log_exception(req->wsgi->server, req->ex, "Exception in close() of the WSGI response");
+    if (!is_plain) {
+        (void)as_exchange_lend(req->ex); /* close() may take its time */
+        if (call_close(req, result) < 0) {
+            as_log_exception(req->wsgi->server, req->ex,
+                             "Exception in close() of the WSGI response");
+        }
+        as_exchange_reclaim(req->ex);
     }
     Py_DECREF(result);
 }
@@ -199,9 +204,6 @@ static void complete(as_wsgi_request *req) {
             fail_with_err(req, err);
             return;
         }
-        if (!req->from_list) {
-            as_exchange_flush(ex); /* close() may take its time; a failure is seen by the loop */
-        }
     }
     as__wsgi_finish(req);
 }
@@ -246,9 +248,6 @@ static bool send_item(as_wsgi_request *req, PyObject *item) {
         return false;
     }
     as_err err = as__wsgi_send(req, item, true);
-    if (!err && !req->from_list) {
-        err = as_exchange_flush(ex);
-    }
     if (err) {
         fail_with_err(req, err);
         return false;
@@ -267,6 +266,21 @@ static uint64_t now_us(void) {
     return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
+/* The next item, or NULL: the end, or an exception. What came before it is on its way while the
+ * application makes this one. */
+static as_err next_item(as_wsgi_request *req, PyObject **item) {
+    if (req->from_list) {
+        *item = PyIter_Next(req->iterator);
+        return AS_OK;
+    }
+    as_err err = as_exchange_lend(req->ex);
+    if (!err) {
+        *item = PyIter_Next(req->iterator);
+        as_exchange_reclaim(req->ex);
+    }
+    return err;
+}
+
 /* Advances the iterable until it ends, or the client does not take more for now, or others have
  * waited long enough for the thread. */
 void as__wsgi_advance(as_wsgi_request *req) {
@@ -283,7 +297,12 @@ void as__wsgi_advance(as_wsgi_request *req) {
             req->state = AS_WSGI_PARKED;
             return;
         }
-        PyObject *item = PyIter_Next(req->iterator);
+        PyObject *item;
+        as_err err = next_item(req, &item);
+        if (err) {
+            fail_with_err(req, err);
+            return;
+        }
         if (item == NULL) {
             if (PyErr_Occurred()) {
                 as__wsgi_fail(req);

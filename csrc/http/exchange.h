@@ -117,6 +117,8 @@ typedef struct as_exchange_ops {
     as_err (*trailer)(as_exchange *ex, as_slice name, as_slice value);
     as_err (*end)(as_exchange *ex);
     as_err (*flush)(as_exchange *ex);
+    as_err (*lend)(as_exchange *ex);
+    void (*reclaim)(as_exchange *ex);
     uint64_t (*pending)(const as_exchange *ex);
     void (*want_body)(as_exchange *ex);
     void (*pause)(as_exchange *ex);
@@ -207,6 +209,15 @@ static inline as_err as_exchange_end(as_exchange *ex) {
 /* Gives what is written to the kernel now, as far as it takes it, instead of with the batch. */
 static inline as_err as_exchange_flush(as_exchange *ex) {
     return ex->ops->flush(ex);
+}
+/* The same around a call of Python that may take long or not: what is written leaves within a few
+ * milliseconds, or with what follows. `reclaim` comes before anything else that is done with the
+ * exchange, but for calls that Python makes. Not in a tunnel. */
+static inline as_err as_exchange_lend(as_exchange *ex) {
+    return ex->ops->lend(ex);
+}
+static inline void as_exchange_reclaim(as_exchange *ex) {
+    ex->ops->reclaim(ex);
 }
 /* Bytes of the connection that the kernel has not taken; above the high-water mark, wait for
  * on_drain. */

@@ -412,7 +412,7 @@ typedef struct findings {
     bool chunked; /* the last coding so far */
     bool unknown_coding;
     bool close, keep_alive, upgrade; /* of Connection */
-    bool has_upgrade;
+    bool has_upgrade, names_websocket;
     bool expect_other;
     const as_field *at; /* where something is wrong */
 } findings;
@@ -470,8 +470,8 @@ static void find_connection(as_head *head, as_field *field, findings *found) {
 static void find_upgrade(as_head *head, as_field *field, findings *found) {
     as_slice value = as_field_value(head, field), word = AS_SLICE("websocket");
     found->has_upgrade = true;
-    for (size_t i = 0; i + word.n <= value.n && !found->close; i++) {
-        found->close = as_slice_ieq((as_slice){value.p + i, word.n}, word);
+    for (size_t i = 0; i + word.n <= value.n && !found->names_websocket; i++) {
+        found->names_websocket = as_slice_ieq((as_slice){value.p + i, word.n}, word);
     }
 }
 
@@ -606,7 +606,9 @@ static as_err check_head(const as_h1 *h1, as_head *head, findings *found) {
     }
     bool has_body = head->body == AS_BODY_CHUNKED || head->content_length > 0;
     head->expect_continue = head->expect_continue && has_body;
-    head->keep_alive = !found->close && (head->minor > 0 || found->keep_alive);
+    bool persists = !found->close && (head->minor > 0 || found->keep_alive); /* RFC 9112, 9.3 */
+    head->keep_alive = persists && !found->names_websocket;
+    head->leaves = !persists && !found->has_upgrade && head->body == AS_BODY_NONE;
     head->upgrade = found->upgrade && found->has_upgrade;
     return AS_OK;
 }

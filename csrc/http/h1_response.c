@@ -423,6 +423,19 @@ static as_err flush(as_exchange *ex) {
     return h1_of(ex)->env->flush(h1_of(ex));
 }
 
+static as_err lend(as_exchange *ex) {
+    if (ex->aborted || ex->proto == NULL) {
+        return flush(ex);
+    }
+    return h1_of(ex)->env->lend(h1_of(ex));
+}
+
+static void reclaim(as_exchange *ex) {
+    if (ex->proto != NULL) {
+        h1_of(ex)->env->reclaim(h1_of(ex));
+    }
+}
+
 static uint64_t pending(const as_exchange *ex) {
     if (ex->proto == NULL) {
         return 0;
@@ -589,6 +602,8 @@ static const as_exchange_ops exchange_ops = {
     .trailer = trailer,
     .end = end,
     .flush = flush,
+    .lend = lend,
+    .reclaim = reclaim,
     .pending = pending,
     .want_body = want_body,
     .pause = pause_body,

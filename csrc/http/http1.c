@@ -66,6 +66,7 @@ static void abort_exchange(as_h1 *h1, as_err why) {
  * it is not: the client may have sent the next request already. */
 static void finish_exchange(as_h1 *h1, as_exchange *ex) {
     bool last = ex->close;
+    bool leaves = ex->head != NULL && ex->head->leaves; /* NULL: there was no memory to keep it */
     h1->served = true;
     h1->discard = h1->env->limits->limit_body_discard;
     if (h1->state == AS_H1_AT_END) {
@@ -75,7 +76,10 @@ static void finish_exchange(as_h1 *h1, as_exchange *ex) {
     }
     as__h1_let_go(h1);
     if (last) {
-        close_gently(h1, AS_OK);
+        /* A reset comes of bytes that nobody reads. Who said that nothing follows sends none; but
+         * TLS does, on its own account. */
+        h1->linger = !leaves || h1->pending.len > 0 || h1->info->is_tls;
+        as__h1_stop(h1, AS_H1_CLOSING, AS_OK);
     }
 }
 
@@ -417,7 +421,11 @@ static size_t run(as_h1 *h1, char *data, size_t n) {
             break;
         }
     }
-    return is_stopped(h1) ? n : (size_t)(p - data);
+    if (is_stopped(h1)) {
+        h1->linger = h1->linger || p < end; /* a client that said it would not, sends on */
+        return n;
+    }
+    return (size_t)(p - data);
 }
 
 static void drop_pending(as_h1 *h1) {

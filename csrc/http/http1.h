@@ -48,6 +48,10 @@ typedef struct as_h1_env {
     void (*notify)(as_h1 *h1);
     /* Writes the queue to the kernel now, as far as it takes it; never calls handlers. */
     as_err (*flush)(as_h1 *h1);
+    /* Around a call of Python: the queue leaves meanwhile, soon; until `reclaim` nothing is written
+     * to it. */
+    as_err (*lend)(as_h1 *h1);
+    void (*reclaim)(as_h1 *h1);
     /* For tunnels: writes the queue with the loop's next turn; calls as_h1_alarm later, as
      * as_exchange_set_alarm says. */
     void (*flush_soon)(as_h1 *h1);

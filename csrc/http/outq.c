@@ -204,6 +204,44 @@ as_err as_outq_insert(as_outq *q, const char *p, size_t n) {
     return AS_OK;
 }
 
+/* --- the whole ------------------------------------------------------------------------------ */
+
+bool as_outq_detach(as_outq *q, as_buf *buf, size_t *off) {
+    if (q->first != NULL || q->held > 0 || q->size == 0) {
+        return false;
+    }
+    *buf = q->buf;
+    *off = q->buf_off;
+    as_outq_init(q, q->pool);
+    return true;
+}
+
+static as_err push_front(as_outq *q, as_buf buf, size_t off) {
+    as_seg *seg = malloc(sizeof(*seg));
+    if (seg == NULL) {
+        return AS_E_NOMEM;
+    }
+    *seg = (as_seg){.next = q->first, .kind = SEG_BUFFER, .buf = buf, .off = off, .end = buf.len};
+    q->first = seg;
+    if (q->last == NULL) {
+        q->last = seg;
+    }
+    return AS_OK;
+}
+
+as_err as_outq_attach(as_outq *q, as_buf buf, size_t off) {
+    size_t n = buf.len - off;
+    if (n > 0 && q->first == NULL && q->buf.data == NULL) {
+        q->buf = buf;
+        q->buf_off = off;
+    } else if (n == 0 || push_front(q, buf, off) != AS_OK) {
+        as_buf_fini(&buf, q->pool);
+        return n == 0 ? AS_OK : AS_E_NOMEM;
+    }
+    q->size += n;
+    return AS_OK;
+}
+
 /* --- sending -------------------------------------------------------------------------------- */
 
 static const char *seg_data(const as_seg *seg) {

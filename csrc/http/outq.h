@@ -59,6 +59,12 @@ void as_outq_take_back(as_outq *q);
 /* Before the held bytes; these may leave. */
 as_err as_outq_insert(as_outq *q, const char *p, size_t n);
 
+/* All of it as one buffer, whose bytes from `*off` on are to leave: the queue is empty then. False:
+ * it is more than that, or a part is held. */
+bool as_outq_detach(as_outq *q, as_buf *buf, size_t *off);
+/* Takes over such a buffer, in front of everything. AS_E_NOMEM: it is lost. */
+as_err as_outq_attach(as_outq *q, as_buf buf, size_t off);
+
 /* What to send next: up to `max` vectors, or a file range (then *nvec is 0). False: nothing. */
 typedef struct as_out {
     struct iovec vec[16];

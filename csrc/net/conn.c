@@ -75,6 +75,9 @@ struct as_conn {
     uint8_t interest;        /* what the watcher looks for: UV_READABLE … */
     uint8_t waiting;         /* wait_kind whose timeout runs */
     uint8_t progress;        /* GOT_BYTES … since the timeout was looked at */
+    bool watched;            /* libuv knows the socket */
+    bool fresh;              /* nobody has looked yet whether something came with the connection */
+    uint8_t late;            /* where in as_loop.late bytes of ours are, 0: none are */
     bool flushing;
     bool resume;     /* the gateway did something between events */
     bool drain;      /* draining has begun */
@@ -131,11 +134,33 @@ static void set_reset(as_conn *conn) {
     }
 }
 
+/* What the loop was to write later is ours again, as far as it has not left. */
+static void take_back(as_conn *conn) {
+    as_buf buf;
+    size_t off;
+    if (conn->late == 0) {
+        return;
+    }
+    ssize_t n = as__late_take(conn->loop->late, conn->late, &buf, &off);
+    conn->late = 0;
+    if (n > 0) {
+        conn->progress |= WROTE;
+        conn->wrote += (uint32_t)n;
+        off += (size_t)n;
+    }
+    as_err err = as_outq_attach(&conn->h1.out, buf, off);
+    err = n < 0 ? (as_err)n : err;
+    if (conn->cut == AS_OK) {
+        conn->cut = err;
+    }
+}
+
 static void close_now(as_conn *conn, as_err why, bool reset) {
     if (conn->closed) {
         return;
     }
     as_loop *loop = conn->loop;
+    take_back(conn);
     conn->closed = true; /* the handlers below reach the connection no more */
     as__link_remove(&conn->todo);
     as__link_remove(&conn->all);
@@ -151,9 +176,21 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     if (reset) {
         set_reset(conn);
     }
-    uv_close((uv_handle_t *)&conn->poll, on_uv_closed);
+    if (conn->watched) {
+        uv_close((uv_handle_t *)&conn->poll, on_uv_closed);
+        as__loop_again(loop); /* libuv frees a closed handle in its next run */
+    } else {
+        as__list_push(&loop->gone, &conn->all);
+    }
     conn->transport.ops->close(&conn->transport, !reset && why != AS_E_RESET);
     as__loop_conn_gone(loop);
+}
+
+void as__conn_free_gone(as_loop *loop) {
+    as_link *link;
+    while ((link = as__list_pop(&loop->gone)) != NULL) {
+        free(AS_OWNER(link, as_conn, all));
+    }
 }
 
 /* For the log, by its name in the table of errors. */
@@ -421,6 +458,7 @@ static as_err write_once(as_conn *conn, const as_out *out, bool *full) {
 /* Writes until the queue is empty or the kernel is full; bounded: for what is left then, the
  * watcher comes back at once. */
 static void flush(as_conn *conn) {
+    take_back(conn);
     if (conn->flushing || conn->cut != AS_OK || conn->h1.out.size == 0) {
         return;
     }
@@ -450,6 +488,40 @@ as_err as__conn_flush(as_h1 *h1) {
         return AS_E_CLOSED;
     }
     return AS_OK;
+}
+
+/* Gives the queue to as_loop.late; false: it must be written now. TLS has its own buffers. */
+static bool put_late(as_conn *conn) {
+    as_buf buf;
+    size_t off;
+    if (conn->transport.tls != NULL || conn->cut != AS_OK || conn->flushing || conn->late != 0 ||
+        !as_outq_detach(&conn->h1.out, &buf, &off)) {
+        return false;
+    }
+    conn->late = (uint8_t)as__late_put(conn->loop->late, &conn->transport, &buf, off, conn);
+    if (conn->late == 0) {
+        (void)as_outq_attach(&conn->h1.out, buf, off); /* the queue is empty: no memory is needed */
+    }
+    return conn->late != 0;
+}
+
+as_err as__conn_lend(as_h1 *h1) {
+    as_conn *conn = conn_of(h1);
+    if (conn->closed || !put_late(conn)) {
+        return as__conn_flush(h1);
+    }
+    if (!as__late_guard(conn->loop->late)) {
+        return as__conn_flush(h1); /* without a thread nobody else would write */
+    }
+    return AS_OK;
+}
+
+void as__conn_reclaim(as_h1 *h1) {
+    as_conn *conn = conn_of(h1);
+    take_back(conn);
+    if (conn->cut != AS_OK && !conn->closed) {
+        enqueue(conn);
+    }
 }
 
 /* --- timeouts --------------------------------------------------------------------------------- */
@@ -628,11 +700,23 @@ static uint8_t wanted_interest(const as_conn *conn) {
     return interest != 0 ? interest : UV_PRIORITIZED;
 }
 
+/* Only once there is something to wait for: a connection that is over with its first read, as are
+ * many that carry a single request, costs libuv and the kernel's set nothing. */
+static int introduce_to_uv(as_conn *conn) {
+    int err = conn->watched ? 0 : uv_poll_init(&conn->loop->uv, &conn->poll, conn->transport.fd);
+    conn->watched = err == 0;
+    return err;
+}
+
 static void watch(as_conn *conn) {
     uint8_t interest = wanted_interest(conn);
     if (interest != conn->interest) {
         conn->interest = interest;
-        if (uv_poll_start(&conn->poll, interest, on_event) != 0) {
+        int err = introduce_to_uv(conn);
+        if (err != 0) {
+            as__listeners_pause(conn->loop, -err); /* no more are taken for a while */
+        }
+        if (err != 0 || uv_poll_start(&conn->poll, interest, on_event) != 0) {
             conn->cut = AS_E_IO;
             enqueue(conn);
         }
@@ -707,6 +791,7 @@ static __attribute__((noinline)) void enqueue_buffered(as_conn *conn) {
 
 /* Makes everything follow what the protocol wants now. Frees `conn` when that is its end. */
 static void work(as_conn *conn) {
+    take_back(conn);
     if (conn->cut == AS_OK && !conn->lingering) {
         flush_and_resume(conn);
         close_if_drained(conn);
@@ -733,6 +818,20 @@ static void work(as_conn *conn) {
     }
 }
 
+/* What was answered leaves with the answers to others, at the end of the loop's turn. */
+static bool may_wait(const as_conn *conn) {
+    return conn->cut == AS_OK && !conn->lingering && conn->h1.phase < AS_H1_TUNNEL &&
+           !conn->h1.above_high && !conn->loop->env.draining;
+}
+
+/* Before handlers run: answers that have waited long enough leave; a thread looks after the others.
+ */
+static void look_after_late(as_loop *loop) {
+    if (as__late_is_due(loop->late) || !as__late_guard(loop->late)) {
+        as__conn_work_late(loop);
+    }
+}
+
 /* As if the socket had become readable now. */
 static void on_readable(as_conn *conn) {
     on_event(&conn->poll, 0, UV_READABLE);
@@ -744,6 +843,12 @@ void as__conn_shake_hands(as_link *due) {
 
 void as__conn_work(as_link *todo) {
     as_conn *conn = AS_OWNER(todo, as_conn, todo);
+    if (as__late_any(conn->loop->late)) {
+        look_after_late(conn->loop);
+        if (conn->closed) {
+            return;
+        }
+    }
     if (conn->cut == AS_OK && !conn->lingering) {
         if (conn->drain) {
             conn->drain = false;
@@ -757,7 +862,8 @@ void as__conn_work(as_link *todo) {
             conn->resume = false;
             resume(conn);
         }
-        if (conn->transport.buffered && as_h1_wants_read(&conn->h1)) {
+        if (conn->fresh || (conn->transport.buffered && as_h1_wants_read(&conn->h1))) {
+            conn->fresh = false;
             on_readable(conn);
             return;
         }
@@ -782,6 +888,12 @@ static void on_event(uv_poll_t *handle, int status, int events) {
     if (conn->closed) {
         return;
     }
+    if (as__late_any(conn->loop->late)) {
+        look_after_late(conn->loop);
+        if (conn->closed) {
+            return;
+        }
+    }
     if (status < 0) {
         conn->cut = AS_E_RESET; /* libuv's way to say EPOLLERR */
     } else if (conn->cut == AS_OK && (events & (UV_READABLE | conn->transport.wants)) != 0) {
@@ -799,7 +911,9 @@ static void on_event(uv_poll_t *handle, int status, int events) {
     } else if (conn->cut == AS_OK && (events & UV_PRIORITIZED) != 0) {
         on_priority(conn);
     }
-    work(conn);
+    if (!may_wait(conn) || !put_late(conn)) {
+        work(conn);
+    }
 }
 
 void as__conn_expire(as_timeout *timeout) {
@@ -830,6 +944,26 @@ void as__conn_expire(as_timeout *timeout) {
         break;
     }
     work(conn);
+}
+
+/* Those that come meanwhile have their turn with the next one. */
+void as__conn_work_late(as_loop *loop) {
+    unsigned at = 0;
+    as_conn *conn;
+    while ((conn = as__late_next(loop->late, &at)) != NULL) {
+        work(conn);
+    }
+    if (as__late_any(loop->late)) {
+        as__loop_again(loop);
+    }
+}
+
+void as__conn_flush_late(as_loop *loop) {
+    unsigned at = 0;
+    as_conn *conn;
+    while ((conn = as__late_next(loop->late, &at)) != NULL) {
+        flush(conn);
+    }
 }
 
 /* --- from outside of events ------------------------------------------------------------------- */
@@ -961,11 +1095,7 @@ static as_err open_transport(as_conn *conn, const as_listener *listener, int fd)
     if (err == AS_OK && listener->tls != NULL) {
         err = begin_handshake(conn);
     }
-    if (err == AS_OK && uv_poll_init(&loop->uv, &conn->poll, fd) != 0) {
-        err = AS_E_NOMEM;
-    }
     if (err != AS_OK) {
-        end_handshake(conn);
         conn->transport.ops->close(&conn->transport, false);
     }
     return err;
@@ -994,10 +1124,13 @@ as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
     loop->nconns++;
     as__balance_tell(&loop->balance, loop->nconns);
     loop->conns_total++;
-    watch(conn);
-    set_timeout(conn);
     if (conn->handshake != NULL) {
+        watch(conn); /* a step of it is not to be wasted where nothing came yet */
         limit_handshakes(loop);
+    } else {
+        conn->fresh = true;
+        as__list_push(&loop->todo, &conn->todo);
     }
+    set_timeout(conn);
     return AS_OK;
 }

@@ -20,12 +20,17 @@ struct as_listener;
 /* Takes over `fd`, also when it fails. */
 as_err as__conn_open(as_loop *loop, const struct as_listener *listener, int fd,
                      const struct sockaddr *peer);
+/* Frees those that are closed and that libuv never knew: nobody on the stack has one in hand. */
+void as__conn_free_gone(as_loop *loop);
 /* Does what is due: resumes, writes, watches, closes. May run handlers and free `conn`. */
 void as__conn_work(as_link *todo);
 /* A step of its TLS handshake, by as_loop.handshakes_due. The same. */
 void as__conn_shake_hands(as_link *due);
 /* Its deadline has come. May run handlers and free the connection. */
 void as__conn_expire(as_timeout *timeout);
+/* The connections whose answers wait in as_loop.late go on; or their bytes leave, and no more. */
+void as__conn_work_late(as_loop *loop);
+void as__conn_flush_late(as_loop *loop);
 /* For all connections of the loop; the work itself is done from as_loop_poll. */
 void as__conn_drain_all(as_loop *loop);
 void as__conn_disconnect_all(as_loop *loop);
@@ -37,6 +42,8 @@ unsigned as__conn_cut_all(as_loop *loop);
 /* as_h1_env's calls. */
 void as__conn_notify(as_h1 *h1);
 as_err as__conn_flush(as_h1 *h1);
+as_err as__conn_lend(as_h1 *h1);
+void as__conn_reclaim(as_h1 *h1);
 void as__conn_flush_soon(as_h1 *h1);
 void as__conn_set_alarm(as_h1 *h1, uint32_t ms);
 

@@ -93,7 +93,7 @@ static void pause_accepting(as_loop *loop, const char *why) {
     }
 }
 
-static void pause_and_retry(as_loop *loop, int error) {
+void as__listeners_pause(as_loop *loop, int error) {
     pause_accepting(loop, uv_strerror(uv_translate_sys_error(error)));
     uint64_t now = as__loop_now(loop);
     as__timeout_set(&loop->wheel, &loop->accept_retry, now, now + RETRY_AFTER);
@@ -141,7 +141,7 @@ static bool accept_one(as_listener *listener) {
     int fd = accept4(listener->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
         if (as__conn_open(loop, listener, fd, (struct sockaddr *)&peer) != AS_OK) {
-            pause_and_retry(loop, ENOMEM);
+            as__listeners_pause(loop, ENOMEM);
             return false;
         }
         return true;
@@ -157,7 +157,7 @@ static bool accept_one(as_listener *listener) {
     if (concerns_one_client(errno)) {
         return true;
     }
-    pause_and_retry(loop, errno);
+    as__listeners_pause(loop, errno);
     return false;
 }
 
@@ -165,7 +165,7 @@ static void on_readable(uv_poll_t *handle, int status, int events) {
     (void)events;
     as_listener *listener = AS_OWNER(handle, as_listener, poll);
     if (status < 0) {
-        pause_and_retry(listener->loop, -status);
+        as__listeners_pause(listener->loop, -status);
         return;
     }
     if (is_full(listener->loop)) {

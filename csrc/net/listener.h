@@ -36,6 +36,8 @@ void as__listeners_close(as_loop *loop);
 void as__listeners_set_tls(as_loop *loop, as_tls_context *tls);
 /* as_loop.tls_watch: contexts whose files have changed are made again. */
 void as__listeners_check_tls(as_loop *loop);
+/* Accepts no more for half a second: `error` is what there is not enough for. */
+void as__listeners_pause(as_loop *loop, int error);
 /* Accepts again after a pause. */
 void as__listeners_resume(as_loop *loop);
 /* Frees what as__listeners_close left; the uv loop has forgotten the handles. */

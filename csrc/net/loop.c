@@ -71,7 +71,6 @@ void as__loop_notice(as_loop *loop, as_notice_level level, const char *text) {
 }
 
 void as__loop_conn_gone(as_loop *loop) {
-    as__loop_again(loop); /* libuv frees a closed handle in its next run */
     if (!loop->env.draining) {
         as__listeners_resume(loop);
     }
@@ -170,6 +169,8 @@ static as_err init_env(as_loop *loop, const as_loop_config *config) {
         .copy_heads = config->copy_heads,
         .notify = as__conn_notify,
         .flush = as__conn_flush,
+        .lend = as__conn_lend,
+        .reclaim = as__conn_reclaim,
         .flush_soon = as__conn_flush_soon,
         .set_alarm = as__conn_set_alarm,
     };
@@ -193,6 +194,7 @@ static void init_fields(as_loop *loop, const as_loop_config *config) {
     loop->yield_fd = -1;
     as__link_init(&loop->conns);
     as__link_init(&loop->todo);
+    as__link_init(&loop->gone);
     as__link_init(&loop->listeners);
     as__timeout_init(&loop->accept_retry);
     as__timeout_init(&loop->alarm);
@@ -223,7 +225,8 @@ as_loop *as_loop_new(const as_loop_config *config) {
     }
     init_fields(loop, config);
     loop->read_buf = malloc(AS_READ_BUFFER);
-    if (loop->read_buf == NULL || init_env(loop, config) != AS_OK) {
+    loop->late = as__late_new();
+    if (loop->read_buf == NULL || loop->late == NULL || init_env(loop, config) != AS_OK) {
         goto failed_memory;
     }
     err = uv_loop_init(&loop->uv);
@@ -246,6 +249,7 @@ failed_wakeup:
 failed_uv:
     fini_env(loop);
 failed_memory:
+    as__late_free(loop->late, NULL);
     free(loop->read_buf);
     as_buf_pool_fini(&loop->pool);
     free(loop);
@@ -268,10 +272,12 @@ void as_loop_free(as_loop *loop) {
         (void)as__conn_cut_all(loop);
         run_todo(loop);
     }
+    as__conn_free_gone(loop);
     uv_close((uv_handle_t *)&loop->wakeup, NULL);
     close_uv(loop);
     as__listeners_free(loop);
     fini_env(loop);
+    as__late_free(loop->late, &loop->pool);
     as_buf_pool_fini(&loop->pool);
     free(loop->tls_scratch);
     free(loop->read_buf);
@@ -360,7 +366,9 @@ static void poll_once(as_loop *loop) {
         run_handshakes(loop);
     }
     (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
+    as__conn_work_late(loop);
     run_todo(loop);
+    as__conn_work_late(loop); /* answers to connections that are new */
     as__wheel_advance(&loop->wheel, now, expire, loop);
 }
 
@@ -381,6 +389,7 @@ __attribute__((noinline)) void as_loop_poll(as_loop *loop) {
         poll_once(loop);
     } while (loop->again && ++round < POLL_ROUNDS);
     loop->polling = false;
+    as__conn_free_gone(loop);
     end_if_forked(loop);
     if (loop->again || as__link_linked(&loop->handshakes_due)) {
         as__loop_again(loop);
@@ -481,6 +490,7 @@ void as_loop_mark(as_loop *loop, uint64_t requests) {
 }
 
 unsigned as_loop_abort_all(as_loop *loop) {
+    as__conn_flush_late(loop);
     unsigned exchanges = as__conn_cut_all(loop);
     if (!loop->polling) {
         loop->polling = true;

@@ -6,6 +6,7 @@
 
 #include "http/http1.h"
 #include "net/balance.h"
+#include "net/late.h"
 #include "net/list.h"
 #include "net/loop.h"
 #include "net/timeout.h"
@@ -29,6 +30,8 @@ struct as_loop {
     uint32_t nconns;
     uint64_t conns_total;
     as_link todo;      /* as_conn.todo: as__conn_work is due */
+    as_link gone;      /* as_conn.all: closed, to be freed when the turn is over */
+    as_late *late;     /* answers that leave at the end of this turn */
     as_link listeners; /* as_listener.link; also closed ones, whose names connections point to */
     as_timeout accept_retry, alarm;
     as_balance balance; /* with other processes */

@@ -422,6 +422,11 @@ static uint64_t pending(const as_exchange *ex) {
     return r->clogged ? UINT64_MAX : r->unsent + r->out_bytes;
 }
 
+/* What was published belongs to the loop's thread. */
+static void reclaim(as_exchange *ex) {
+    (void)ex;
+}
+
 /* Nobody waits for this thread. */
 static void yield(as_exchange *ex) {
     (void)ex;
@@ -434,6 +439,8 @@ static const as_exchange_ops remote_ops = {
     .body = body,
     .file = file,
     .flush = flush,
+    .lend = flush,
+    .reclaim = reclaim,
     .pending = pending,
     .yield = yield,
     .abort = abort_response,

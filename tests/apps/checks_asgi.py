@@ -960,6 +960,44 @@ async def send_unknown_keys_are_ignored(scope, receive, send):
     await send({"type": "http.response.body", "body": b"ok", "another": 1})
 
 
+def anew(text):
+    """Equal, and another object than the literal."""
+    return "".join(list(text))
+
+
+@check()
+async def send_keys_that_are_equal(scope, receive, send):
+    """The keys of a message need not be the objects that literals are."""
+    asked = []
+
+    def headers():
+        asked.append(True)
+        yield b"x-a", b"1"
+
+    await send({"type": "http.response.start", "status": 200, anew("headers"): headers()})
+    assert asked
+    await send({"type": "http.response.body", anew("body"): b"o", anew("more_body"): True})
+    await send({anew("type"): "http.response.body", "body": b"k"})
+
+
+@check()
+async def send_keys_that_change_the_message(scope, receive, send):
+    """What was read of it before is still there."""
+
+    class Sly(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            message.clear()
+            return str(self) == other
+
+    message = {"type": "http.response.start", "status": int("2" + "00"), Sly("headers"): []}
+    await send(message)
+    assert not message
+    message = {"type": "http.response.body", "body": bytes([111, 107]), Sly("more_body"): False}
+    await send(message)
+
+
 @check()
 async def send_empty_parts(scope, receive, send):
     """An empty chunk must not end a chunked body."""

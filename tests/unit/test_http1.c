@@ -1488,6 +1488,42 @@ static void test_unread_body(void) {
     world_free(w);
 }
 
+/* Only who said that nothing follows, and held to it, is not waited for behind the last answer. */
+static void test_who_lingers(void) {
+    static const struct {
+        const char *request, *later; /* later: while the application works */
+        void (*answer)(world *w);
+        bool tls, lingers;
+    } rows[] = {
+        {GET_CLOSE, "", nothing, false, false},
+        {GET_10, "", nothing, false, false},
+        {GET_10, "", streamed, false, false},
+        {GET_CLOSE, "", nothing, true, true}, /* TLS sends more than requests */
+        {GET_CLOSE GET, "", nothing, false, true},
+        {GET_CLOSE, GET, nothing, false, true},
+        {GET_10 "\r\n", "", nothing, false, true},
+        {GET, "", closing, false, true}, /* the client knows nothing of it yet */
+        {GET_10_KEEP, "", closing, false, true},
+        {"POST / HTTP/1.1\r\n" H "Connection: close\r\nContent-Length: 2\r\n\r\nhi", "", nothing, false,
+         true},
+        {"GET / HTTP/1.1\r\n" H "Connection: close, upgrade\r\nUpgrade: t\r\n\r\n", "", nothing, false,
+         true},
+        {"GET / HTTP/1.1\r\n" H "Upgrade: websocket\r\n\r\n", "", nothing, false, true},
+    };
+    for (size_t i = 0; i < ROWS(rows); i++) {
+        current = rows[i].request;
+        world *w = world_new();
+        w->script = &keeping;
+        w->info.is_tls = rows[i].tls;
+        feeds(w, rows[i].request);
+        feeds(w, rows[i].later);
+        rows[i].answer(w);
+        release(w);
+        CHECK(phase(w) == AS_H1_CLOSING && as_h1_wants_linger(&w->h1) == rows[i].lingers);
+        world_free(w);
+    }
+}
+
 static void test_abort(void) {
     current = "abort";
     world *w = world_new();
@@ -2278,6 +2314,7 @@ int main(void) {
     test_continue();
     test_refused_head();
     test_unread_body();
+    test_who_lingers();
     test_abort();
     test_within_handlers();
     test_forwarding();

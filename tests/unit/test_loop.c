@@ -28,15 +28,16 @@
 /* --- the server side -------------------------------------------------------------------------- */
 
 typedef enum mode {
-    ANSWER,      /* at once */
-    HOLD,        /* the test answers */
-    STREAM,      /* `stream_left` bytes without a length, as fast as on_drain allows */
-    PAUSE,       /* reads no body, and holds */
-    NEST,        /* polls from inside of the handler, then answers */
-    DRAIN,       /* stops the server from inside of the handler, then answers */
-    ABORT_ALL,   /* cuts everything from inside of the handler */
-    FILE_ANSWER, /* `file_size` bytes of an unlinked file */
-    TUNNEL,      /* upgrades, and echoes; alarms in `alarm_ms` */
+    ANSWER,       /* at once */
+    HOLD,         /* the test answers */
+    STREAM,       /* `stream_left` bytes without a length, as fast as on_drain allows */
+    PAUSE,        /* reads no body, and holds */
+    NEST,         /* polls from inside of the handler, then answers */
+    DRAIN,        /* stops the server from inside of the handler, then answers */
+    ABORT_ALL,    /* cuts everything from inside of the handler */
+    ABORT_SECOND, /* the same with the second request, the first is answered */
+    FILE_ANSWER,  /* `file_size` bytes of an unlinked file */
+    TUNNEL,       /* upgrades, and echoes; alarms in `alarm_ms` */
 } mode;
 
 typedef struct server {
@@ -111,6 +112,12 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
         as_loop_drain(s->loop, 0);
         answer(ex);
         break;
+    case ABORT_SECOND:
+        if (s->requests < 2) {
+            answer(ex);
+            break;
+        }
+        __attribute__((fallthrough));
     case ABORT_ALL:
         s->held = ex;
         assert(as_loop_abort_all(s->loop) > 0);
@@ -410,6 +417,50 @@ static void test_answers(void) {
     UNTIL(&s, stats(&s).connections == 0);
     assert(s.closes == 1 && s.aborts == 0);
     assert(stats(&s).connections_total == 1 && stats(&s).requests_total == 26);
+    hang_up(&c);
+    stop(&s);
+}
+
+/* What came with the connection is looked at in the turn that accepts it. */
+static void test_request_is_there_at_once(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    as_loop_poll(s.loop); /* the kernel gets to know the listener */
+    client c = connect_to(&s);
+    say(&c, GET_CLOSE);
+    await_event(&s, true);
+    assert(s.requests == 1 && stats(&s).connections == 0); /* though the client has not closed */
+    UNTIL(&s, ended(&c));
+    assert(c.eof && count_of(&c, "hello") == 1);
+    hang_up(&c);
+
+    c = connect_to(&s);
+    say(&c, GET);
+    await_event(&s, true);
+    assert(s.requests == 2 && stats(&s).connections == 1);
+    say(&c, GET_CLOSE GET); /* whoever goes on nevertheless is read, and gets no reset */
+    UNTIL(&s, ended(&c));
+    assert(c.eof && count_of(&c, "hello") == 2 && stats(&s).connections == 1);
+    hang_up(&c);
+    UNTIL(&s, stats(&s).connections == 0);
+    stop(&s);
+}
+
+/* The driver may call as_loop_drain anywhere: nothing is read, and no handler runs, before the next
+ * poll. */
+static void test_request_of_the_last_moment(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    as_loop_drain(s.loop, 0);
+    assert(s.requests == 0 && stats(&s).connections == 1 && s.wakes > 0);
+    as_loop_poll(s.loop);
+    assert(s.requests == 1);
+    UNTIL(&s, ended(&c));
+    assert(c.eof && count_of(&c, "hello") == 1);
     hang_up(&c);
     stop(&s);
 }
@@ -1312,6 +1363,20 @@ static void test_abort_all(void) {
     assert(c.reset && s.aborts == 1 && s.held == NULL);
     hang_up(&c);
     stop(&s);
+
+    prepare(&s); /* what was answered before in the same turn has been answered */
+    s.mode = ABORT_SECOND;
+    start(&s);
+    client first = connect_to(&s), second = connect_to(&s);
+    UNTIL(&s, stats(&s).connections == 2);
+    say(&first, GET);
+    say(&second, GET);
+    UNTIL(&s, ended(&first) && ended(&second));
+    assert(first.eof && count_of(&first, "hello") == 1);
+    assert(second.reset && s.aborts == 1);
+    hang_up(&first);
+    hang_up(&second);
+    stop(&s);
 }
 
 static void test_free_in_any_state(void) {
@@ -1488,6 +1553,8 @@ int main(void) {
     (void)alarm(120);
     (void)signal(SIGPIPE, SIG_IGN);
     RUN(test_answers);
+    RUN(test_request_is_there_at_once);
+    RUN(test_request_of_the_last_moment);
     RUN(test_half_closed_client_is_answered);
     RUN(test_answer_from_outside_leaves_at_once);
     RUN(test_nested_poll);

@@ -130,20 +130,44 @@ static void append_something(as_outq *q, owner *o) {
     }
 }
 
+/* Somebody else has it for a while, and takes some; what is appended meanwhile comes behind it. */
+static void lend(as_outq *q, owner *o) {
+    as_buf buf;
+    size_t off;
+    uint64_t size = q->size;
+    if (!as_outq_detach(q, &buf, &off)) {
+        assert(size == 0 || q->first != NULL);
+        return;
+    }
+    assert(q->size == 0 && buf.len - off == size);
+    size_t n = random_below((unsigned)size + 1);
+    memcpy(got + ngot, buf.data + off, n);
+    ngot += n;
+    if (random_below(2) == 0) {
+        append_something(q, o);
+    }
+    uint64_t behind = q->size;
+    assert(as_outq_attach(q, buf, off + n) == AS_OK);
+    assert(q->size == size - n + behind);
+}
+
 static void test_random(as_buf_pool *pool) {
     as_outq q;
     as_outq_init(&q, pool);
     for (int round = 0; round < 300; round++) {
-        owner owners[20] = {{0}};
+        owner owners[20] = {{0}}, lenders[20] = {{0}};
         for (int i = 0; i < 20; i++) {
             append_something(&q, &owners[i]);
+            if (random_below(3) == 0) {
+                lend(&q, &lenders[i]);
+            }
             if (random_below(2) == 0) {
                 take(&q, 1 + random_below(10000));
             }
         }
         take_all(&q);
         for (int i = 0; i < 20; i++) {
-            assert(owners[i].held == 0);
+            assert(owners[i].held == 0 && lenders[i].held == 0);
         }
         assert(q.first == NULL && q.last == NULL);
     }
@@ -184,7 +208,10 @@ static void test_held(as_buf_pool *pool, size_t before, size_t taken, size_t hel
     memcpy(expected + before + 5, data, held);
     nexpected = before + 5 + held;
     take_all(&q);
+    as_buf buf;
+    size_t off;
     put_held(&q, data, 100);
+    assert(!as_outq_detach(&q, &buf, &off));
     as_outq_take_back(&q);
     assert(q.size == 0 && q.held == 0 && q.buf.data == NULL);
     as_outq_fini(&q);
