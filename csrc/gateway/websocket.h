@@ -22,14 +22,14 @@ typedef struct as_websocket {
         PyObject **items; /* str and bytes; NULL: none */
         uint32_t first, n, cap;
         uint64_t size; /* bytes of memory that they hold */
-    } inbox;          /* messages that receive() has not taken */
-    PyObject *reason; /* of the disconnect, str; NULL: empty */
-    uint64_t arrived; /* the last message, or write: as_microseconds() */
-    uint64_t written; /* the last write that did not wait for others */
-    uint32_t ping;    /* the payload of the last ping */
-    uint16_t code;    /* of the disconnect; 0: there is none yet */
-    int16_t broken;   /* as_err of a frame behind messages that wait: told when they are taken */
-    bool connected;   /* receive() gave websocket.connect */
+    } inbox;           /* messages that receive() has not taken */
+    PyObject *reason;  /* of the disconnect, str; NULL: empty */
+    uint64_t arrived;  /* the last message, or write: as_microseconds() */
+    uint64_t written;  /* the last write that did not wait for others */
+    uint32_t ping;     /* the payload of the last ping */
+    uint16_t code;     /* of the disconnect; 0: there is none yet */
+    int16_t broken;    /* as_err of a frame behind messages that wait: told when they are taken */
+    bool connected;    /* receive() gave websocket.connect */
     bool closing, hung_up;
     bool ended;       /* the application has */
     bool awaits_pong; /* of the last ping */

@@ -1504,10 +1504,10 @@ static void test_who_lingers(void) {
         {GET_10 "\r\n", "", nothing, false, true},
         {GET, "", closing, false, true}, /* the client knows nothing of it yet */
         {GET_10_KEEP, "", closing, false, true},
-        {"POST / HTTP/1.1\r\n" H "Connection: close\r\nContent-Length: 2\r\n\r\nhi", "", nothing, false,
-         true},
-        {"GET / HTTP/1.1\r\n" H "Connection: close, upgrade\r\nUpgrade: t\r\n\r\n", "", nothing, false,
-         true},
+        {"POST / HTTP/1.1\r\n" H "Connection: close\r\nContent-Length: 2\r\n\r\nhi", "", nothing,
+         false, true},
+        {"GET / HTTP/1.1\r\n" H "Connection: close, upgrade\r\nUpgrade: t\r\n\r\n", "", nothing,
+         false, true},
         {"GET / HTTP/1.1\r\n" H "Upgrade: websocket\r\n\r\n", "", nothing, false, true},
     };
     for (size_t i = 0; i < ROWS(rows); i++) {
