@@ -254,6 +254,8 @@ def measure(
     after.close()
     size = attack.crowd[form.long]
     disk = size if attack.file_size else 0
+    # Those whom the server has refused are read from for a while.
+    lingering = 2 * told["opened"] / form.seconds * settings.timeout_linger
     lines = AT_ONCE + (A_SECOND + 2) * (form.seconds + 3)
     # Connections are accepted, and time-outs seen, as late as others are served.
     late = 2 * TICK + 0.5 * SLOWNESS + 3 * max(one for one, _ in times)
@@ -264,7 +266,7 @@ def measure(
         "rss": max(0, rss),
         "rss_bound": int(COMMON + size * attack.holds(settings)),
         "files": max(seen) - files,
-        "files_bound": attack.files or 2 * size + disk + SPARE_FILES,
+        "files_bound": attack.files or int(2 * size + disk + lingering + SPARE_FILES),
         "left": left,
         "stays": attack.stays,
         "life": round(told["longest"], 2),
