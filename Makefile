@@ -29,7 +29,7 @@ export MESON_ARGS = -Dwerror=$(WERROR)
 	icount lint fmt asan tsan memcheck analyze faults fuzz fuzz-long cov mutants sdist wheel clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12         the interpreter; another version replaces $(VENV)'
 	@echo '  APP=package.module:app    what `make run` serves ($(APP))'
@@ -57,8 +57,8 @@ test: ## all tests: the C tests, then pytest
 test-tls: ## the tests of requests once more, over TLS
 	@tools/setup.sh test
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --tls $(OVER_TLS) $(ARGS)
-OVER_TLS = $(addprefix tests/e2e/test_,$(addsuffix .py,cases http1 asgi wsgi frameworks threads \
-	stopping leaks workers))
+OVER_TLS = $(addprefix tests/e2e/test_,$(addsuffix .py,cases connections http1 asgi lifespan wsgi wsgi_responses \
+	frameworks threads stopping leaks workers))
 
 ctest: build ## the C tests alone
 	@$(BIN)/meson test -C $(BUILD) --no-rebuild --print-errorlogs

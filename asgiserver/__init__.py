@@ -13,12 +13,13 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .config import Config
     from .errors import StartError
-    from .server import Server, run
+    from .running import run
+    from .server import Server
 
 __all__ = ["Config", "Server", "StartError", "__version__", "run"]
 
 # Loaded when they are used: the plugin for pytest is imported in every run of pytest.
-_HOMES = {"Config": "config", "StartError": "errors", "Server": "server", "run": "server"}
+_HOMES = {"Config": "config", "StartError": "errors", "Server": "server", "run": "running"}
 
 
 def __getattr__(name: str) -> Any:

@@ -264,7 +264,8 @@ def _serve(check_config: bool, print_config: bool, **_given: Any) -> None:
         sys.exit(problem.exit_code)
     if check_config or print_config:
         return
-    from .server import check_files, run_config  # noqa: PLC0415
+    from .checks import check_files  # noqa: PLC0415
+    from .running import run_config  # noqa: PLC0415
 
     def reread() -> Config:
         config = sources.read().config
@@ -278,8 +279,8 @@ def _serve(check_config: bool, print_config: bool, **_given: Any) -> None:
 
 def _checked(config: Config) -> str:
     """The line that says that a server could be started, but for its addresses."""
+    from .checks import check  # noqa: PLC0415
     from .interface import TITLES  # noqa: PLC0415
-    from .server import check  # noqa: PLC0415
 
     application = check(config)
     return f"OK: {application.name} ({TITLES[application.interface]})"

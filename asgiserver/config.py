@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from . import networks, options, sockets
+from . import addresses, networks, options
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
@@ -184,7 +184,7 @@ class Config:
             raise Conflict(given[0], "not together with", given[1])
         for one in self.bind:
             try:
-                sockets.parse(one)
+                addresses.parse(one)
             except ValueError as error:
                 raise ValueError(f"bind: {error}") from None
 

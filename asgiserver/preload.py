@@ -20,8 +20,8 @@ import struct
 from dataclasses import replace
 
 from . import logs
+from .application import load
 from .errors import StartError
-from .server import load
 from .worker import Child, Job, run
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h

@@ -1,5 +1,5 @@
-"""What belongs to the process as a whole: its user, its file mode mask, its pid file, and the
-service manager above it.
+"""What belongs to the process as a whole: its user, its file mode mask, its pid file, its exit status,
+and the service manager above it.
 """
 
 import contextlib
@@ -9,14 +9,16 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Callable
 from types import TracebackType
 
-from . import notify, sockets
+from . import logs, notify, sockets
 from .config import Config
 from .errors import StartError
 from .options import BY_NAME
 from .service import Service
 from .sockets import Listeners
+from .stop import Interrupted
 
 
 class Process:
@@ -227,3 +229,16 @@ def _lives(pid: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
+
+
+def exit_status(serve: Callable[[], int]) -> int:
+    """What a process ends with: ``serve``'s result, or what stands for why it did not start, which
+    is logged.
+    """
+    try:
+        return serve()
+    except StartError as problem:
+        logs.report(problem)
+        return problem.exit_code
+    except Interrupted as interrupted:
+        return interrupted.exit_code

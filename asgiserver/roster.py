@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from . import worker
+from . import logs, worker
 from .config import Config
 from .preload import Nursery
 from .sockets import Listeners
@@ -14,6 +14,7 @@ from .worker import Child, Job
 _SHUTDOWN_TIME = 5.0  # seconds beyond the grace time, for the application's own shutdown
 _BACKOFF = (0.1, 30.0)  # seconds before a worker is started again: first, longest
 _DOUBLINGS = 16
+_ABORT_TIME = 2.0  # seconds for a hung worker to write its traceback
 _STEADY = 10.0  # seconds of life after which an end is no sign of trouble
 _FOREVER = float("inf")
 
@@ -132,6 +133,75 @@ class Slot:
             self.backoff.reset()
         else:
             self.backoff.failed(now)
+
+
+class Roster:
+    """Who is on duty, and who is on the way out."""
+
+    def __init__(self) -> None:
+        self.slots: list[Slot] = []
+        self.leaving: list[Worker] = []
+
+    def workers(self) -> list[Worker]:
+        return [one for slot in self.slots for one in slot.workers()] + self.leaving
+
+    def open_slots(self, *, first_alone: bool) -> list[Slot]:
+        """Where a worker is to be started; the first of all starts alone."""
+        return [slot for slot in (self.slots[:1] if first_alone else self.slots) if slot.is_open()]
+
+    def has_successors(self) -> bool:
+        return any(slot.successor is not None for slot in self.slots)
+
+    def all_leave(self, number: int, now: float) -> None:
+        for one in self.workers():
+            one.leave(number, now)
+        for slot in self.slots:
+            self.leaving += slot.workers()
+            slot.current = slot.successor = None
+
+    def retire(self, one: Worker) -> None:
+        """It ends; others serve in its place already. When reloading for a developer, the next
+        request is to see the new code, also on a connection that is open."""
+        hurry = one.generation.config.reload
+        one.leave(signal.SIGTERM if hurry else signal.SIGHUP, time.monotonic())
+        self.leaving.append(one)
+
+    def drop_successors(self) -> None:
+        """Those that are not ready yet would serve code that is out of date already."""
+        now = time.monotonic()
+        for slot in self.slots:
+            if slot.successor is not None:
+                slot.successor.leave(signal.SIGKILL, now)
+                self.leaving.append(slot.successor)
+                slot.successor = None
+
+    def remove(self, one: Worker) -> None:
+        """It has ended without being told to."""
+        if one.slot.current is one:
+            one.slot.current = None
+        else:
+            one.slot.successor = None
+
+    def end_overdue(self, now: float) -> None:
+        """Kills what does not end in time, and what gives no sign of life."""
+        for one in self.workers():
+            if now >= one.kill_at:
+                one.killed = True
+                one.kill_at = _FOREVER
+                one.send(signal.SIGKILL)
+            elif now >= one.hangs_at():
+                logs.error.error(
+                    "Worker %d, process %d, gave no sign of life for %.1f s and is killed; "
+                    "this is where it was:",
+                    one.slot.number + 1, one.pid, now - one.seen,
+                )  # fmt: skip
+                one.hung = True
+                one.kill_at = now + _ABORT_TIME
+                one.send(signal.SIGABRT)
+
+    def times(self) -> list[float]:
+        """When ``end_overdue`` may have something to do."""
+        return [at for one in self.workers() for at in (one.kill_at, one.hangs_at())]
 
 
 def describe_end(one: Worker, status: int) -> str:

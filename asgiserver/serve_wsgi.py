@@ -111,7 +111,8 @@ def _is_in_application(frame: FrameType) -> bool:
     here: FrameType | None = frame
     depth = 0
     while here is not None and here.f_code is not serve.__code__:
-        if here.f_globals.get("__name__") in (logs.__name__, logging.__name__):
+        name = str(here.f_globals.get("__name__"))
+        if name == logging.__name__ or name.startswith(logs.__name__):
             return False
         here = here.f_back
         depth += 1

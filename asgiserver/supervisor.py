@@ -13,30 +13,22 @@ import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from mmap import PAGESIZE, mmap
-from typing import Any
+from collections.abc import Callable
 
-from . import logs, notify, preload, stop, tls, watch, worker
+from . import logs, notify, preload, tls, watch, worker
 from .config import Config
 from .errors import LIFESPAN_FAILED, USAGE, StartError
 from .options import BY_NAME
-from .preload import Nursery
 from .process import Process
-from .roster import Generation, Slot, Worker, describe_end
+from .roster import Generation, Roster, Slot, Worker, describe_end
+from .signal_queue import SignalQueue
 from .sockets import Listeners
+from .starter import Starter
 from .worker import Child
-
-_SIGNALS = (
-    signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU,
-    signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
-)  # fmt: skip
 
 _LATE = 1.0  # seconds
 _AT_ONCE = 2  # times that it was told to stop
 _PATIENCE = 2.0  # seconds for the last process to end
-_ABORT_TIME = 2.0  # seconds for a hung worker to write its traceback
 # Settings that are taken once, when this process starts.
 _OF_THIS_PROCESS = ("pid", "user", "group", "umask", "reload")
 _FOREVER = float("inf")
@@ -48,12 +40,10 @@ class Supervisor:
     def __init__(self, config: Config, process: Process, reread: Callable[[], Config]) -> None:
         self._config, self._process, self._reread = config, process, reread
         self._ticket_key = tls.new_ticket_key()  # all workers take up each other's sessions
-        self._shares = mmap(-1, PAGESIZE)  # all workers see who has how many connections
         self._generation: Generation | None = None
         self._next: Generation | None = None  # during a reload
         self._rolling: deque[Slot] = deque()  # those that the reload has not come to yet
-        self._slots: list[Slot] = []
-        self._leaving: list[Worker] = []
+        self._roster = Roster()
         self._stops = 0  # how often it was told to stop
         self._booted = False  # a worker has been ready
         self._status = 0
@@ -61,10 +51,8 @@ class Supervisor:
         self._watchdog = notify.watchdog_interval()
         self._watchdog_at = 0.0 if self._watchdog is not None else _FOREVER
         self._selector = selectors.DefaultSelector()
-        self._signals: deque[int] = deque()
-        self._handlers: dict[int, Any] = {}  # those before ours
-        self._pid = os.getpid()
-        self._wakeup: tuple[int, int] = (-1, -1)
+        self._signals = SignalQueue()
+        self._starter = Starter(process, self._selector, self._on_report, self._on_nursery)
 
     def run(self) -> int:
         """The exit status. Raises StartError."""
@@ -87,10 +75,11 @@ class Supervisor:
         try:
             if config.reload:
                 self._watch()
-            self._take_signals()
+            self._signals.open()
+            self._selector.register(self._signals, selectors.EVENT_READ, self._signals.clear)
             self._resize(self._generation.wanted)
             self._fill()
-            while not (self._stops and not self._workers()):
+            while not (self._stops and not self._roster.workers()):
                 self._turn()
         except Child as child:
             self._forget(child.listeners)
@@ -107,8 +96,8 @@ class Supervisor:
         patience, began = self._time_left(), time.monotonic()
         for key, _ in self._selector.select(patience):
             key.data()
-        while self._signals:
-            self._on_signal(self._signals.popleft())
+        for number in self._signals.take():
+            self._on_signal(number)
         self._reap()
         now = time.monotonic()
         if now - began > (patience or 0.0) + _LATE:
@@ -117,7 +106,7 @@ class Supervisor:
 
     def _forgive(self, now: float) -> None:
         """It was this process that did not run: stopped by CTRL+Z, perhaps, with the workers."""
-        for one in self._workers():
+        for one in self._roster.workers():
             one.seen = now
 
     def _close(self) -> None:
@@ -140,37 +129,15 @@ class Supervisor:
         self._free()
 
     def _free(self) -> None:
-        for one in self._workers():
+        for one in self._roster.workers():
             os.close(one.pipe)
         self._selector.close()
-        if self._wakeup[0] >= 0:
-            signal.set_wakeup_fd(-1)
-            for end in self._wakeup:
-                os.close(end)
-            if os.getpid() == self._pid:
-                stop.restore(self._handlers)
-            else:
-                stop.restore(dict.fromkeys(self._handlers, signal.SIG_DFL))
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        self._signals.close()
 
     def _generations(self) -> list[Generation]:
         return [one for one in (self._generation, self._next) if one is not None]
 
-    def _workers(self) -> list[Worker]:
-        return [one for slot in self._slots for one in slot.workers()] + self._leaving
-
     # --- signals ---
-
-    def _take_signals(self) -> None:
-        self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._selector.register(self._wakeup[0], selectors.EVENT_READ, self._drop_wakeup)
-        signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            self._handlers[number] = signal.getsignal(number)
-            signal.signal(number, lambda number, _frame: self._signals.append(number))
-
-    def _drop_wakeup(self) -> None:
-        os.read(self._wakeup[0], 4096)
 
     def _on_signal(self, number: int) -> None:
         match number:
@@ -179,12 +146,12 @@ class Supervisor:
             case signal.SIGHUP:
                 self._reload()
             case signal.SIGTTIN:
-                self._resize(len(self._slots) + 1)
+                self._resize(len(self._roster.slots) + 1)
             case signal.SIGTTOU:
-                self._resize(len(self._slots) - 1)
+                self._resize(len(self._roster.slots) - 1)
             case signal.SIGUSR1:
                 logs.reopen()
-                for one in self._workers():
+                for one in self._roster.workers():
                     one.send(signal.SIGUSR1)
             case signal.SIGUSR2:
                 logs.error.warning(_NO_UPGRADE)
@@ -195,12 +162,7 @@ class Supervisor:
         notify.stopping()
         self._rolling.clear()
         how = (signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL)[min(self._stops, 3) - 1]
-        now = time.monotonic()
-        for one in self._workers():
-            one.leave(how, now)
-        for slot in self._slots:
-            self._leaving += slot.workers()
-            slot.current = slot.successor = None
+        self._roster.all_leave(how, time.monotonic())
         # Clients are refused as soon as the workers listen no more.
         for generation in self._generations():
             generation.stop_listening()
@@ -209,21 +171,13 @@ class Supervisor:
 
     # --- starting ---
 
-    def _import(self, generation: Generation) -> None:
-        """Has the application imported, where that is done once. Raises OSError."""
-        with _signals_held():
-            nursery = generation.nursery = preload.start(self._job(generation, slot=0, pipe=-1))
-        self._selector.register(
-            nursery, selectors.EVENT_READ, lambda: self._on_nursery(generation, nursery)
-        )
-
-    def _on_nursery(self, generation: Generation, nursery: Nursery) -> None:
+    def _on_nursery(self, generation: Generation) -> None:
         """It has imported the application, or died."""
-        if nursery.read():
+        if generation.nursery is not None and generation.nursery.read():
             generation.backoff.reset()
             self._roll()
             return
-        self._drop_nursery(generation)
+        self._starter.drop_nursery(generation)
         if self._stops:
             return
         if generation is self._next:
@@ -235,60 +189,12 @@ class Supervisor:
             generation.backoff.failed(time.monotonic())
             logs.error.error("%s; it is imported again", preload.GONE.capitalize())
 
-    def _drop_nursery(self, generation: Generation) -> None:
-        if generation.nursery is not None:
-            self._selector.unregister(generation.nursery)
-            generation.nursery.close()
-            generation.nursery = None
-
-    def _job(self, generation: Generation, slot: int, pipe: int) -> worker.Job:
-        # The first of all prints the banner, and alone, so that what is wrong is said once.
-        announce = 0 if self._booted else generation.wanted
-        return worker.Job(
-            generation.config,
-            generation.listeners,
-            self._process,
-            slot,
-            pipe,
-            os.getpid(),
-            announce,
-            generation.certificates,
-            None if generation.config.reuse_port else self._shares,
-        )
-
-    def _spawn(self, slot: Slot, generation: Generation) -> Worker:
-        ours, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            with _signals_held():
-                pid = generation.spawn(self._job(generation, slot.number, theirs))
-        except Child:
-            os.close(ours)
-            raise
-        except BaseException:
-            os.close(ours)
-            os.close(theirs)
-            raise
-        os.close(theirs)
-        one = Worker(slot, generation, pid, ours)
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_report(one))
-        return one
-
     def _start(self, slot: Slot, generation: Generation) -> bool:
-        """Whether there is a new process for the place."""
-        try:
-            slot.successor = self._spawn(slot, generation)
-        except OSError as problem:
-            logs.error.error("Worker %d cannot be started: %s", slot.number + 1, problem)
-            self._drop_nursery(generation)
-            slot.backoff.failed(time.monotonic())
-            return False
-        return True
+        # The first of all prints the banner, and alone, so that what is wrong is said once.
+        return self._starter.start(slot, generation, 0 if self._booted else generation.wanted)
 
     def _open_slots(self) -> list[Slot]:
-        """Where a worker is to be started; the first of all starts alone."""
-        return [
-            slot for slot in (self._slots if self._booted else self._slots[:1]) if slot.is_open()
-        ]
+        return self._roster.open_slots(first_alone=not self._booted)
 
     def _fill(self) -> None:
         """A worker for each place that needs one, and for which the time has come."""
@@ -296,7 +202,7 @@ class Supervisor:
         assert generation is not None
         if generation.config.preload and generation.nursery is None:
             if now >= generation.backoff.at:
-                self._import(generation)
+                self._starter.import_for(generation)
             return
         if generation.is_importing():
             return
@@ -308,16 +214,16 @@ class Supervisor:
         if self._stops or self._generation is None:
             return
         if wanted < self._generation.least():
-            logs.error.warning("There are no fewer workers than %d", len(self._slots))
+            logs.error.warning("There are no fewer workers than %d", len(self._roster.slots))
             return
-        while len(self._slots) > wanted:
-            slot = self._slots.pop()
+        while len(self._roster.slots) > wanted:
+            slot = self._roster.slots.pop()
             if slot in self._rolling:
                 self._rolling.remove(slot)
             for one in slot.workers():
-                self._retire(one)
-        while len(self._slots) < wanted:
-            self._slots.append(Slot(len(self._slots)))
+                self._roster.retire(one)
+        while len(self._roster.slots) < wanted:
+            self._roster.slots.append(Slot(len(self._roster.slots)))
 
     # --- reports ---
 
@@ -345,10 +251,10 @@ class Supervisor:
         old, slot.current, slot.successor = slot.current, one, None
         slot.due = False
         if old is not None:
-            self._retire(old)
+            self._roster.retire(old)
         if not self._booted:
             self._booted = True
-            notify.ready(f"{len(self._slots)} workers")
+            notify.ready(f"{len(self._roster.slots)} workers")
         self._roll()
 
     def _recycle(self, one: Worker, limit: str) -> None:
@@ -360,13 +266,6 @@ class Supervisor:
                 slot.number + 1, limit, one.pid,
             )  # fmt: skip
             slot.due = True
-
-    def _retire(self, one: Worker) -> None:
-        """It ends; others serve in its place already. When reloading for a developer, the next
-        request is to see the new code, also on a connection that is open."""
-        hurry = one.generation.config.reload
-        one.leave(signal.SIGTERM if hurry else signal.SIGHUP, time.monotonic())
-        self._leaving.append(one)
 
     # --- reloading ---
 
@@ -384,20 +283,11 @@ class Supervisor:
             return
         if paths and not self._stops:
             logs.error.warning("Reloading for %s", ", ".join(sorted(paths)[:3]))
-            self._drop_successors()
-            for slot in self._slots:
+            self._roster.drop_successors()
+            for slot in self._roster.slots:
                 slot.backoff.reset()
-            self._rolling = deque(self._slots)
+            self._rolling = deque(self._roster.slots)
             self._roll()
-
-    def _drop_successors(self) -> None:
-        """Those that are not ready yet would serve code that is out of date already."""
-        now = time.monotonic()
-        for slot in self._slots:
-            if slot.successor is not None:
-                slot.successor.leave(signal.SIGKILL, now)
-                self._leaving.append(slot.successor)
-                slot.successor = None
 
     def _reload(self) -> None:
         """New workers with the configuration as it is now; what is wrong with it changes nothing."""
@@ -417,10 +307,10 @@ class Supervisor:
             return
         self._say_what_stays(config)
         self._next = Generation(config, listeners, certificates)
-        self._rolling = deque(self._slots)
+        self._rolling = deque(self._roster.slots)
         if config.preload:
             try:
-                self._import(self._next)
+                self._starter.import_for(self._next)
             except OSError as problem:
                 self._give_up_reload(str(problem))
         else:
@@ -433,9 +323,9 @@ class Supervisor:
 
     def _abandon_reload(self) -> None:
         self._rolling.clear()
-        self._drop_successors()
+        self._roster.drop_successors()
         if self._next is not None and self._generation is not None:
-            self._drop_nursery(self._next)
+            self._starter.drop_nursery(self._next)
             self._next.close(but=self._generation.listeners)
             self._next = None
 
@@ -445,7 +335,7 @@ class Supervisor:
         logs.error.error("Nothing is reloaded: %s", why)
         self._rolling.extend(
             slot
-            for slot in self._slots
+            for slot in self._roster.slots
             if slot.current is not None and slot.current.generation is not self._generation
         )
         self._ready_again()
@@ -453,7 +343,7 @@ class Supervisor:
 
     def _roll(self) -> None:
         """The next place's turn; one at a time, so that the others go on serving."""
-        if self._generation is None or any(slot.successor is not None for slot in self._slots):
+        if self._generation is None or self._roster.has_successors():
             return
         if self._next is not None and self._next.is_importing():
             return
@@ -462,7 +352,7 @@ class Supervisor:
                 self._on_failed_successor()
         elif self._next is not None:
             old, self._generation, self._next = self._generation, self._next, None
-            self._drop_nursery(old)
+            self._starter.drop_nursery(old)
             old.close(but=self._generation.listeners)
             self._config = self._generation.config
             self._resize(self._generation.wanted)
@@ -470,7 +360,7 @@ class Supervisor:
             self._ready_again()
 
     def _ready_again(self) -> None:
-        notify.ready(f"{len(self._slots)} workers")
+        notify.ready(f"{len(self._roster.slots)} workers")
 
     # --- ends ---
 
@@ -483,7 +373,7 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            for one in self._workers():
+            for one in self._roster.workers():
                 if one.pid == pid:
                     self._on_end(one, os.waitstatus_to_exitcode(status))
 
@@ -494,15 +384,12 @@ class Supervisor:
             self._selector.unregister(one.pipe)
         os.close(one.pipe)
         if one.leaving:
-            self._leaving.remove(one)
+            self._roster.leaving.remove(one)
             if one.killed:
                 logs.error.warning("Process %d did not end in time and was killed", one.pid)
             return
         slot = one.slot
-        if slot.current is one:
-            slot.current = None
-        else:
-            slot.successor = None
+        self._roster.remove(one)
         slot.count_end(one, time.monotonic())
         if not self._booted:
             self._on_failed_boot(slot, status)
@@ -544,28 +431,13 @@ class Supervisor:
         if now >= self._watchdog_at and self._watchdog is not None:
             notify.alive()
             self._watchdog_at = now + self._watchdog
-        for one in self._workers():
-            if now >= one.kill_at:
-                one.killed = True
-                one.kill_at = _FOREVER
-                one.send(signal.SIGKILL)
-            elif now >= one.hangs_at():
-                logs.error.error(
-                    "Worker %d, process %d, gave no sign of life for %.1f s and is killed; "
-                    "this is where it was:",
-                    one.slot.number + 1, one.pid, now - one.seen,
-                )  # fmt: skip
-                one.hung = True
-                one.kill_at = now + _ABORT_TIME
-                one.send(signal.SIGABRT)
+        self._roster.end_overdue(now)
         if not self._stops:
             self._fill()
 
     def _time_left(self) -> float | None:
         """Seconds until the next time that matters; None: only an event can matter."""
-        times = [self._watchdog_at]
-        for one in self._workers():
-            times += [one.kill_at, one.hangs_at()]
+        times = [self._watchdog_at, *self._roster.times()]
         if not self._stops and self._generation is not None:
             if self._generation.is_importing():
                 if self._generation.nursery is None:
@@ -574,18 +446,6 @@ class Supervisor:
                 times += [slot.backoff.at for slot in self._open_slots()]
         first = min(times)
         return None if first == _FOREVER else max(0.0, first - time.monotonic())
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """A process that is forked within gets signals when it has its own handlers."""
-    parent = os.getpid()
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        if os.getpid() == parent:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 _NO_UPGRADE = "SIGUSR2 is not supported: SIGHUP loads new code; for a new Python, see docs/decisions/upgrade.md"

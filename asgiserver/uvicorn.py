@@ -15,7 +15,8 @@ from socket import socket
 from typing import Any, TypeAlias
 
 from . import config, logs, options, server
-from .server import run_in_program, settings_of
+from .running import run_in_program
+from .signatures import settings_of
 
 __all__ = ["Config", "Server", "run"]
 

@@ -20,11 +20,13 @@ from mmap import mmap
 from typing import TYPE_CHECKING, Any
 
 from . import cpus, logs
+from .application import Application
 from .config import Config
-from .process import Process
-from .server import Application, Server, exit_status
+from .process import Process, exit_status
 from .service import Service
+from .serving import Serving
 from .sockets import Listeners
+from .stop import WORKER_SIGNALS
 from .tls import Certificates
 
 if TYPE_CHECKING:
@@ -89,9 +91,10 @@ def run(job: Job) -> int:
         job.process.drop_privileges()
         _end_with_parent(job.supervisor)
         job.listeners.take_share(job.slot, count(config.workers))
-        Server(config).work(
-            job.listeners, report.service(), job.application, job.announce, job.certificates
-        )
+        serving = Serving(config, WORKER_SIGNALS)
+        serving.application, serving.certificates = job.application, job.certificates
+        serving.workers = job.announce
+        serving.run(lambda: job.listeners, report.service())
         return 0
 
     return exit_status(serve)

@@ -13,28 +13,20 @@
  * of JSON (times in microseconds), and ends when standard input does: until then the connections
  * are open. An answer that is not a 200 with a body of --expect bytes, or is missing, ends the
  * program with status 1. A connection that the server closes between answers is opened again. */
-#include <arpa/inet.h>
+#include "client.h"
+
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/tcp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
-    IN_MAX = 1 << 18,   /* bytes: read at once */
-    REST_MAX = 1 << 12, /* bytes: a head, or a chunk's line, that has not ended yet */
-    FINE_BITS = 7,      /* of a time that the histogram keeps: an error below 1 % */
-    SLOTS = (64 - FINE_BITS + 1) << FINE_BITS,
+    IN_MAX = 1 << 18,    /* bytes: read at once */
+    REST_MAX = 1 << 12,  /* bytes: a head, or a chunk's line, that has not ended yet */
     PATIENCE_MS = 30000, /* without any answer */
 };
 
@@ -56,8 +48,8 @@ typedef struct answer {
 } answer;
 
 typedef struct conn {
-    int fd; /* -1: closed, to be opened for the next request */
-    bool idle, watched, fresh, queued;
+    wire wire; /* fd -1: closed, to be opened for the next request */
+    bool idle, fresh, queued;
     step step;
     bool closes;         /* by the answer's own word */
     uint64_t left, body; /* bytes: to come, of the body or the chunk; of the body so far */
@@ -81,118 +73,35 @@ typedef struct load {
     char *in;                  /* the rest of a connection, then what was read */
     char known_text[REST_MAX]; /* the last head, which the next one mostly is, too */
     answer known;
-    uint64_t count, under_way, opened, idle_lost;
+    uint64_t under_way, opened, idle_lost;
     uint64_t began, planned, next_due; /* with a rate: requests to send, and sent */
-    uint64_t slots[SLOTS];
+    times times;
 } load;
-
-static void fail(const char *form, ...) {
-    va_list args;
-    va_start(args, form);
-    (void)fprintf(stderr, "http_load: ");
-    (void)vfprintf(stderr, form, args);
-    (void)fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
-
-static void *allocate(size_t n) {
-    void *p = calloc(1, n);
-    if (p == NULL) {
-        fail("no memory");
-    }
-    return p;
-}
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static uint64_t least(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
 
-/* --- times ------------------------------------------------------------------------------------ */
-
-/* Slots are as wide as the highest bit of a time says: each power of two has 2^FINE_BITS of them.
- */
-static unsigned slot_of(uint64_t ns) {
-    if (ns >> FINE_BITS == 0) {
-        return (unsigned)ns;
-    }
-    unsigned shift = (unsigned)(63 - __builtin_clzll(ns)) - FINE_BITS;
-    return (shift << FINE_BITS) + (unsigned)(ns >> shift);
-}
-
-static uint64_t slot_start(unsigned slot) {
-    if (slot >> FINE_BITS == 0) {
-        return slot;
-    }
-    unsigned shift = (slot >> FINE_BITS) - 1;
-    return (uint64_t)(slot - (shift << FINE_BITS)) << shift;
-}
-
-static double percentile(const load *l, double part) {
-    uint64_t wanted = (uint64_t)((double)l->count * part), seen = 0;
-    for (unsigned i = 0; i < SLOTS; i++) {
-        seen += l->slots[i];
-        if (seen > wanted || (seen == l->count && seen > 0)) {
-            return (double)slot_start(i) / 1000.0;
-        }
-    }
-    return 0;
-}
-
 /* --- connections ------------------------------------------------------------------------------ */
 
-static void watch(load *l, conn *c, int how, bool room) {
-    struct epoll_event event = {.events = EPOLLIN | (room ? EPOLLOUT : 0), .data.ptr = c};
-    if (epoll_ctl(l->epoll, how, c->fd, &event) != 0) {
-        fail("epoll_ctl: %s", strerror(errno));
-    }
-    c->watched = room;
-}
-
 static void open_conn(load *l, conn *c) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)l->o.port)};
-    int on = 1;
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (inet_pton(AF_INET, l->o.host, &address.sin_addr) != 1 || c->fd < 0 ||
-        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) != 0 ||
-        connect(c->fd, (struct sockaddr *)&address, sizeof(address)) != 0 ||
-        fcntl(c->fd, F_SETFL, O_NONBLOCK) != 0) {
-        fail("connect: %s", strerror(errno));
-    }
+    wire_connect(&c->wire, l->o.host, l->o.port);
     c->step = HEAD;
     c->rest_n = 0;
     c->closes = false;
     c->fresh = true;
     l->opened += l->phase != WARMING;
-    watch(l, c, EPOLL_CTL_ADD, false);
+    wire_watch(&c->wire, l->epoll);
 }
 
 static void flush(load *l, conn *c) {
-    while (c->out_at < c->out_n) {
-        ssize_t n = send(c->fd, l->requests + c->out_at, c->out_n - c->out_at, MSG_NOSIGNAL);
-        if (n < 0 && errno == EAGAIN) {
-            break;
-        }
-        if (n < 0) { /* closed by the server: reading says so, after what it may have sent */
-            c->out_at = c->out_n;
-            break;
-        }
-        c->out_at += (size_t)n;
-    }
-    bool room = c->out_at < c->out_n;
-    if (room != c->watched) {
-        watch(l, c, EPOLL_CTL_MOD, room);
+    if (!wire_send(&c->wire, l->epoll, l->requests, &c->out_at, c->out_n)) {
+        c->out_at = c->out_n; /* reading says so, after what the server may have sent */
     }
 }
 
 static void ask(load *l, conn *c) {
-    if (c->fd < 0) {
+    if (c->wire.fd < 0) {
         open_conn(l, c);
     }
     c->pending = c->batch;
@@ -232,8 +141,7 @@ static void end_answer(load *l, conn *c) {
     c->pending--;
     l->under_way--;
     if (l->phase != WARMING) {
-        l->count++;
-        l->slots[slot_of(now_ns() - c->started)]++;
+        times_add(&l->times, now_ns() - c->started);
     }
     if (c->closes && c->pending > 0) {
         fail("the server closes with %u requests unanswered", c->pending);
@@ -358,9 +266,9 @@ static size_t take(load *l, conn *c, const char *p, size_t n) {
 }
 
 static void on_eof(load *l, conn *c) {
-    (void)close(c->fd);
-    c->fd = -1;
-    c->watched = false;
+    (void)close(c->wire.fd);
+    c->wire.fd = -1;
+    c->wire.watched = false;
     if (c->step == UNTIL_EOF) {
         end_answer(l, c);
     }
@@ -379,7 +287,7 @@ static void on_eof(load *l, conn *c) {
 
 static void receive(load *l, conn *c) {
     memcpy(l->in, c->rest, c->rest_n);
-    ssize_t got = recv(c->fd, l->in + c->rest_n, IN_MAX, 0);
+    ssize_t got = recv(c->wire.fd, l->in + c->rest_n, IN_MAX, 0);
     if (got < 0 && errno == EAGAIN) {
         return;
     }
@@ -401,18 +309,16 @@ static void receive(load *l, conn *c) {
 
 /* --- the run ---------------------------------------------------------------------------------- */
 
+static void on_room(void *l, void *c) {
+    flush(l, c);
+}
+
+static void on_bytes(void *l, void *c) {
+    receive(l, c);
+}
+
 static void serve_events(load *l, int timeout_ms) {
-    struct epoll_event events[256];
-    int n = epoll_wait(l->epoll, events, 256, timeout_ms);
-    for (int i = 0; i < n; i++) {
-        conn *c = events[i].data.ptr;
-        if (events[i].events & EPOLLOUT) {
-            flush(l, c);
-        }
-        if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-            receive(l, c);
-        }
-    }
+    int n = serve_wires(l->epoll, timeout_ms, on_room, on_bytes, l);
     if (n == 0 && timeout_ms == PATIENCE_MS) {
         fail("%llu requests are not answered", (unsigned long long)l->under_way);
     }
@@ -426,7 +332,7 @@ static void drain(load *l) {
 
 static void warm_up(load *l) {
     for (unsigned i = 0; i < l->o.connections + l->o.idle; i++) {
-        l->conns[i].fd = -1;
+        l->conns[i].wire.fd = -1;
         l->conns[i].idle = i >= l->o.connections;
         begin_batch(l, &l->conns[i], 1, 0);
         serve_events(l, 0);
@@ -491,9 +397,9 @@ static void run(load *l) {
     double seconds = (double)(now_ns() - l->began) / 1e9;
     (void)printf("{\"answers\": %llu, \"seconds\": %.6f, \"p50_us\": %.2f, \"p99_us\": %.2f, "
                  "\"p999_us\": %.2f, \"opened\": %llu, \"idle_lost\": %llu}\n",
-                 (unsigned long long)l->count, seconds, percentile(l, 0.5), percentile(l, 0.99),
-                 percentile(l, 0.999), (unsigned long long)l->opened,
-                 (unsigned long long)l->idle_lost);
+                 (unsigned long long)l->times.count, seconds, times_percentile(&l->times, 0.5),
+                 times_percentile(&l->times, 0.99), times_percentile(&l->times, 0.999),
+                 (unsigned long long)l->opened, (unsigned long long)l->idle_lost);
     (void)fflush(stdout);
 }
 
@@ -567,10 +473,7 @@ int main(int argc, char **argv) {
     l.last_free = &l.first_free;
     l.conns = allocate(((size_t)l.o.connections + l.o.idle) * sizeof(conn));
     l.in = allocate(REST_MAX + IN_MAX);
-    l.epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (l.epoll < 0) {
-        fail("epoll_create1: %s", strerror(errno));
-    }
+    l.epoll = open_epoll();
     warm_up(&l);
     (void)puts("ready");
     (void)fflush(stdout);

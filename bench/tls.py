@@ -12,7 +12,6 @@ Needs wrk, openssl and nginx: .venv/bin/python bench/tls.py
 import argparse
 import contextlib
 import re
-import shutil
 import socket
 import ssl
 import statistics
@@ -23,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asbench import harness, load
+from asbench import harness, load, servers
 from asbench.harness import raise_file_limit
 from asbench.measure import spread
 from asbench.report import figure
@@ -34,35 +33,6 @@ CIPHERS = {"TLSv1.2": "ECDHE-ECDSA-AES128-GCM-SHA256", "TLSv1.3": "TLS_AES_256_G
 LEAST_REQUESTS = 10_000  # in one measurement, else it is repeated
 ATTEMPTS = 10
 GOALS = {"cpu": 1.15, "handshakes": 0.95, "idle": 20 * 1024}
-
-NGINX = """\
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log stderr error;
-worker_rlimit_nofile {files};
-events {{ worker_connections {files}; }}
-http {{
-    access_log off;
-    keepalive_timeout 600;
-    keepalive_requests 1000000000;
-    client_body_temp_path {folder};
-    proxy_temp_path {folder};
-    fastcgi_temp_path {folder};
-    uwsgi_temp_path {folder};
-    scgi_temp_path {folder};
-    ssl_protocols TLSv1.2 TLSv1.3;
-    ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256;
-    ssl_ecdh_curve X25519:prime256v1:secp384r1;
-    ssl_session_cache off;
-    server {{
-        listen 127.0.0.1:{port} ssl;
-        ssl_certificate {folder}/cert.pem;
-        ssl_certificate_key {folder}/key.pem;
-        location / {{ default_type text/plain; return 200 "Hello, World!"; }}
-    }}
-}}
-"""
 
 
 def make_certificate(folder: Path) -> None:
@@ -77,10 +47,7 @@ def start(name: str, folder: Path, files: int, core: int) -> Any:
     """A running server, as a context manager."""
     port = harness.free_port()
     if name == "nginx":
-        config = folder / "nginx.conf"
-        config.write_text(NGINX.format(folder=folder, port=port, files=files))
-        nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin") or "nginx"
-        command = [nginx, "-c", str(config), "-p", str(folder)]
+        command = servers.nginx(folder, port, files, tls=True)
     else:
         keys = ("--tls", str(folder / "cert.pem"), str(folder / "key.pem"))
         command = [str(harness.find_floor()), "--timeout-keep-alive", "600"]
@@ -184,20 +151,20 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         print(f"{kind:18} {server.name:5} {cpu_us:8.2f} µs", file=sys.stderr, flush=True)
 
     files = files_for(args.connections)
-    with both(folder, files, server_core) as servers:
-        if len({check(server) for server in servers}) != 1:
+    with both(folder, files, server_core) as running:
+        if len({check(server) for server in running}) != 1:
             raise harness.BenchError("the two use different cipher suites")
-        for server in servers:
+        for server in running:
             requests(server, 1, client_core)
         for number in range(args.rounds):
-            for server in servers if number % 2 else servers[::-1]:
+            for server in running if number % 2 else running[::-1]:
                 measured("request", server, requests(server, args.seconds, client_core))
                 for version in CIPHERS:
                     cost = handshakes(server, version, args.seconds, client_core)
                     measured(f"handshake {version}", server, cost)
     memory = {}
-    with both(folder, files, server_core) as servers:
-        for server in servers:
+    with both(folder, files, server_core) as running:
+        for server in running:
             memory[server.name] = round(idle(server, args.connections))
     return {
         "benchmark": "tls",

@@ -7,26 +7,18 @@
  * from all others of its connection, and padding. Prints one line of JSON: the messages that came
  * back, how long that took, and the median and the 99th percentile of a message's time, in
  * microseconds. An echo that is wrong, too early or missing ends the program with status 1. */
-#include <arpa/inet.h>
+#include "client.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/tcp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
     NUMBER = 12,              /* digits at the start of a message */
     HEADER_MAX = 14,          /* bytes: of a frame that a client sends */
-    SLOTS = 1 << 18,          /* of the histogram; the last one is for all that is longer */
-    SLOT_NS = 1000,           /* a slot's width */
     PATIENCE_NS = 2000000000, /* for the echoes that are under way in the end */
 };
 
@@ -38,14 +30,13 @@ typedef struct options {
 } options;
 
 typedef struct conn {
-    int fd;
+    wire wire;
     uint64_t sent, received; /* messages */
     uint64_t *started;       /* [depth]: when message n was sent, at n % depth */
     char *in;
     size_t in_n;
     char *out; /* frames that the kernel has not taken */
     size_t out_at, out_n;
-    bool watched; /* for room to write */
 } conn;
 
 typedef struct load {
@@ -56,34 +47,10 @@ typedef struct load {
     size_t frame_n, header_n;
     char *text; /* the same message, as it comes back */
     conn *conns;
-    uint64_t count, under_way;
-    uint32_t *slots;
+    uint64_t under_way;
+    times times;
     bool ends;
 } load;
-
-static void fail(const char *form, ...) {
-    va_list args;
-    va_start(args, form);
-    (void)fprintf(stderr, "ws_load: ");
-    (void)vfprintf(stderr, form, args);
-    (void)fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
-
-static void *allocate(size_t n) {
-    void *p = calloc(1, n);
-    if (p == NULL) {
-        fail("no memory");
-    }
-    return p;
-}
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /* --- messages --------------------------------------------------------------------------------- */
 
@@ -148,35 +115,16 @@ static void queue_message(load *l, conn *c) {
 
 /* --- connections ------------------------------------------------------------------------------ */
 
-static void watch(load *l, conn *c, int how, bool room) {
-    struct epoll_event event = {.events = EPOLLIN | (room ? EPOLLOUT : 0), .data.ptr = c};
-    if (epoll_ctl(l->epoll, how, c->fd, &event) != 0) {
-        fail("epoll_ctl: %s", strerror(errno));
-    }
-    c->watched = room;
-}
-
 static void flush(load *l, conn *c) {
-    while (c->out_at < c->out_n) {
-        ssize_t n = send(c->fd, c->out + c->out_at, c->out_n - c->out_at, MSG_NOSIGNAL);
-        if (n < 0 && errno == EAGAIN) {
-            break;
-        }
-        if (n < 0) {
-            fail("send: %s", strerror(errno));
-        }
-        c->out_at += (size_t)n;
+    if (!wire_send(&c->wire, l->epoll, c->out, &c->out_at, c->out_n)) {
+        fail("send: %s", strerror(errno));
     }
-    bool room = c->out_at < c->out_n;
-    if (!room) {
+    if (c->out_at == c->out_n) {
         c->out_at = c->out_n = 0;
     } else if (c->out_at > 0) {
         memmove(c->out, c->out + c->out_at, c->out_n - c->out_at);
         c->out_n -= c->out_at;
         c->out_at = 0;
-    }
-    if (room != c->watched) {
-        watch(l, c, EPOLL_CTL_MOD, room);
     }
 }
 
@@ -189,12 +137,11 @@ static void take_echo(load *l, conn *c, const char *echo) {
     if (memcmp(echo, l->text, l->in_max) != 0) {
         fail("message %llu came back as another one", (unsigned long long)c->received);
     }
-    uint64_t slot = (now_ns() - c->started[c->received % l->o.depth]) / SLOT_NS;
+    uint64_t took = now_ns() - c->started[c->received % l->o.depth];
     c->received++;
     l->under_way--;
     if (!l->ends) {
-        l->count++;
-        l->slots[slot < SLOTS ? slot : SLOTS - 1]++;
+        times_add(&l->times, took);
         queue_message(l, c);
     }
 }
@@ -217,7 +164,7 @@ static size_t take_frame(load *l, conn *c, const char *p, size_t n) {
 
 static void receive(load *l, conn *c) {
     size_t room = l->in_max * l->o.depth + 256 - c->in_n;
-    ssize_t got = recv(c->fd, c->in + c->in_n, room, 0);
+    ssize_t got = recv(c->wire.fd, c->in + c->in_n, room, 0);
     if (got < 0 && errno == EAGAIN) {
         return;
     }
@@ -235,24 +182,17 @@ static void receive(load *l, conn *c) {
 }
 
 static void open_conn(load *l, conn *c) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)l->o.port)};
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int on = 1;
-    if (inet_pton(AF_INET, l->o.host, &address.sin_addr) != 1 || c->fd < 0 ||
-        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) != 0 ||
-        connect(c->fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
-        fail("connect: %s", strerror(errno));
-    }
+    wire_connect(&c->wire, l->o.host, l->o.port);
     static const char request[] = "GET / HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\n"
                                   "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                                   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    if (send(c->fd, request, sizeof(request) - 1, MSG_NOSIGNAL) != sizeof(request) - 1) {
+    if (send(c->wire.fd, request, sizeof(request) - 1, MSG_NOSIGNAL) != sizeof(request) - 1) {
         fail("send: %s", strerror(errno));
     }
     char head[4096];
     size_t n = 0;
     while (n < 4 || memcmp(head + n - 4, "\r\n\r\n", 4) != 0) {
-        if (n == sizeof(head) - 1 || recv(c->fd, head + n, 1, 0) != 1) {
+        if (n == sizeof(head) - 1 || recv(c->wire.fd, head + n, 1, 0) != 1) {
             fail("no answer to the handshake");
         }
         n++;
@@ -262,21 +202,18 @@ static void open_conn(load *l, conn *c) {
         strcasestr(head, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") == NULL) {
         fail("the handshake was answered by\n%s", head);
     }
-    if (fcntl(c->fd, F_SETFL, O_NONBLOCK) != 0) {
-        fail("fcntl: %s", strerror(errno));
-    }
+    wire_watch(&c->wire, l->epoll);
     c->in = allocate(l->in_max * l->o.depth + 256);
     c->out = allocate(l->out_max);
     c->started = allocate(l->o.depth * sizeof(*c->started));
-    watch(l, c, EPOLL_CTL_ADD, false);
 }
 
 static void close_conn(conn *c) {
     /* A masked close frame with 1000. */
     const unsigned char frame[] = {0x88,    0x82,    mask[0],        mask[1],
                                    mask[2], mask[3], 0x03 ^ mask[0], 0xe8 ^ mask[1]};
-    (void)send(c->fd, frame, sizeof(frame), MSG_NOSIGNAL);
-    (void)close(c->fd);
+    (void)send(c->wire.fd, frame, sizeof(frame), MSG_NOSIGNAL);
+    (void)close(c->wire.fd);
     free(c->in);
     free(c->out);
     free(c->started);
@@ -284,29 +221,12 @@ static void close_conn(conn *c) {
 
 /* --- the run ---------------------------------------------------------------------------------- */
 
-static void serve_events(load *l, int timeout_ms) {
-    struct epoll_event events[256];
-    int n = epoll_wait(l->epoll, events, 256, timeout_ms);
-    for (int i = 0; i < n; i++) {
-        conn *c = events[i].data.ptr;
-        if (events[i].events & EPOLLOUT) {
-            flush(l, c);
-        }
-        if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
-            receive(l, c);
-        }
-    }
+static void on_room(void *l, void *c) {
+    flush(l, c);
 }
 
-static double percentile(const load *l, double part) {
-    uint64_t wanted = (uint64_t)((double)l->count * part), seen = 0;
-    for (unsigned i = 0; i < SLOTS; i++) {
-        seen += l->slots[i];
-        if (seen > wanted) {
-            return (i + 0.5) * SLOT_NS / 1000.0;
-        }
-    }
-    return 0;
+static void on_bytes(void *l, void *c) {
+    receive(l, c);
 }
 
 static void run(load *l) {
@@ -322,21 +242,21 @@ static void run(load *l) {
     }
     uint64_t now;
     while ((now = now_ns()) < end) {
-        serve_events(l, (int)((end - now) / 1000000) + 1);
+        (void)serve_wires(l->epoll, (int)((end - now) / 1000000) + 1, on_room, on_bytes, l);
     }
     l->ends = true;
     while (l->under_way > 0) {
         if (now_ns() > now + PATIENCE_NS) {
             fail("%llu messages did not come back", (unsigned long long)l->under_way);
         }
-        serve_events(l, 100);
+        (void)serve_wires(l->epoll, 100, on_room, on_bytes, l);
     }
     for (unsigned i = 0; i < l->o.connections; i++) {
         close_conn(&l->conns[i]);
     }
     (void)printf("{\"messages\": %llu, \"seconds\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n",
-                 (unsigned long long)l->count, (double)(now - began) / 1e9, percentile(l, 0.5),
-                 percentile(l, 0.99));
+                 (unsigned long long)l->times.count, (double)(now - began) / 1e9,
+                 times_percentile(&l->times, 0.5), times_percentile(&l->times, 0.99));
 }
 
 static void usage(void) {
@@ -381,16 +301,11 @@ int main(int argc, char **argv) {
     make_messages(&l);
     l.out_max = l.frame_n * l.o.depth;
     l.conns = allocate(l.o.connections * sizeof(conn));
-    l.slots = allocate(SLOTS * sizeof(*l.slots));
-    l.epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (l.epoll < 0) {
-        fail("epoll_create1: %s", strerror(errno));
-    }
+    l.epoll = open_epoll();
     run(&l);
     (void)close(l.epoll);
     free(l.frame);
     free(l.text);
     free(l.conns);
-    free(l.slots);
     return 0;
 }

@@ -255,7 +255,7 @@ def start(entries: Iterable[Entry], app: str, core: int, absent: dict[str, str])
     for entry in entries:
         try:
             found[entry.name] = Live(entry, app, core)
-        except (BenchError, servers.Absent) as error:
+        except BenchError as error:
             why = " ".join(str(error).split())[:300]
             absent[f"{entry.name}, {entry.interface}"] = why
             print(f"left out: {why}", file=sys.stderr)
@@ -374,7 +374,7 @@ def start_up(entries: list[Entry], interfaces: list[str], settings: Settings) ->
                     first_answer(server, scenario.load.request)
                     took = time.perf_counter() - began
                     memory = server.memory()["private"]
-            except (BenchError, OSError, servers.Absent) as error:
+            except (BenchError, OSError) as error:
                 one.failed = first_line(error)
             else:
                 one.add({"start_ms": 1000 * took, "memory_mib": memory / 1024 / 1024})

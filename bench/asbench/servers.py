@@ -104,13 +104,14 @@ SERVERS = [
     Entry("node", "own", f"{{node}} {APPS / 'hello.js'} {{port}}"),
 ]
 
+NGINX_FILES = 20_000  # more than any scenario's connections
 NGINX = """\
 daemon off;
 master_process off;
 pid {folder}/nginx.pid;
 error_log stderr error;
-worker_rlimit_nofile 20000;
-events {{ worker_connections 16000; }}
+worker_rlimit_nofile {files};
+events {{ worker_connections {files}; }}
 http {{
     access_log off;
     keepalive_timeout 600;
@@ -121,15 +122,23 @@ http {{
     uwsgi_temp_path {folder};
     scgi_temp_path {folder};
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{tls};
         location / {{ default_type text/plain; return 200 "Hello, World!"; }}
     }}
 }}
 """
+# The certificate is the folder's; each session begins with a handshake of its own.
+NGINX_TLS = """ ssl;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256;
+        ssl_ecdh_curve X25519:prime256v1:secp384r1;
+        ssl_session_cache off;
+        ssl_certificate {folder}/cert.pem;
+        ssl_certificate_key {folder}/key.pem"""
 PATHS = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 
 
-class Absent(Exception):
+class Absent(harness.BenchError):
     """A server cannot be run here: its message says why."""
 
 
@@ -163,15 +172,21 @@ def go_program() -> str:
     return str(path)
 
 
+def nginx(folder: Path, port: int, files: int, tls: bool = False) -> list[str]:
+    """The command of one with `files` descriptors, whose configuration is written into the folder."""
+    config = folder / "nginx.conf"
+    speaks = NGINX_TLS.format(folder=folder) if tls else ""
+    config.write_text(NGINX.format(folder=folder, port=port, files=files, tls=speaks))
+    return [program("nginx"), "-c", str(config), "-p", str(folder)]
+
+
 def command_of(entry: Entry, app: str, port: int) -> list[str]:
     """The words of its command line."""
     module, _, attribute = app.partition(":")
     if entry.name == "nginx":
         folder = BUILD / "nginx"
         folder.mkdir(parents=True, exist_ok=True)
-        config = folder / "nginx.conf"
-        config.write_text(NGINX.format(folder=folder, port=port))
-        return [program("nginx"), "-c", str(config), "-p", str(folder)]
+        return nginx(folder, port, NGINX_FILES)
     words = {"app": app, "module": module, "attribute": attribute, "port": str(port)}
     if "{python}" in entry.command or "{bin}" in entry.command:
         words |= {"python": python(entry), "bin": str(Path(python(entry)).parent)}
@@ -234,7 +249,7 @@ def available(wanted: list[Entry]) -> tuple[list[Entry], dict[str, str]]:
         try:
             command_of(entry, "hello:asgi", 1)
             environment(entry)
-        except (Absent, harness.BenchError) as error:
+        except harness.BenchError as error:
             absent[entry.name] = str(error)
         else:
             found.append(entry)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import aiohttp
@@ -50,8 +51,19 @@ class Closed(Exception):
         self.code, self.reason = code, reason or ""
 
 
+@dataclass(frozen=True)
+class Handshake:
+    """What a client asks for. ``authority``: host and port. ``deflate``: offer permessage-deflate."""
+
+    authority: str
+    target: str = "/"
+    subprotocols: Sequence[str] = ()
+    deflate: bool = False
+    fields: Sequence[tuple[str, str]] = ()
+
+
 class Client:
-    """What all of them can do. ``authority``: host and port. ``deflate``: offer permessage-deflate."""
+    """What all of them can do. Made with what a Handshake is made with, and a client's own options."""
 
     subprotocol: str | None
     deflated: bool  # permessage-deflate was agreed on
@@ -65,7 +77,11 @@ class Client:
         subprotocols: Sequence[str] = (),
         deflate: bool = False,
         fields: Sequence[tuple[str, str]] = (),
+        **options: Any,
     ) -> None:
+        self._open(Handshake(authority, target, subprotocols, deflate, fields), **options)
+
+    def _open(self, asked: Handshake, **options: Any) -> None:
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -110,24 +126,19 @@ class Client:
 class Websockets(Client):
     """With its interface for threads. ``offer``: permessage-deflate with parameters of one's own."""
 
-    def __init__(
+    def _open(
         self,
-        authority: str,
-        target: str = "/",
-        *,
-        subprotocols: Sequence[str] = (),
-        deflate: bool = False,
-        fields: Sequence[tuple[str, str]] = (),
+        asked: Handshake,
         offer: deflate_of_websockets.ClientPerMessageDeflateFactory | None = None,
         **options: Any,
     ) -> None:
         try:
             self._connection = websockets.sync.client.connect(
-                f"ws://{authority}{target}",
-                subprotocols=list(subprotocols) or None,
-                compression="deflate" if deflate and offer is None else None,
+                f"ws://{asked.authority}{asked.target}",
+                subprotocols=list(asked.subprotocols) or None,
+                compression="deflate" if asked.deflate and offer is None else None,
                 extensions=None if offer is None else [offer],
-                additional_headers=list(fields),
+                additional_headers=list(asked.fields),
                 max_size=None,
                 open_timeout=TIMEOUT,
                 close_timeout=TIMEOUT,
@@ -176,39 +187,25 @@ class Aiohttp(Client):
 
     extensions = ""
 
-    def __init__(
-        self,
-        authority: str,
-        target: str = "/",
-        *,
-        subprotocols: Sequence[str] = (),
-        deflate: bool = False,
-        fields: Sequence[tuple[str, str]] = (),
-    ) -> None:
+    def _open(self, asked: Handshake) -> None:
         self._runner = asyncio.Runner()
         self._session: aiohttp.ClientSession | None = None
         try:
-            self._run(self._connect(f"http://{authority}{target}", subprotocols, deflate, fields))
+            self._run(self._connect(asked))
         except BaseException:
             self.abandon()
             raise
         self.subprotocol = self._socket.protocol
         self.deflated = self._socket.compress != 0
 
-    async def _connect(
-        self,
-        url: str,
-        subprotocols: Sequence[str],
-        deflate: bool,
-        fields: Sequence[tuple[str, str]],
-    ) -> None:
+    async def _connect(self, asked: Handshake) -> None:
         self._session = aiohttp.ClientSession()
         try:
             self._socket = await self._session.ws_connect(
-                url,
-                protocols=subprotocols,
-                compress=15 if deflate else 0,
-                headers=list(fields),
+                f"http://{asked.authority}{asked.target}",
+                protocols=asked.subprotocols,
+                compress=15 if asked.deflate else 0,
+                headers=list(asked.fields),
                 max_msg_size=0,
                 autoping=False,
             )
@@ -274,29 +271,20 @@ class Wsproto(Client):
     """The protocol without I/O, on a socket: its bytes are counted in ``bytes_in`` and ``bytes_out``.
     ``parameters``: of wsproto's PerMessageDeflate."""
 
-    def __init__(
-        self,
-        authority: str,
-        target: str = "/",
-        *,
-        subprotocols: Sequence[str] = (),
-        deflate: bool = False,
-        fields: Sequence[tuple[str, str]] = (),
-        **parameters: Any,
-    ) -> None:
-        host, _, port = authority.rpartition(":")
+    def _open(self, asked: Handshake, **parameters: Any) -> None:
+        host, _, port = asked.authority.rpartition(":")
         self.bytes_in = self.bytes_out = 0
         self._events: list[wsproto.events.Event] = []
         self._socket = socket.create_connection((host.strip("[]"), int(port)), TIMEOUT)
         self._connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
-        offers = [wsproto.extensions.PerMessageDeflate(**parameters)] if deflate else []
+        offers = [wsproto.extensions.PerMessageDeflate(**parameters)] if asked.deflate else []
         self._send(
             wsproto.events.Request(
-                host=authority,
-                target=target,
-                subprotocols=list(subprotocols),
+                host=asked.authority,
+                target=asked.target,
+                subprotocols=list(asked.subprotocols),
                 extensions=offers,
-                extra_headers=[(name.encode(), value.encode()) for name, value in fields],
+                extra_headers=[(name.encode(), value.encode()) for name, value in asked.fields],
             )
         )
         try:

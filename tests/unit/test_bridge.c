@@ -1,23 +1,13 @@
 /* The bridge: a loop on a thread of its own, hands that answer, and real sockets. What the hands do
  * is asked for by the target of a request. */
-#undef NDEBUG
-#include <arpa/inet.h>
-#include <assert.h>
-#include <netinet/in.h>
+#include "sockets.h"
+
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "net/bridge.h"
-#include "net/loop.h"
 
-#define PATIENCE 20000 /* milliseconds until something that has to come counts as missing */
 #define HIGH ((size_t)64 * 1024)
 #define LARGE ((size_t)2 * 1024 * 1024)
 #define HANDS_MAX 8
@@ -240,7 +230,6 @@ static void *run_loop(void *arg) {
 
 static server *start(unsigned nhands) {
     server *s = calloc(1, sizeof(*s));
-    socklen_t len = sizeof(s->address);
     s->large = malloc(LARGE);
     memset(s->large, 'x', LARGE);
     as_loop_config config = {.handlers = &handlers, .ctx = s};
@@ -248,12 +237,8 @@ static server *start(unsigned nhands) {
     config.limits.limit_write_buffer = (uint32_t)HIGH;
     s->loop = as_loop_new(&config);
     s->bridge = as_bridge_new(HIGH, released, s);
-    s->address.sin_family = AF_INET;
-    s->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    s->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    assert(s->loop != NULL && s->bridge != NULL && s->fd >= 0);
-    assert(bind(s->fd, (struct sockaddr *)&s->address, len) == 0 && listen(s->fd, 64) == 0);
-    assert(getsockname(s->fd, (struct sockaddr *)&s->address, &len) == 0);
+    s->fd = listen_on_loopback(&s->address, 64);
+    assert(s->loop != NULL && s->bridge != NULL);
     assert(as_loop_listen(s->loop, s->fd, NULL) == AS_OK);
     as_bridge_open(s->bridge, s->loop);
     assert(pthread_create(&s->loop_thread, NULL, run_loop, s) == 0);
@@ -304,8 +289,7 @@ static void stop(server *s, bool early) {
 
 static int dial(const server *s) {
     struct timeval patience = {.tv_sec = PATIENCE / 1000};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert(fd >= 0 && connect(fd, (const struct sockaddr *)&s->address, sizeof(s->address)) == 0);
+    int fd = connect_to_address(&s->address);
     assert(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0);
     return fd;
 }
@@ -346,12 +330,6 @@ static size_t read_bytes(int fd, size_t n) {
         all += (size_t)got;
     }
     return all;
-}
-
-static void reset(int fd) {
-    struct linger now = {.l_onoff = 1, .l_linger = 0};
-    assert(setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) == 0);
-    (void)close(fd);
 }
 
 /* --- tests ------------------------------------------------------------------------------------ */
@@ -434,7 +412,7 @@ static void test_a_client_leaves(void) {
     int fd = dial(s);
     ask(fd, "GET", "/endless");
     assert(read_bytes(fd, LARGE) == LARGE);
-    reset(fd);
+    close_by_reset(fd);
     WAIT_FOR(atomic_load(&s->left) == 1);
     WAIT_FOR(atomic_load(&s->released) == 1);
     fd = dial(s);
@@ -442,7 +420,7 @@ static void test_a_client_leaves(void) {
     WAIT_FOR(atomic_load(&s->held));
     int queued = dial(s);
     ask(queued, "GET", "/endless"); /* is never taken */
-    reset(queued);
+    close_by_reset(queued);
     atomic_store(&s->let_go, true);
     (void)read_until(fd, "late");
     (void)close(fd);
@@ -478,7 +456,7 @@ static void *run_client(void *arg) {
         ask(fd, "GET", "/stream");
         if (i % 3 == 0) {
             (void)read_bytes(fd, 100000);
-            reset(fd);
+            close_by_reset(fd);
         } else {
             (void)read_until(fd, "\r\n0\r\n\r\n");
             (void)close(fd);

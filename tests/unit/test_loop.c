@@ -1,29 +1,13 @@
 /* The loop with its listeners and connections, driven by hand from the thread that also is the
  * client: real sockets, a gateway of this file, and no wait but for what has to come. */
-#undef NDEBUG
-#include <arpa/inet.h>
-#include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
+#include "sockets.h"
+
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
-#include <unistd.h>
-
-#include "net/loop.h"
-
-#define PATIENCE 10000 /* milliseconds until something that has to come counts as missing */
-#define GET "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-#define GET_CLOSE "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 /* --- the server side -------------------------------------------------------------------------- */
 
@@ -63,12 +47,6 @@ typedef struct server {
 
 static char chunk[16 * 1024];
 
-static void answer(as_exchange *ex) {
-    assert(as_exchange_head_begin(ex, 200, (as_slice){0}) == AS_OK);
-    assert(as_exchange_body(ex, (as_bytes){.p = "hello", .n = 5}, false) == AS_OK);
-    as_exchange_release(ex);
-}
-
 static void stream(server *s, as_exchange *ex) {
     while (s->stream_left > 0 && as_exchange_pending(ex) <= s->config.limits.limit_write_buffer) {
         size_t n = s->stream_left < sizeof(chunk) ? (size_t)s->stream_left : sizeof(chunk);
@@ -106,15 +84,15 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     case NEST:
         as_loop_poll(s->loop);
         as_loop_poll(s->loop);
-        answer(ex);
+        answer_hello(ex);
         break;
     case DRAIN:
         as_loop_drain(s->loop, 0);
-        answer(ex);
+        answer_hello(ex);
         break;
     case ABORT_SECOND:
         if (s->requests < 2) {
-            answer(ex);
+            answer_hello(ex);
             break;
         }
         __attribute__((fallthrough));
@@ -143,7 +121,7 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
         as_exchange_set_alarm(ex, s->alarm_ms);
         break;
     default:
-        answer(ex);
+        answer_hello(ex);
     }
 }
 
@@ -277,30 +255,8 @@ static as_loop_stats stats(const server *s) {
     return result;
 }
 
-static int64_t now_ms(void) {
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-/* Drives the loop as its header says, until `condition`. */
-#define UNTIL(s, condition)                                                                            \
-    do {                                                                                               \
-        int64_t until_ = now_ms() + PATIENCE;                                                         \
-        while (!(condition)) {                                                                         \
-            assert(now_ms() < until_ && #condition);                                                  \
-            turn(s, 50);                                                                               \
-        }                                                                                              \
-    } while (0)
-
-/* One wait of at most `limit` milliseconds, and one poll; true: something was ready or due. */
 static bool turn(server *s, int limit) {
-    struct pollfd fd = {.fd = as_loop_fd(s->loop), .events = POLLIN};
-    int timeout = as_loop_timeout(s->loop);
-    bool due = timeout >= 0 && timeout < limit;
-    int ready = poll(&fd, 1, due ? timeout : limit);
-    as_loop_poll(s->loop);
-    return ready > 0 || due;
+    return turn_loop(s->loop, limit);
 }
 
 /* Waits until something is ready, and lets the loop see it. */
@@ -316,16 +272,13 @@ static void await_event(server *s, bool handle) {
 
 typedef struct client {
     int fd;
-    char *data;
-    size_t len, cap;
+    heard got;
     bool eof, reset;
 } client;
 
 static int connect_fd(const server *s) {
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert(fd >= 0);
-    assert(connect(fd, (const struct sockaddr *)&s->address, sizeof(s->address)) == 0);
-    assert(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+    int fd = connect_to_address(&s->address);
+    unblock(fd);
     return fd;
 }
 
@@ -338,27 +291,16 @@ static bool got(client *c, size_t n) {
     char buf[65536];
     ssize_t r;
     while ((r = recv(c->fd, buf, sizeof(buf), 0)) > 0) {
-        if (c->len + (size_t)r >= c->cap) {
-            c->cap = 2 * (c->len + (size_t)r);
-            c->data = realloc(c->data, c->cap);
-            assert(c->data != NULL);
-        }
-        memcpy(c->data + c->len, buf, (size_t)r);
-        c->len += (size_t)r;
-        c->data[c->len] = '\0';
+        hear(&c->got, buf, (size_t)r);
     }
     c->eof = c->eof || r == 0;
     c->reset = c->reset || (r < 0 && errno != EAGAIN);
-    return c->len >= n || c->eof || c->reset;
+    return c->got.len >= n || c->eof || c->reset;
 }
 
 static unsigned count_of(client *c, const char *what) {
-    unsigned n = 0;
     (void)got(c, 0);
-    for (const char *at = c->data; at != NULL && (at = strstr(at, what)) != NULL; at++) {
-        n++;
-    }
-    return n;
+    return count_heard(&c->got, what);
 }
 
 /* Waits for it without the loop's help. */
@@ -380,15 +322,13 @@ static void say(client *c, const char *text) {
 
 static void hang_up(client *c) {
     (void)close(c->fd);
-    free(c->data);
-    c->data = NULL;
+    free(c->got.data);
+    c->got.data = NULL;
 }
 
-/* A close that the server sees as a reset. */
 static void reset(client *c) {
-    struct linger now = {.l_onoff = 1, .l_linger = 0};
-    assert(setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) == 0);
-    hang_up(c);
+    close_by_reset(c->fd);
+    free(c->got.data);
 }
 
 /* --- requests and answers --------------------------------------------------------------------- */
@@ -400,7 +340,7 @@ static void test_answers(void) {
     client c = connect_to(&s);
     say(&c, GET);
     UNTIL(&s, count_of(&c, "hello") == 1);
-    assert(strncmp(c.data, "HTTP/1.1 200 OK\r\n", 17) == 0);
+    assert(strncmp(c.got.data, "HTTP/1.1 200 OK\r\n", 17) == 0);
     assert(strcmp(s.client, "127.0.0.1") == 0 && strcmp(s.server, "127.0.0.1") == 0);
     struct sockaddr_in own;
     socklen_t len = sizeof(own);
@@ -478,7 +418,7 @@ static void test_half_closed_client_is_answered(void) {
         assert(as_loop_timeout(s.loop) < 0 || !turn(&s, 1)); /* the end of file does not spin */
     }
     assert(s.held != NULL);
-    answer(s.held);
+    answer_hello(s.held);
     UNTIL(&s, ended(&c));
     assert(c.eof && count_of(&c, "hello") == 1 && s.aborts == 0);
     hang_up(&c);
@@ -498,7 +438,7 @@ static void test_answer_from_outside_leaves_at_once(void) {
     /* let what was cleared leave the wheel, so that `timer` has to be called again */
     UNTIL(&s, as_loop_timeout(s.loop) < 0);
     unsigned wakes = s.wakes, timers = s.timers;
-    answer(s.held);
+    answer_hello(s.held);
     assert(arrives(&c, "hello", 1));
     assert(s.wakes == wakes);
     assert(s.timers == timers + 1 && as_loop_timeout(s.loop) >= 0);
@@ -511,7 +451,7 @@ static void test_answer_from_outside_leaves_at_once(void) {
     await_event(&s, true);
     wakes = s.wakes;
     s.mode = ANSWER;
-    answer(s.held);
+    answer_hello(s.held);
     assert(s.wakes == wakes + 1);
     as_loop_poll(s.loop);
     assert(arrives(&c, "hello", 4));
@@ -546,8 +486,8 @@ static void test_large_answer_to_a_slow_reader(void) {
     assert(s.stream_left > 0 && s.held != NULL); /* waits for the reader */
     UNTIL(&s, ended(&c));
     assert(c.eof && s.drains > 0 && s.aborts == 0);
-    const char *body = strstr(c.data, "\r\n\r\n");
-    assert(body != NULL && c.len - (size_t)(body + 4 - c.data) == 20 * 1000 * 1000);
+    const char *body = strstr(c.got.data, "\r\n\r\n");
+    assert(body != NULL && c.got.len - (size_t)(body + 4 - c.got.data) == 20 * 1000 * 1000);
     assert(s.stream_max_pending <= s.config.limits.limit_write_buffer + 2 * sizeof(chunk));
     hang_up(&c);
     stop(&s);
@@ -562,7 +502,8 @@ static void test_file(void) {
     client c = connect_to(&s);
     say(&c, GET GET_CLOSE);
     UNTIL(&s, ended(&c));
-    assert(c.eof && c.len > 2 * (size_t)s.file_size && c.len < 2 * (size_t)s.file_size + 1000);
+    assert(c.eof && c.got.len > 2 * (size_t)s.file_size &&
+           c.got.len < 2 * (size_t)s.file_size + 1000);
     hang_up(&c);
     stop(&s);
 }
@@ -630,7 +571,7 @@ static void test_urgent_data_is_nothing(void) {
     while (turn(&s, 20)) {
     }
     assert(s.aborts == 0);
-    answer(s.held);
+    answer_hello(s.held);
     UNTIL(&s, count_of(&c, "hello") == 1);
     hang_up(&c);
     stop(&s);
@@ -683,9 +624,9 @@ static void test_silent_and_dripping_clients(void) {
         (void)send(dripping.fd, &byte, 1, MSG_NOSIGNAL);
         turn(&s, 20);
     }
-    assert(strncmp(dripping.data, "HTTP/1.1 408 ", 13) == 0);
+    assert(strncmp(dripping.got.data, "HTTP/1.1 408 ", 13) == 0);
     UNTIL(&s, ended(&silent));
-    assert(silent.len == 0 && silent.eof);
+    assert(silent.got.len == 0 && silent.eof);
     hang_up(&dripping);
     hang_up(&silent);
     stop(&s);
@@ -804,7 +745,7 @@ static void test_tunnel(void) {
     start_tunnel(&s, &c);
     say(&c, GET "hello");
     UNTIL(&s, count_of(&c, "hello") == 1);
-    assert(strncmp(c.data, "HTTP/1.1 101 ", 13) == 0 && stats(&s).requests == 1);
+    assert(strncmp(c.got.data, "HTTP/1.1 101 ", 13) == 0 && stats(&s).requests == 1);
     /* from outside: one wake for any number of writes, and none that flushes by itself */
     unsigned wakes = s.wakes;
     for (int i = 0; i < 3; i++) {
@@ -924,7 +865,7 @@ static void test_refused_upload_is_answered(void) {
         turn(&s, n > 0 ? 0 : 20);
     }
     UNTIL(&s, ended(&c));
-    assert(c.eof && strncmp(c.data, "HTTP/1.1 413 ", 13) == 0);
+    assert(c.eof && strncmp(c.got.data, "HTTP/1.1 413 ", 13) == 0);
     hang_up(&c);
     UNTIL(&s, stats(&s).connections == 0);
     stop(&s);
@@ -938,7 +879,7 @@ static void test_lingering_ends(void) {
     client c = connect_to(&s);
     say(&c, "GET / HTTP/1.1\r\n\r\n"); /* no Host */
     UNTIL(&s, ended(&c));
-    assert(c.eof && strncmp(c.data, "HTTP/1.1 400 ", 13) == 0);
+    assert(c.eof && strncmp(c.got.data, "HTTP/1.1 400 ", 13) == 0);
     UNTIL(&s, stats(&s).connections == 0); /* though the client never closes */
     hang_up(&c);
     stop(&s);
@@ -1091,10 +1032,10 @@ static void test_drain(void) {
     UNTIL(&s, ended(&idle) && ended(&sent));
     assert(idle.eof && sent.eof && count_of(&sent, "hello") == 2);
     assert(!stats(&s).accepting && s.drained == 0 && !ended(&busy));
-    answer(s.held);
+    answer_hello(s.held);
     UNTIL(&s, ended(&busy));
     assert(busy.eof && count_of(&busy, "hello") == 1);
-    assert(strstr(busy.data, "onnection: close") != NULL);
+    assert(strstr(busy.got.data, "onnection: close") != NULL);
     UNTIL(&s, s.drained == 1);
     assert(s.aborts == 0);
     hang_up(&idle);
@@ -1239,7 +1180,7 @@ static void test_disconnect(void) {
     as_loop_disconnect(s.loop); /* told once */
     as_loop_poll(s.loop);
     assert(s.eofs == 1 && !ended(&c) && !ended(&idle));
-    answer(s.held); /* writing goes on being allowed */
+    answer_hello(s.held); /* writing goes on being allowed */
     UNTIL(&s, count_of(&c, "hello") == 1);
     hang_up(&c);
     hang_up(&idle);
@@ -1289,7 +1230,7 @@ static void test_health(void) {
     UNTIL(&s, ended(&c));
     assert(c.eof && count_of(&c, "HTTP/1.1 200 OK") == 4 && count_of(&c, "connection: close") == 1);
     s.mode = ANSWER;
-    answer(s.held);
+    answer_hello(s.held);
     UNTIL(&s, ended(&busy));
     hang_up(&busy);
     hang_up(&c);

@@ -1,21 +1,13 @@
 /* Several loops in several threads of one process: they share nothing. For ThreadSanitizer above
  * all (make tsan), which sees what is shared all the same. */
-#undef NDEBUG
-#include <arpa/inet.h>
-#include <assert.h>
-#include <netinet/in.h>
+#include "sockets.h"
+
 #include <pthread.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include "net/loop.h"
 
 #define LOOPS 4
 #define CONNECTIONS 20
 #define REQUESTS 20
-#define GET "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 typedef struct server {
     as_loop *loop;
@@ -28,9 +20,7 @@ typedef struct server {
 static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     (void)body;
     ((server *)ctx)->requests++;
-    assert(as_exchange_head_begin(ex, 200, (as_slice){0}) == AS_OK);
-    assert(as_exchange_body(ex, (as_bytes){.p = "hello", .n = 5}, false) == AS_OK);
-    as_exchange_release(ex);
+    answer_hello(ex);
 }
 
 static void nothing(void *ctx, as_exchange *ex) {
@@ -70,12 +60,8 @@ static void *serve(void *arg) {
 }
 
 static void start(server *s) {
-    *s = (server){.address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}};
-    socklen_t len = sizeof(s->address);
-    s->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    assert(s->fd >= 0 && bind(s->fd, (struct sockaddr *)&s->address, len) == 0);
-    assert(listen(s->fd, CONNECTIONS) == 0);
-    assert(getsockname(s->fd, (struct sockaddr *)&s->address, &len) == 0);
+    *s = (server){.fd = -1};
+    s->fd = listen_on_loopback(&s->address, CONNECTIONS);
     assert(pthread_create(&s->thread, NULL, serve, s) == 0);
 }
 
@@ -92,9 +78,7 @@ static void await_answer(int fd) {
 static void ask(const server *servers) {
     for (int i = 0; i < CONNECTIONS; i++) {
         for (int at = 0; at < LOOPS; at++) {
-            int fd = socket(AF_INET, SOCK_STREAM, 0);
-            const struct sockaddr *address = (const struct sockaddr *)&servers[at].address;
-            assert(fd >= 0 && connect(fd, address, sizeof(servers[at].address)) == 0);
+            int fd = connect_to_address(&servers[at].address);
             for (int request = 0; request < REQUESTS; request++) {
                 assert(send(fd, GET, sizeof(GET) - 1, MSG_NOSIGNAL) == sizeof(GET) - 1);
                 await_answer(fd);

@@ -8,19 +8,10 @@
  *   test_no_memory [JSON [SPARSE [NAME]]]
  *
  * JSON: the results' file; SPARSE: one of so many allocations fails, 1: each; NAME: a scenario. */
-#undef NDEBUG
-#include <arpa/inet.h>
-#include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <poll.h>
+#include "sockets.h"
+
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -28,7 +19,6 @@
 #include "http/forwarded.h"
 #include "http/ws_handshake.h"
 #include "net/bridge.h"
-#include "net/loop.h"
 #include "net/tls.h"
 #include "pair.h"
 #include "scarce.h"
@@ -489,13 +479,7 @@ static bool start(server *s, const scenario *what) {
         s->config.proxy_protocol = AS_PROXY_AUTO;
         s->config.proxy_trust = &s->forwarding.trust;
     }
-    s->address.sin_family = AF_INET;
-    s->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t len = sizeof(s->address);
-    s->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    assert(s->fd >= 0 && bind(s->fd, (struct sockaddr *)&s->address, len) == 0);
-    assert(listen(s->fd, 16) == 0);
-    assert(getsockname(s->fd, (struct sockaddr *)&s->address, &len) == 0);
+    s->fd = listen_on_loopback(&s->address, 16);
     s->loop = as_loop_new(&s->config);
     bool fine =
         s->loop != NULL && as_loop_listen(s->loop, s->fd, what->tls ? context : NULL) == AS_OK;
@@ -543,10 +527,8 @@ static SSL_CTX *client_ctx;
 static char buffers[2][4 * LARGE]; /* of the run that is compared with, and of this one */
 
 static client dial(const server *s, char *data) {
-    client c = {.fd = socket(AF_INET, SOCK_STREAM, 0), .data = data};
-    assert(c.fd >= 0);
-    assert(connect(c.fd, (const struct sockaddr *)&s->address, sizeof(s->address)) == 0);
-    assert(fcntl(c.fd, F_SETFL, O_NONBLOCK) == 0);
+    client c = {.fd = connect_to_address(&s->address), .data = data};
+    unblock(c.fd);
     if (s->what->tls) {
         c.ssl = SSL_new(client_ctx);
         assert(c.ssl != NULL && SSL_set_fd(c.ssl, c.fd) == 1);
@@ -589,7 +571,7 @@ static bool say(client *c, const char *p, size_t n) {
     return sent > 0;
 }
 
-static bool hear(client *c) {
+static bool listen_to(client *c) {
     size_t before = c->len, room = sizeof(buffers[0]) - c->len, got = 0;
     while (!c->eof && !c->reset && room > 0) {
         if (c->ssl != NULL) {
@@ -617,24 +599,23 @@ static bool has(const client *c, as_slice end) {
     return end.n > 0 && c->len >= end.n && memcmp(c->data + c->len - end.n, end.p, end.n) == 0;
 }
 
-static int64_t now_ms(void) {
-    struct timespec now;
-    (void)__real_clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+/* Without what the server was made to believe. */
+static int64_t real_ms(void) {
+    return now_ms() - clock_offset;
 }
 
 /* Says `bytes`, and drives the server until `end`, or the end of the connection, has come. False:
  * neither comes. */
 static bool converse(server *s, client *c, as_slice bytes, as_slice end) {
-    int64_t until = now_ms() + QUIET;
+    int64_t until = real_ms() + QUIET;
     c->said = 0;
     while (!c->eof && !c->reset && (c->said < bytes.n || !has(c, end))) {
         size_t left = bytes.n - c->said;
         bool moved = say(c, bytes.p + c->said, s->what->in_pieces && left > 1 ? 1 : left);
         turn(s, moved || left > 0 ? 0 : 1);
-        if (hear(c) || moved) {
-            until = now_ms() + QUIET;
-        } else if (now_ms() > until) {
+        if (listen_to(c) || moved) {
+            until = real_ms() + QUIET;
+        } else if (real_ms() > until) {
             return false;
         }
     }

@@ -1,7 +1,9 @@
-"""The rings of the C core: ``#include`` points only inwards (docs/design.md)."""
+"""``#include`` points only inwards through the rings of the C core (docs/design.md), and no module of the
+Python around it needs itself."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -93,3 +95,72 @@ def test_includes_point_inwards(path: Path) -> None:
 )
 def test_a_wrong_include_is_found(place: str, text: str) -> None:
     assert len(faults(place, text)) == 1
+
+
+# --- the Python around it ------------------------------------------------------------------------
+
+PACKAGE = CSRC.parent / "asgiserver"
+
+
+def modules(folder: Path) -> dict[str, Path]:
+    """By their names within the package."""
+    names = {path: path.relative_to(folder).with_suffix("").parts for path in folder.rglob("*.py")}
+    return {".".join(name).removesuffix(".__init__"): path for path, name in names.items()}
+
+
+def imported(tree: ast.AST, package: list[str]) -> set[str]:
+    """What a module of ``package`` takes from the whole package when it runs: at its beginning or, for
+    a quicker start, within a function. What only type checkers follow is no dependency."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+            name = ".".join(filter(None, base))
+            found |= {name} if node.module else {f"{name}.{one.name}" for one in node.names}
+        found |= imported(node, package)
+    return {name.removeprefix(".") for name in found}
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """Names each of which needs the next one, and the last one the first; none: []."""
+    done: set[str] = set()
+
+    def follow(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return path[path.index(name) :]
+        if name in done:
+            return []
+        done.add(name)
+        return next(
+            filter(None, (follow(one, [*path, name]) for one in sorted(arrows.get(name, ())))), []
+        )
+
+    return next(filter(None, (follow(name, []) for name in sorted(arrows))), [])
+
+
+def test_no_module_needs_itself() -> None:
+    found = modules(PACKAGE)
+    arrows = {
+        name: imported(ast.parse(path.read_text()), [*path.relative_to(PACKAGE).parent.parts])
+        for name, path in found.items()
+    }
+    assert {"sockets", "serving"} <= arrows["worker"]
+    assert {"gunicorn.requests", "tls"} <= arrows["gunicorn.workers"]
+    assert circle(arrows) == []
+
+
+def test_a_circle_is_found() -> None:
+    sources = {
+        "a": "from . import b",
+        "b": "def late():\n    from .c import name",
+        "c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import a",
+    }
+    arrows = {name: imported(ast.parse(text), []) for name, text in sources.items()}
+    assert circle(arrows) == []
+    arrows["c"] |= imported(ast.parse("from .a import x"), [])
+    assert circle(arrows) == ["a", "b", "c"]
+    assert imported(ast.parse("from ..config import Config\nfrom .x import y"), ["gunicorn"]) == {
+        "config", "gunicorn.x",
+    }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asgiserver import Config, banner, sockets
+from asgiserver import Config, addresses, banner, sockets
 from asgiserver.errors import StartError
 from asgiserver.sockets import Listeners
 
@@ -292,7 +292,7 @@ def test_descriptors_that_are_no_listening_sockets(tmp_path: Path) -> None:
     ],
 )
 def test_parse(text, host, port, path, fd):
-    found = sockets.parse(text)
+    found = addresses.parse(text)
     assert (found.host, found.port, found.path, found.fd) == (host, port, path, fd)
 
 
@@ -305,12 +305,12 @@ def test_parse(text, host, port, path, fd):
 )  # fmt: skip
 def test_parse_refuses(text):
     with pytest.raises(ValueError, match=r"not|port|path|brackets"):
-        sockets.parse(text)
+        addresses.parse(text)
 
 
 def test_how_it_was_written_makes_no_difference():
     """A reload finds the socket of an address again that is spelled in another way now."""
-    assert sockets.parse("a:80") == sockets.parse("a:80", "--host a")
+    assert addresses.parse("a:80") == addresses.parse("a:80", "--host a")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
