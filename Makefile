@@ -25,7 +25,7 @@ ASAN_ENV = LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name
 export PYTHON VENV
 export MESON_ARGS = -Dwerror=$(WERROR)
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-tls ctest autobahn browser smuggling soak bench bench-all bench-peers \
+.PHONY: help build run test test-tls ctest autobahn browser smuggling soak exhaust bench bench-all bench-peers \
 	icount lint fmt asan tsan memcheck analyze faults fuzz fuzz-long cov mutants sdist wheel clean
 
 help: ## this list
@@ -74,6 +74,10 @@ browser: ## the chat example in a headless Chromium, which is installed when it 
 soak: ## mixed traffic with every answer checked: make soak [MINUTES=20] [ARGS="--seed 1"]
 	@tools/setup.sh test
 	@$(BIN)/python tests/soak/soak.py --minutes $(MINUTES) $(ARGS)
+
+exhaust: ## attacks on memory, time and descriptors: make exhaust [ARGS="--only slow --seconds 12"]
+	@tools/setup.sh test
+	@PYTHONPATH=tests $(BIN)/python -m exhaust.exhaust $(ARGS)
 
 smuggling: ## tricks through ten front ends, installed when missing; FRONTS="nginx squid" selects
 	@tools/setup.sh test fronts

@@ -130,6 +130,8 @@ class Config:
     limit_write_buffer: int = _default("limit_write_buffer")
     limit_body_memory: int = _default("limit_body_memory")
     limit_body_discard: int = _default("limit_body_discard")
+    min_body_rate: int = _default("min_body_rate")
+    min_write_rate: int = _default("min_write_rate")
     limit_max_requests: int = _default("limit_max_requests")
     limit_max_requests_jitter: int = _default("limit_max_requests_jitter")
     limit_max_age: float = _default("limit_max_age")

@@ -309,7 +309,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "ws_max_size", "int", 16 << 20, WEBSOCKET,
-        "Largest message in bytes, once it is inflated; above: closed with 1009. 0: no limit.",
+        "Largest message in bytes, once it is inflated; above: closed with 1009. Reading pauses while "
+        "as many wait for the application. 0: no limit.",
         "BYTES", minimum=0, maximum=INT64_MAX, c_type="uint64_t",
     ),
     Option(
@@ -406,6 +407,18 @@ OPTIONS: tuple[Option, ...] = (
         "limit_body_discard", 0,
         "Request body bytes that are still to come behind the response and are skipped to keep the "
         "connection; above, it is closed. Some proxies do not send them: 0 is safe behind all.",
+        minimum=0,
+    ),
+    _size(
+        "min_body_rate", 240,
+        "Bytes a second of a request body, beyond the first timeout-request-body seconds; a slower "
+        "one: 408. 0: no matter how slow.",
+        minimum=0,
+    ),
+    _size(
+        "min_write_rate", 240,
+        "Bytes a second that a client takes of what waits for it, beyond the first timeout-write "
+        "seconds; a slower one is cut. 0: no matter how slow.",
         minimum=0,
     ),
     Option(

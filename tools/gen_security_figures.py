@@ -95,6 +95,34 @@ def soak(run: Row) -> str:
     return words + "\n\n" + table(rows, columns, (*counted, *moved))
 
 
+def exhaustion(rows: list[Row]) -> str:
+    """A figure, and behind it what was promised."""
+
+    def pair(row: Row, key: str, unit: float, digits: int) -> str:
+        bound = row[key + "_bound"]
+        limit = "–" if bound is None else f"{bound / unit:,.{digits}f}"
+        return f"{row[key] / unit:,.{digits}f} of {limit}"
+
+    def shown(row: Row) -> Row:
+        return {
+            "attack": row["name"],
+            "interface": row["interface"],
+            "connections": row["opened"],
+            "at once": row["connections"],
+            "MiB": pair(row, "rss", 1 << 20, 0),
+            "life, s": pair(row, "life", 1, 1),
+            "log, KiB": pair(row, "log", 1 << 10, 0),
+            "p99, ms": f"{row['calm'] * 1000:.1f} → {row['p99'] * 1000:.1f}",
+            "CPU, ms": f"{row['calm_work'] * 1000:.1f} → {row['work'] * 1000:.1f}",
+            "requests": row["requests"],
+            "failed": len(row["failures"]),
+            "broken": "; ".join(row["broken"]) or "none",
+        }
+
+    tables = [shown(row) for row in rows]
+    return table(tables, tuple(tables[0]) if tables else ("attack",))
+
+
 @dataclass(frozen=True)
 class Section:
     """An attack: its file in docs/figures, what is said of it, and what makes the file's table."""
@@ -134,6 +162,16 @@ SECTIONS = (
         mutation,
     ),
     Section("coverage", "Lines that the tests reach", "`make cov`, in percent.", coverage),
+    Section(
+        "exhaust", "Exhaustion",
+        "`make exhaust`: each crowd for some seconds, and beside it a client that asks 100 times a second at most. "
+        "Pairs are what was seen, and what the options of the run promise: resident memory over that before, the life "
+        "of the oldest connection, bytes of the log. Then what that client waits, undisturbed (the median of several "
+        "windows) and beside the crowd: p99 by the clock, which has in it what else the machine did, and of the time "
+        "that the server worked between a request and its answer. The latter may be ten times the undisturbed, or "
+        "50 ms.",
+        exhaustion,
+    ),
     Section(
         "soak", "Soak",
         "`make soak`: mixed traffic, every answer checked. Pairs are the first and the second half of the run.",

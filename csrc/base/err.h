@@ -62,8 +62,8 @@
     /* time and load */                                                                                \
     X(TIMEOUT_HANDSHAKE, 0, "TLS handshake not complete in time")                                      \
     X(TIMEOUT_HEAD, 408, "request head not complete in time")                                          \
-    X(TIMEOUT_BODY, 408, "request body stalled")                                                       \
-    X(TIMEOUT_WRITE, 0, "client stopped reading the response")                                         \
+    X(TIMEOUT_BODY, 408, "request body stalled, or too slow")                                          \
+    X(TIMEOUT_WRITE, 0, "client stopped reading the response, or is too slow")                         \
     X(OVERLOADED, 503, "too many requests in flight")                                                  \
     X(SHUTDOWN, 503, "server is shutting down")                                                        \
     /* what an application may do wrong with a response */                                             \

@@ -3,7 +3,8 @@
  *
  * All bytes of a read are parsed at once, so that a ping is answered and a close is seen also while
  * the application is busy. `ws_max_queue` messages that wait stop the reading: beyond them there
- * are those of one read at most. */
+ * are those of one read at most. As many bytes as the largest message may have stop the parsing as
+ * well: a read of 64 KiB can inflate to a thousand times that. */
 #include "gateway/websocket.h"
 
 #include "http/response.h"
@@ -15,6 +16,12 @@
  * at something long, and its message does not wait for the end of it. */
 #define GATHER 1000u
 
+/* Beside its text or bytes, a message that waits. */
+#define MESSAGE_OVERHEAD 64u
+
+/* Small messages may wait in so many bytes, however small the largest one may be. */
+#define INBOX_LEAST ((uint64_t)64 * 1024)
+
 static as_websocket *websocket_of(as_request *req) {
     return (as_websocket *)req;
 }
@@ -23,6 +30,18 @@ static as_websocket *websocket_of(as_request *req) {
 
 static uint32_t waiting(const as_websocket *ws) {
     return ws->inbox != NULL ? ws->inbox->n : 0;
+}
+
+/* Bytes of memory that those hold. */
+static uint64_t held(const as_websocket *ws) {
+    return ws->inbox != NULL ? ws->inbox->size : 0;
+}
+
+/* A str has up to four bytes for each character. */
+static uint64_t size_of(PyObject *item) {
+    Py_ssize_t n = PyUnicode_Check(item) ? PyUnicode_GET_LENGTH(item) * PyUnicode_KIND(item)
+                                         : PyBytes_GET_SIZE(item);
+    return (uint64_t)n + MESSAGE_OVERHEAD;
 }
 
 /* Room for one more behind the last; NULL with an exception. */
@@ -44,17 +63,20 @@ static as_ws_inbox *make_room(as_websocket *ws) {
     }
     if (inbox == NULL) {
         larger->first = larger->n = 0;
+        larger->size = 0;
     }
     larger->cap = cap;
     return ws->inbox = larger;
 }
 
+/* Takes over `item`, unless it fails. */
 static int push(as_websocket *ws, PyObject *item) {
     as_ws_inbox *inbox = make_room(ws);
     if (inbox == NULL) {
         return -1;
     }
     inbox->items[inbox->first + inbox->n++] = item;
+    inbox->size += size_of(item);
     return 0;
 }
 
@@ -63,6 +85,7 @@ static int push(as_websocket *ws, PyObject *item) {
 static PyObject *pop(as_websocket *ws) {
     as_ws_inbox *inbox = ws->inbox;
     PyObject *item = inbox->items[inbox->first++];
+    inbox->size -= size_of(item);
     if (--inbox->n == 0) {
         ws->inbox = NULL;
         PyMem_Free(inbox);
@@ -82,17 +105,25 @@ void as__ws_clear_inbox(as_websocket *ws) {
 
 /* ---- flow ---- */
 
+/* Bytes of messages that may wait. */
+static uint64_t inbox_max(const as_websocket *ws) {
+    uint64_t largest = ws->req.server->limits.ws_max_size;
+    return largest == 0 ? UINT64_MAX : largest > INBOX_LEAST ? largest : INBOX_LEAST;
+}
+
 /* After messages came, or were taken, or the client has read. While closing, only the client's
  * close frame matters, and it must be seen. */
 static void steer(as_websocket *ws) {
     as_exchange *ex = ws->req.ex;
     uint32_t max = ws->req.server->limits.ws_max_queue;
+    uint64_t bytes_max = inbox_max(ws);
     if (ex == NULL) {
         return;
     }
-    if (!ws->closing && (ws->clogged || ws->broken != AS_OK || waiting(ws) >= max)) {
+    if (!ws->closing &&
+        (ws->clogged || ws->broken != AS_OK || waiting(ws) >= max || held(ws) >= bytes_max)) {
         as_exchange_pause(ex);
-    } else if (ws->closing || waiting(ws) <= max / 2) {
+    } else if (ws->closing || (waiting(ws) <= max / 2 && held(ws) <= bytes_max / 2)) {
         as_exchange_resume(ex);
     }
 }
@@ -303,6 +334,15 @@ static void refuse_broken(as_websocket *ws) {
     refuse_frame(ws, err);
 }
 
+/* What is left of a read would be too much. */
+static bool must_wait(as_websocket *ws) {
+    if (held(ws) < inbox_max(ws) || ws->closing || ws->hung_up || ws->req.ex == NULL) {
+        return false;
+    }
+    steer(ws);
+    return ws->req.ex->paused;
+}
+
 /* Python may run in here (a callable that is woken, a line of the log), and let go of everything.
  */
 static void read_frames(as_websocket *ws, as_slice data) {
@@ -317,6 +357,10 @@ static void read_frames(as_websocket *ws, as_slice data) {
             return;
         }
         take_event(ws, &event);
+        if (must_wait(ws)) {
+            ws->req.ex->untaken = in.n;
+            return;
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 /* Messages that receive() has not taken: str and bytes. */
 typedef struct as_ws_inbox {
     uint32_t first, n, cap;
+    uint64_t size; /* bytes of memory that they hold */
     PyObject *items[];
 } as_ws_inbox;
 

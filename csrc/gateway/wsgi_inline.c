@@ -9,17 +9,16 @@
 
 /* ---- the body ---- */
 
-/* The body cannot be kept. */
+/* The body cannot be kept. A client that sends it again and again does not fill the log. */
 static void refuse_body(as_wsgi_request *req, as_err err) {
     as_server *server = req->wsgi->server;
-    if (err == AS_E_IO) {
-        as_log_message(server, "error", "Cannot keep a request body in a temporary file: %s",
-                       strerror(errno));
-        as_respond_error(req->ex, 507); /* RFC 4918, 11.5: Insufficient Storage */
-    } else {
-        as_log_message(server, "error", "Cannot keep a request body: %s", as_err_text(err));
-        as_respond_error(req->ex, as_err_status(err));
+    const char *where = err == AS_E_IO ? " in a temporary file" : "";
+    const char *why = err == AS_E_IO ? strerror(errno) : as_err_text(err);
+    if (as_may_log_refusal(server)) {
+        as_log_message(server, "error", "Cannot keep a request body%s: %s", where, why);
     }
+    /* RFC 4918, 11.5: Insufficient Storage */
+    as_respond_error(req->ex, err == AS_E_IO ? 507 : as_err_status(err));
     as__wsgi_finish(req);
 }
 

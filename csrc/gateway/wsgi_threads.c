@@ -19,13 +19,19 @@ static void refuse(as_server *server, as_exchange *ex, unsigned status) {
     as_access_log_add(server, ex);
 }
 
-/* The body cannot be kept. */
-static void refuse_body(as_server *server, as_remote *remote, as_err err) {
+static void log_refused_body(as_server *server, as_err err) {
     char text[160];
     (void)snprintf(text, sizeof(text), "Cannot keep a request body%s: %s",
                    err == AS_E_IO ? " in a temporary file" : "",
                    err == AS_E_IO ? strerror(errno) : as_err_text(err));
     as_threads_tell(server->threads, AS_NEWS_ERROR, text);
+}
+
+/* The body cannot be kept. A client that sends it again and again does not fill the log. */
+static void refuse_body(as_server *server, as_remote *remote, as_err err) {
+    if (as_may_log_refusal(server)) {
+        log_refused_body(server, err);
+    }
     /* RFC 4918, 11.5: Insufficient Storage */
     refuse(server, remote->real, err == AS_E_IO ? 507 : as_err_status(err));
     as_remote_drop(remote);

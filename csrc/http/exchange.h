@@ -24,8 +24,8 @@
  *
  *   in    on_body brings what comes, from the byte behind the handshake on, never from inside of
  *         the call; it may be changed in place. The request side is AS_REQ_BODY again: pause and
- *         resume are its flow control. The client's FIN makes it AS_REQ_DONE and is told by
- *         on_eof, once, behind the last byte.
+ *         resume are its flow control, and what a handler leaves `untaken` comes again. The
+ *         client's FIN makes it AS_REQ_DONE and is told by on_eof, once, behind the last byte.
  *   out   `body` only queues. The bytes leave behind the handler inside of which they were written,
  *         with `flush`, or with `flush_soon`. !more, or `end`, is DONE: our FIN goes out behind
  *         what is queued, and what the client still sends is dropped for a while.
@@ -142,11 +142,15 @@ struct as_exchange {
         void *proto;       /* the protocol's own; NULL when it has let go */
         as_exchange *next; /* among the free ones */
     };
-    uint64_t body_left; /* of a declared response Content-Length, UINT64_MAX: none declared */
-    uint64_t sent;      /* body bytes of the response given so far */
-    uint64_t received;  /* body bytes of the request seen so far */
-    uint16_t status;    /* of the response, 0 before head_begin */
-    uint8_t req, res;   /* as_req_state, as_res_state */
+    union {
+        uint64_t body_left; /* of a declared response Content-Length, UINT64_MAX: none declared */
+        uint64_t untaken;   /* in a tunnel, set within on_body together with pause: so many of its
+                             * last bytes were not looked at, and come again after resume */
+    };
+    uint64_t sent;     /* body bytes of the response given so far */
+    uint64_t received; /* body bytes of the request seen so far */
+    uint16_t status;   /* of the response, 0 before head_begin */
+    uint8_t req, res;  /* as_req_state, as_res_state */
     bool aborted;
     bool no_body; /* HEAD, 204, 304: body bytes are counted and dropped */
     bool chunked; /* the response is */

@@ -508,6 +508,7 @@ static as_err upgrade(as_exchange *ex, const as_slice *pairs, size_t npairs) {
         return err;
     }
     ex->ops = &tunnel_ops;
+    ex->untaken = 0;
     ex->status = 101;
     ex->close = true;
     ex->req = AS_REQ_BODY;

@@ -23,12 +23,15 @@
 #include "http/forwarded.h"
 #include "http/h1_internal.h"
 
+#define PIPELINED_UNWATCHED 16u /* requests between two looks at the clock */
+
 /* --- ends ----------------------------------------------------------------------------------- */
 
 void as__h1_stop(as_h1 *h1, as_h1_phase phase, as_err why) {
     if (h1->phase < (uint8_t)phase) {
         h1->phase = (uint8_t)phase;
         h1->error = why;
+        h1->yielded = false;
     }
 }
 
@@ -299,8 +302,8 @@ static char *skip_empty_lines(as_h1 *h1, char *p, char *end) {
         h1->skipped++;
         p++;
     }
-    if (p < end &&
-        (h1->after_cr || *p == '\n' || h1->skipped > h1->env->limits->limit_request_head)) {
+    if (h1->skipped > h1->env->limits->limit_request_head ||
+        (p < end && (h1->after_cr || *p == '\n'))) {
         as__h1_refuse(h1, AS_E_REQUEST_LINE, AS_SLICE("line end"), h1->skipped);
         return end;
     }
@@ -350,11 +353,14 @@ static char *read_body(as_h1 *h1, char *p, char *end) {
 }
 
 static char *read_tunnel(as_h1 *h1, char *p, char *end) {
+    as_exchange *ex = h1->ex;
     as_slice data = {p, (size_t)(end - p)};
-    h1->ex->received += data.n;
-    h1->env->handlers->on_body(h1->env->ctx, h1->ex, data);
+    h1->env->handlers->on_body(h1->env->ctx, ex, data);
+    size_t untaken = (size_t)ex->untaken;
+    ex->untaken = 0;
+    ex->received += data.n - untaken;
     as__h1_settle(h1);
-    return end;
+    return end - untaken;
 }
 
 /* A client that sends requests and reads no answers does not get more and more of them made. */
@@ -381,10 +387,27 @@ static bool is_blocked(as_h1 *h1) {
     return h1->state == AS_H1_AT_START && waits_for_reader(h1);
 }
 
+/* Requests that follow another one at once have the loop's turn together, of all connections: then
+ * who sends one at a time is served. A coarse clock does. */
+static bool is_turn_over(as_h1_env *env) {
+    if (!env->turn_over && env->turn_end != 0 && ++env->pipelined % PIPELINED_UNWATCHED == 0) {
+        struct timespec now;
+        (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+        env->turn_over =
+            (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 >= env->turn_end;
+    }
+    return env->turn_over;
+}
+
 /* How many bytes were taken. */
 static size_t run(as_h1 *h1, char *data, size_t n) {
     char *p = data, *end = data + n;
+    h1->yielded = false;
     while (p < end && !is_blocked(h1)) {
+        if (h1->state == AS_H1_AT_START && p > data && is_turn_over(h1->env)) {
+            h1->yielded = true;
+            break;
+        }
         switch ((as_h1_state)h1->state) {
         case AS_H1_AT_START:
             p = read_start(h1, p, end);

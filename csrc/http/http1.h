@@ -35,6 +35,10 @@ typedef struct as_h1_env {
     bool timed;                    /* as_exchange.started is wanted */
     bool copy_heads;               /* as_exchange.head_copy is */
     uint64_t requests_total;
+    uint64_t turn_end;      /* when others are to have their turn, if many requests came at once:
+                             * milliseconds, CLOCK_MONOTONIC; set by the loop, 0: never */
+    bool turn_over;         /* it has come; the loop takes it back */
+    uint32_t pipelined;     /* requests that followed others at once */
     uint64_t requests_mark; /* `marked` is set by the request with this number; 0: none */
     bool marked;
     bool unhealthy;       /* what the health path says */
@@ -98,6 +102,7 @@ struct as_h1 {
     as_err error;   /* why it closes, AS_OK otherwise */
     bool feeding;   /* on the stack now: answers gather, notify is not called */
     bool linger;
+    bool yielded;      /* `pending` has a request that waits for the loop's next turn alone */
     bool eof;          /* the client has closed its side */
     bool eof_told;     /* the exchange knows */
     bool served;       /* at least one request was answered */

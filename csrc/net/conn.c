@@ -67,25 +67,26 @@ struct as_conn {
         uint64_t linger_end; /* milliseconds; while it is */
     };
     union {
-        uint32_t unsent;      /* bytes that the kernel had not got rid of when WAIT_WRITE began */
+        uint32_t unsent;      /* bytes that the kernel had not got rid of when it was last asked */
         uint32_t linger_left; /* bytes; while it is lingering */
     };
+    uint32_t got, wrote;     /* bytes since the timeout was looked at */
     uint32_t alarm;          /* milliseconds of WAIT_ALARM, 0: none */
     as_buf *proxy;           /* a PROXY header is due: its bytes so far; else NULL */
     as_handshake *handshake; /* NULL: over, or no TLS */
     as_err cut;              /* why it must be closed without ado */
     uint8_t interest;        /* what the kernel is asked for: EPOLLIN … */
-    uint8_t waiting;         /* wait_kind whose timeout runs */
-    uint8_t progress;        /* GOT_BYTES … since the timeout was looked at */
-    bool fresh;              /* nobody has looked yet whether something came with the connection */
+    uint8_t waiting : 4;     /* wait_kind whose timeout runs */
+    uint8_t progress : 4;    /* GOT_BYTES … since the timeout was looked at */
+    bool fresh : 1;          /* nobody has looked yet whether something came with the connection */
     uint8_t late;            /* where in as_loop.late bytes of ours are, 0: none are */
-    bool flushing;
-    bool resume;     /* the gateway did something between events */
-    bool drain;      /* draining has begun */
-    bool disconnect; /* as_h1_disconnect is due */
-    bool lingering;
-    bool may_introduce; /* the peer may send a PROXY header */
-    bool closed;
+    bool flushing : 1;
+    bool resume : 1;     /* the gateway did something between events */
+    bool drain : 1;      /* draining has begun */
+    bool disconnect : 1; /* as_h1_disconnect is due */
+    bool lingering : 1;
+    bool may_introduce : 1; /* the peer may send a PROXY header */
+    bool closed : 1;
     /* AS_ADDRESS_MAX bytes behind a wildcard listener, AS_SERVER_MAX where a PROXY header tells it,
      * else nothing. */
     char server[];
@@ -160,6 +161,7 @@ static void take_back(as_conn *conn) {
     conn->late = 0;
     if (n > 0) {
         conn->progress |= WROTE;
+        conn->wrote += (uint32_t)n;
         off += (size_t)n;
     }
     as_err err = as_outq_attach(&conn->h1.out, buf, off);
@@ -403,11 +405,13 @@ static inline void read_and_feed(as_conn *conn) {
         }
         uint64_t requests = loop->env.requests_total;
         as_h1_feed(&conn->h1, loop->read_buf, (size_t)n);
+        conn->got += (uint32_t)n;
         conn->progress |= GOT_BYTES;
         if (loop->env.requests_total != requests) {
             conn->progress |= GOT_REQUEST;
         }
-        if ((size_t)n < AS_READ_BUFFER || conn->cut != AS_OK || !as_h1_wants_read(&conn->h1)) {
+        if ((size_t)n < AS_READ_BUFFER || conn->cut != AS_OK || conn->h1.yielded ||
+            !as_h1_wants_read(&conn->h1) || as__loop_now(loop) >= loop->env.turn_end) {
             return;
         }
     }
@@ -449,6 +453,7 @@ static as_err write_once(as_conn *conn, const as_out *out, bool *full) {
         return (as_err)n;
     }
     if (n > 0) {
+        conn->wrote += (uint32_t)n;
         conn->progress |= WROTE;
         as_outq_taken(&conn->h1.out, (uint64_t)n);
     }
@@ -616,28 +621,71 @@ static uint32_t unsent_bytes(const as_conn *conn) {
     return ioctl(conn->transport.fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (uint32_t)bytes : 0;
 }
 
+/* Bytes a second below which a client is too slow; 0: any will do. */
+static uint32_t least_rate(const as_conn *conn, wait_kind kind) {
+    const as_limits *limits = &loop_of(conn)->limits;
+    return kind == WAIT_BODY    ? limits->min_body_rate
+           : kind == WAIT_WRITE ? limits->min_write_rate
+                                : 0;
+}
+
+/* How many bytes the client has taken from the kernel since this was last asked. */
+static uint64_t count_taken(as_conn *conn) {
+    uint64_t had = (uint64_t)conn->unsent + conn->wrote;
+    conn->unsent = unsent_bytes(conn);
+    return had > conn->unsent ? had - conn->unsent : 0; /* TLS adds to what we wrote */
+}
+
+/* A wait that goes on has what was left of its time, and what its bytes may take at the least rate,
+ * but never more than the whole time. Without a rate any byte restores the whole. */
+static uint64_t prolonged(const as_conn *conn, wait_kind kind, uint64_t left, uint64_t moved) {
+    uint64_t whole = time_for(conn, kind);
+    uint32_t rate = least_rate(conn, kind);
+    if (rate == 0 || moved >= rate * whole / 1000) {
+        return moved > 0 ? whole : left;
+    }
+    uint64_t time = left + moved * 1000 / rate;
+    return time < whole ? time : whole;
+}
+
 static void set_timeout(as_conn *conn) {
     as_loop *loop = loop_of(conn);
     wait_kind kind = waits_for(conn);
-    bool restart = kind != conn->waiting || (conn->progress & restarted_by(kind)) != 0;
+    bool fresh = kind != conn->waiting;
+    bool restart = fresh || (conn->progress & restarted_by(kind)) != 0;
+    uint64_t moved = kind == WAIT_WRITE && restart ? count_taken(conn) : conn->got;
     conn->progress = 0;
+    conn->got = conn->wrote = 0;
     if (!restart) {
         return;
     }
     conn->waiting = (uint8_t)kind;
-    if (kind == WAIT_WRITE) {
-        conn->unsent = unsent_bytes(conn);
-    }
-    uint32_t time = time_for(conn, kind);
+    uint64_t time = time_for(conn, kind);
     if (time == 0) {
         as__timeout_clear(&conn->timeout);
         return;
     }
     uint64_t now = as__loop_now(loop), deadline = now + time;
+    if (!fresh && least_rate(conn, kind) != 0) {
+        uint64_t due = conn->timeout.deadline;
+        deadline = now + prolonged(conn, kind, due > now ? due - now : 0, moved);
+    }
     if (kind == WAIT_LINGER && deadline > conn->linger_end) {
         deadline = conn->linger_end;
     }
     as__timeout_set(&loop->wheel, &conn->timeout, now, deadline);
+}
+
+/* The kernel has got rid of more for a client that reads on: true, and the wait goes on. */
+static bool goes_on_reading(as_conn *conn) {
+    as_loop *loop = loop_of(conn);
+    uint64_t time = prolonged(conn, WAIT_WRITE, 0, count_taken(conn));
+    if (time > 0) {
+        uint64_t now = as__loop_now(loop);
+        conn->waiting = WAIT_WRITE;
+        as__timeout_set(&loop->wheel, &conn->timeout, now, now + time);
+    }
+    return time > 0;
 }
 
 /* --- watching --------------------------------------------------------------------------------- */
@@ -761,6 +809,10 @@ static void work(as_conn *conn) {
     }
     watch(conn);
     set_timeout(conn);
+    if (conn->h1.yielded) {
+        conn->resume = true;
+        enqueue(conn);
+    }
     if (conn->transport.buffered) {
         enqueue_buffered(conn);
     }
@@ -885,10 +937,9 @@ void as__conn_expire(as_timeout *timeout) {
         handshake_expired(conn);
         break;
     case WAIT_WRITE:
-        if (unsent_bytes(conn) < conn->unsent) {
-            break; /* the client reads */
+        if (!goes_on_reading(conn)) {
+            refuse(conn, AS_E_TIMEOUT_WRITE);
         }
-        refuse(conn, AS_E_TIMEOUT_WRITE);
         break;
     case WAIT_LINGER:
         conn->cut = AS_E_CLOSED;

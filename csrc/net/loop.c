@@ -17,6 +17,7 @@
 #define OVERLOADED_QUIET 60000u /* milliseconds between two lines about the same limit */
 #define COARSE 10 /* milliseconds that the coarse clock may be behind: who wakes earlier comes twice */
 #define POLL_ROUNDS 8u  /* in one as_loop_poll, before the driver gets its turn */
+#define TURN_TIME 10u   /* milliseconds for who sends much at once, likewise */
 #define HANDSHAKES 8u   /* steps of TLS handshakes, likewise */
 #define EVENTS 256      /* sockets that one round looks at */
 
@@ -423,6 +424,8 @@ __attribute__((noinline)) void as_loop_poll(as_loop *loop) {
     loop->woken = false;
     as__loop_tick_date(loop);
     loop->handshakes_left = HANDSHAKES;
+    loop->env.turn_end = as__loop_now(loop) + TURN_TIME;
+    loop->env.turn_over = false;
     unsigned round = 0;
     do {
         poll_once(loop);

@@ -591,14 +591,30 @@ def test_timeout_of_the_body(with_options: Callable[..., Server]) -> None:
 
 
 def test_timeout_of_the_body_is_between_pieces(with_options: Callable[..., Server]) -> None:
-    """A slow upload that goes on is not cut."""
-    server = with_options("--timeout-request-body", "1.5")
+    """A slow upload that goes on is not cut, where no rate is asked for."""
+    server = with_options("--timeout-request-body", "1.5", "--min-body-rate", "0")
     with server.raw() as client:
         client.send("POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n")
         for _ in range(8):
             assert not select.select([client.socket], [], [], 0.25)[0]
             client.send("x")
         assert client.recv_response().text.startswith("8 ")
+
+
+@pytest.mark.tls_too
+def test_rate_of_the_body(with_options: Callable[..., Server]) -> None:
+    """Never silent for long, and yet too slow."""
+    server = with_options("--timeout-request-body", "0.8", "--min-body-rate", "1000")
+    with server.raw() as client:
+        client.send("POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+        began = time.monotonic()
+        while not select.select([client.socket], [], [], 0.1)[0]:
+            assert time.monotonic() - began < 10 * SLOWNESS
+            client.send("x")
+        response = client.recv_response()
+        assert response.status == 408
+        assert response.closes
+        assert time.monotonic() - began > 0.7
 
 
 def test_body_time_does_not_run_while_the_application_does_not_read(
@@ -675,6 +691,27 @@ def test_timeout_of_writing_wsgi(serve: Factory) -> None:
         server.wait_log(r"127\.0\.0\.1:\d+ .*client stopped reading")
         with pytest.raises((ConnectionResetError, AssertionError)):
             client.recv_response()
+
+
+@pytest.mark.parametrize(("rate", "cut"), [("0", False), ("1000000000", True)])
+def test_rate_of_reading(with_options: Callable[..., Server], rate: str, cut: bool) -> None:
+    """Who takes something all the time is cut only where that is too little."""
+    server = with_options("--timeout-write", "0.5", "--min-write-rate", rate)
+    with server.raw() as client:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.get("/stream?n=1000&size=100000")
+        client.recv_head()
+        until = time.monotonic() + 2
+        try:
+            while time.monotonic() < until and client.socket.recv(65536):
+                time.sleep(0.05)  # The slowness is what is tested.
+        except ConnectionResetError:
+            assert cut
+            server.wait_log(
+                r"127\.0\.0\.1:\d+ .*client stopped reading the response, or is too slow"
+            )
+        else:
+            assert not cut
 
 
 @pytest.mark.tls_too

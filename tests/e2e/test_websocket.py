@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -798,6 +799,44 @@ def test_max_queue(shared: Factory, loop: str) -> None:
     seen = outcomes(server, key)[3]
     assert len(seen) == n + 1
     assert {len(message["bytes"]) for message in seen[:-1]} == {50_000}
+
+
+def deflated(payload: bytes) -> bytes:
+    """A message of permessage-deflate (RFC 7692, 7.2.1)."""
+    made = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = made.compress(payload) + made.flush(zlib.Z_SYNC_FLUSH)
+    return frame(TEXT, data[:-4], rsv=4, mask=b"\0\0\0\0")
+
+
+DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover"
+
+
+@pytest.mark.memory
+@pytest.mark.parametrize("size", [100_000, 2_000_000])
+def test_bytes_that_wait(serve: Factory, loop: str, size: int) -> None:
+    """What waits is bounded by the largest message, though a single read brings a hundred times that;
+    all of it is there when the application takes it, and what lies behind is answered then."""
+    server = serve(APP, "--ws-max-size", "2000000", interface="asgi", loop=loop)
+    key, target = script("receive", ACCEPT, "wait bytes", "all")
+    n = 4 * 40_000_000 // size
+    with websocket(server) as ws:
+        ws.open(target, DEFLATE)
+        ws.raw.send(deflated(b"x" * 1000))  # what any message costs is there
+        before = server.rss()
+        ws.raw.send(deflated(b"x" * size) * n + frame(PING, b"end"))
+        ws.raw.socket.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            ws.recv()
+        # Two of the largest, and what inflates them.
+        assert server.rss() - before < 6 * 2_000_000
+        server.get("/go?bytes")
+        ws.raw.socket.settimeout(10 * SLOWNESS)
+        ws.expect(PONG, b"end")
+        ws.close()
+        ws.expect_close(1000)
+    seen = outcomes(server, key)[3]
+    assert len(seen) == n + 2
+    assert {len(message["text"]) for message in seen[1:-1]} == {size}
 
 
 def test_slow_reader(shared: Factory, loop: str) -> None:

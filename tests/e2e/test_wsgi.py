@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -406,6 +407,28 @@ def test_no_room_for_a_body(
         assert response.closes
     server.wait_log("Cannot keep a request body in a temporary file")
     assert fetch(server, "environ").status == 200
+
+
+def test_bodies_without_room_do_not_fill_the_log(
+    serve: Callable[..., Server], threads: int | None
+) -> None:
+    """Counted like other refusals, in a line a second."""
+    import resource
+
+    server = serve(
+        APP, "--limit-body-memory", "0", "--no-access-log",
+        interface="wsgi", threads=threads, rlimits={resource.RLIMIT_FSIZE: 1000},
+    )  # fmt: skip
+    for _ in range(300):
+        with server.raw() as client:
+            client.post("/drain", b"x" * 2000)
+            assert client.recv_response().status == 507
+    server.wait_log("more refused requests and cut connections were not logged")
+    server.stop()
+    told = server.log().count("Cannot keep a request body")
+    hidden = re.findall(r"WARNING:  (\d+) more refused requests", server.log())
+    assert 100 <= told < 300
+    assert told + sum(map(int, hidden)) == 300
 
 
 def test_continue_is_sent_at_once(server: Server) -> None:

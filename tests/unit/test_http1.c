@@ -1208,6 +1208,51 @@ static void test_pipelining(void) {
     world_free(w);
 }
 
+/* Requests that follow one another at once: with the turn over, some, and then one for each call.
+ */
+static void test_turns(void) {
+    current = "pipelined requests have a turn";
+    world *w = world_new();
+    uint64_t begun = 0;
+    w->env.turn_end = 1; /* long ago */
+    for (int i = 0; i < 10; i++) {
+        feeds(w, GET GET GET GET);
+        begun += w->h1.yielded ? 0 : 4;
+    }
+    CHECK(begun > 0 && begun < 40 && w->h1.yielded && phase(w) == AS_H1_BUSY);
+    uint64_t before = w->env.requests_total;
+    resume(w);
+    resume(w);
+    CHECK(w->env.requests_total == before + 2 && w->h1.yielded);
+    w->env.turn_over = false; /* the next turn */
+    w->env.turn_end = UINT64_MAX;
+    as_h1_eof(&w->h1);
+    CHECK(w->env.requests_total == 40 && !w->h1.yielded && phase(w) == AS_H1_CLOSING);
+    world_free(w);
+
+    current = "one request at a time waits for nobody";
+    w = world_new();
+    w->env.turn_end = 1;
+    w->env.turn_over = true;
+    feeds(w, GET);
+    feeds(w, GET);
+    CHECK(w->env.requests_total == 2 && !w->h1.yielded && phase(w) == AS_H1_IDLE);
+    world_free(w);
+}
+
+static void test_endless_empty_lines(void) {
+    current = "empty lines have the size of a head";
+    world *w = world_new();
+    w->limits.limit_request_head = 100;
+    for (int i = 0; i < 50; i++) {
+        feeds(w, "\r\n");
+    }
+    CHECK(phase(w) == AS_H1_IDLE && w->refused.n == 0);
+    feeds(w, "\r\n");
+    CHECK(phase(w) == AS_H1_CLOSING && strncmp(text_of(&w->out), "HTTP/1.1 400 ", 13) == 0);
+    world_free(w);
+}
+
 /* A client that sends requests and reads no answers costs no more than a bound. */
 static void big_answer(world *w, as_exchange *ex, as_slice data) {
     static const char big[50000];
@@ -1921,6 +1966,15 @@ static const script tunneling = {
     .on_request = upgrade_at_once, .on_body = echo, .on_eof = end_tunnel};
 static const script tunneling_late = {.on_request = keep, .on_body = echo, .on_eof = end_tunnel};
 
+static void echo_two(world *w, as_exchange *ex, as_slice data) {
+    size_t n = data.n < 2 ? data.n : 2;
+    echo(w, ex, (as_slice){data.p, n});
+    as_exchange_pause(ex);
+    ex->untaken = data.n - n;
+}
+
+static const script tunneling_by_two = {.on_body = echo_two, .on_eof = end_tunnel};
+
 /* A world whose exchange is a tunnel, with nothing sent yet. */
 static world *tunnel_new(void) {
     world *w = world_new();
@@ -1990,6 +2044,22 @@ static void test_tunnel_flow(void) {
     as_h1_eof(&w->h1);
     as_h1_resume(&w->h1);
     same("events", &w->events, "body eof ");
+    world_free(w);
+
+    current = "what a handler leaves comes again";
+    w = tunnel_new();
+    w->script = &tunneling_by_two;
+    feeds(w, "abcde");
+    same("out", &w->out, "ab");
+    CHECK(w->ex->received == 2 && !as_h1_wants_read(&w->h1));
+    as_h1_eof(&w->h1);
+    same("events", &w->events, "body ");
+    for (int i = 0; i < 2; i++) {
+        as_exchange_resume(w->ex);
+        resume(w);
+    }
+    same("events", &w->events, "body body body eof ");
+    same("out", &w->out, "abcde");
     world_free(w);
 
     current = "bytes leave when they are told to";
@@ -2280,6 +2350,8 @@ int main(void) {
     test_wrong_calls();
     test_defaults();
     test_pipelining();
+    test_turns();
+    test_endless_empty_lines();
     test_unread_answers();
     test_drain_level();
     test_body_flow();

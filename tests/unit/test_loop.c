@@ -670,6 +670,61 @@ static void test_reader_stalls(void) {
     stop(&s);
 }
 
+/* For `ms` milliseconds a client gives a byte, or takes up to `n`, 20 times a second; true: it was
+ * not cut. */
+static bool survives(server *s, client *c, size_t n, int64_t ms) {
+    static char bytes[256 * 1024];
+    int64_t now = now_ms(), until = now + ms;
+    for (int64_t next = now; s->aborts == 0 && (now = now_ms()) < until;) {
+        if (now >= next) {
+            next = now + 50;
+            (void)(n == 0 ? send(c->fd, "x", 1, MSG_NOSIGNAL) : recv(c->fd, bytes, n, 0));
+        }
+        turn(s, (int)(next - now));
+    }
+    return s->aborts == 0;
+}
+
+static bool slow_body_survives(uint32_t rate) {
+    server s;
+    prepare(&s);
+    s.mode = HOLD;
+    s.config.limits.timeout_request_body = 300;
+    s.config.limits.min_body_rate = rate;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n");
+    bool alive = survives(&s, &c, 0, 1500);
+    assert(alive || s.abort_why == AS_E_TIMEOUT_BODY);
+    hang_up(&c);
+    stop(&s);
+    return alive;
+}
+
+static bool slow_reader_survives(uint32_t rate) {
+    server s;
+    prepare(&s);
+    s.mode = STREAM;
+    s.stream_left = UINT64_MAX;
+    s.config.limits.timeout_write = 300;
+    s.config.limits.min_write_rate = rate;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    bool alive = survives(&s, &c, 256 * (size_t)1024, 1500);
+    assert(alive || s.abort_why == AS_E_TIMEOUT_WRITE);
+    hang_up(&c);
+    stop(&s);
+    return alive;
+}
+
+/* The client is never silent for long, and far from the rates in between. */
+static void test_least_rates(void) {
+    assert(slow_body_survives(0) && slow_body_survives(1) && !slow_body_survives(500));
+    assert(slow_reader_survives(0) && slow_reader_survives(10000));
+    assert(!slow_reader_survives(UINT32_MAX));
+}
+
 /* --- tunnels ---------------------------------------------------------------------------------- */
 
 static void start_tunnel_with(server *s, client *c, uint32_t timeout_write) {
@@ -1455,6 +1510,7 @@ int main(void) {
     RUN(test_silent_and_dripping_clients);
     RUN(test_body_stalls);
     RUN(test_reader_stalls);
+    RUN(test_least_rates);
     RUN(test_tunnel);
     RUN(test_tunnel_ends_with_the_client);
     RUN(test_alarm);

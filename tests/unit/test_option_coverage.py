@@ -73,6 +73,8 @@ EFFECTS = {
     "limit_write_buffer": "e2e/test_options.py::test_limit_write_buffer",
     "limit_body_memory": "e2e/test_wsgi.py::test_input_from_a_file",
     "limit_body_discard": "e2e/test_connections.py::test_unread_body_above_the_limit_closes",
+    "min_body_rate": "e2e/test_http1.py::test_rate_of_the_body",
+    "min_write_rate": "e2e/test_http1.py::test_rate_of_reading",
     "limit_max_requests": "e2e/test_workers.py::test_max_requests",
     "limit_max_requests_jitter": "e2e/test_workers.py::test_max_requests",
     "limit_max_age": "e2e/test_workers.py::test_max_age",

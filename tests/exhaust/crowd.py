@@ -1,0 +1,174 @@
+"""The attackers of one attack, in a process of their own.
+
+    PYTHONPATH=tests python -m exhaust.crowd NAME PORT CONNECTIONS SECONDS [CPU …]
+
+Writes what became of them as JSON: how many were opened and ended by the server, how long the oldest one lived,
+and the statuses of the answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import select
+import socket
+import struct
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from exhaust.attacks import BY_NAME, Attack
+
+ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+RESET = struct.pack("ii", 1, 0)
+CONNECTS = 64  # before others have their turn
+STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+
+
+@dataclass
+class Member:
+    sock: socket.socket
+    opened: float
+    rest: bytes  # of what is being sent
+    next: float  # when it drips, or reads
+    head: bytes = b""  # the beginning of what came
+    told: bool = False  # its status is counted
+
+
+@dataclass
+class Crowd:
+    attack: Attack
+    port: int
+    size: int
+    members: dict[int, Member] = field(default_factory=dict)
+    statuses: Counter[str] = field(default_factory=Counter)
+    opened: int = 0
+    ended: int = 0
+    longest: float = 0.0
+
+    def run(self, seconds: float) -> None:
+        self.poll = select.epoll()
+        until = time.monotonic() + seconds
+        while (now := time.monotonic()) < until:
+            for _ in range(min(CONNECTS, self.size - len(self.members))):
+                self.open(now)
+            for number, events in self.poll.poll(0.02):
+                member = self.members.get(number)
+                if member is not None:
+                    self.handle(member, events)
+            if self.attack.every > 0:
+                self.drip(time.monotonic())
+        now = time.monotonic()
+        for member in list(self.members.values()):
+            self.forget(member, now)
+
+    # --- a connection ---
+
+    def open(self, now: float) -> None:
+        sock = socket.socket()
+        sock.setblocking(False)
+        if self.attack.receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.attack.receive_buffer)
+        sock.connect_ex(("127.0.0.1", self.port))
+        self.opened += 1
+        member = Member(sock, now, self.attack.opening, now + self.attack.every)
+        self.members[sock.fileno()] = member
+        self.poll.register(sock, self.interest(member))
+
+    def interest(self, member: Member) -> int:
+        attack = self.attack
+        reading = attack.reads is not None and not attack.paced
+        writing = member.rest or attack.leaves == "at once" or (attack.drip and attack.every == 0)
+        return select.EPOLLRDHUP | select.EPOLLIN * reading | select.EPOLLOUT * bool(writing)
+
+    def handle(self, member: Member, events: int) -> None:
+        if events & select.EPOLLIN and self.attack.reads is not None:
+            self.read(member, self.attack.reads)
+        if member.sock.fileno() < 0:
+            return
+        if events & ENDED:
+            self.end(member)
+        elif events & select.EPOLLOUT:
+            self.write(member)
+
+    def read(self, member: Member, n: int) -> None:
+        try:
+            data = member.sock.recv(n)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not member.told and len(member.head) < 64:
+            member.head += data
+            self.look(member)
+        if not data:
+            self.end(member)
+        elif self.attack.leaves == "answered":
+            self.forget(member, time.monotonic())
+
+    def look(self, member: Member) -> None:
+        if found := STATUS.match(member.head):
+            member.told = True
+            self.statuses[found[1].decode()] += 1
+
+    def write(self, member: Member) -> None:
+        if self.attack.leaves == "at once":
+            if self.opened % 2:
+                member.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self.forget(member, time.monotonic())
+            return
+        if not member.rest and self.attack.every == 0:
+            member.rest = self.attack.drip
+        self.send(member)
+        if member.sock.fileno() >= 0:
+            self.poll.modify(member.sock, self.interest(member))
+
+    def send(self, member: Member) -> None:
+        try:
+            n = member.sock.send(member.rest)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.end(member)
+            return
+        member.rest = member.rest[n:]
+
+    def drip(self, now: float) -> None:
+        for member in list(self.members.values()):
+            if now < member.next:
+                continue
+            member.next = now + self.attack.every
+            if self.attack.paced and self.attack.reads is not None:
+                self.read(member, self.attack.reads)
+            elif not member.rest:
+                member.rest = self.attack.drip
+                self.send(member)
+
+    def end(self, member: Member) -> None:
+        """The server has ended it."""
+        self.ended += 1
+        self.forget(member, time.monotonic())
+
+    def forget(self, member: Member, now: float) -> None:
+        self.longest = max(self.longest, now - member.opened)
+        del self.members[member.sock.fileno()]
+        member.sock.close()
+
+
+def main(name: str, port: str, size: str, seconds: str, *cpus: str) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if cpus:
+        os.sched_setaffinity(0, map(int, cpus))
+    os.nice(5)  # the well-behaved client is not to wait for them
+    crowd = Crowd(BY_NAME[name], int(port), int(size))
+    crowd.run(float(seconds))
+    told = {key: getattr(crowd, key) for key in ("opened", "ended", "longest", "statuses")}
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
