@@ -78,8 +78,8 @@ struct as_conn {
     uint8_t interest;        /* what the kernel is asked for: EPOLLIN … */
     uint8_t waiting : 4;     /* wait_kind whose timeout runs */
     uint8_t progress : 4;    /* GOT_BYTES … since the timeout was looked at */
-    bool fresh : 1;          /* nobody has looked yet whether something came with the connection */
     uint8_t late;            /* where in as_loop.late bytes of ours are, 0: none are */
+    bool fresh : 1;          /* nobody has looked yet whether something came with the connection */
     bool flushing : 1;
     bool resume : 1;     /* the gateway did something between events */
     bool drain : 1;      /* draining has begun */
