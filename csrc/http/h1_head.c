@@ -608,7 +608,7 @@ static as_err check_head(const as_h1 *h1, as_head *head, findings *found) {
     head->expect_continue = head->expect_continue && has_body;
     bool persists = !found->close && (head->minor > 0 || found->keep_alive); /* RFC 9112, 9.3 */
     head->keep_alive = persists && !found->names_websocket;
-    head->leaves = !persists && !found->has_upgrade && head->body == AS_BODY_NONE;
+    head->leaves = found->close && !found->has_upgrade && head->body == AS_BODY_NONE; /* 9.6 */
     head->upgrade = found->upgrade && found->has_upgrade;
     return AS_OK;
 }

@@ -45,7 +45,7 @@ typedef struct as_head {
     uint8_t body;      /* as_body_kind */
     bool is_head;      /* the method is HEAD */
     bool keep_alive; /* more requests may follow: version, Connection and Upgrade taken together */
-    bool leaves;     /* by its own word the client sends nothing behind this head */
+    bool leaves;     /* by its own word, "close", the client sends nothing behind this head */
     bool expect_continue;
     bool upgrade;   /* Connection: upgrade with an Upgrade field */
     bool forwarded; /* has fields that http/forwarded.h reads */

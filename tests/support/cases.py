@@ -12,6 +12,7 @@ One ``[[case]]``::
               lacks (names), path_info (for WSGI, where it is not the UTF-8 of path)
     refused   the status that answers the bytes behind the requests; the connection closes then
     after     "open" (default): the connection serves on; "closed": the server closes behind the last answer;
+              "cut": the same, or the client sees a reset, as it sends on against its word (RFC 9112, 9.6);
               "eof": the client half-closes behind raw, and the server closes
     only      "asgi" | "wsgi": where the other cannot show it
 """
@@ -63,7 +64,7 @@ def load_case(file: str, table: dict[str, Any]) -> Case:
         assert f"<{placeholder}>" in raw, f"{name}: {placeholder} is not used"
         raw = raw.replace(f"<{placeholder}>", text * count)
     after = table.get("after", "open")
-    assert after in ("open", "closed", "eof"), f"{name}: after = {after!r}"
+    assert after in ("open", "closed", "cut", "eof"), f"{name}: after = {after!r}"
     assert table.get("requests") or "refused" in table or after == "eof", f"{name} expects nothing"
     assert table["why"], f"{name} has no reason"
     return Case(

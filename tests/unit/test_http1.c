@@ -1540,8 +1540,8 @@ static void test_who_lingers(void) {
         bool tls, lingers;
     } rows[] = {
         {GET_CLOSE, "", nothing, false, false},
-        {GET_10, "", nothing, false, false},
-        {GET_10, "", streamed, false, false},
+        {GET_CLOSE, "", streamed, false, false},
+        {GET_10, "", nothing, false, true},   /* it said nothing */
         {GET_CLOSE, "", nothing, true, true}, /* TLS sends more than requests */
         {GET_CLOSE GET, "", nothing, false, true},
         {GET_CLOSE, GET, nothing, false, true},
