@@ -159,9 +159,7 @@ async def _until_drained(
     """Waits for running requests, no longer than the grace time."""
     drained = asyncio.Event()
     if level.reached(Level.DRAIN):
-        core.set_healthy(False)
-        await _first_of(level.reaches(Level.CUT), timeout=config.shutdown_delay)
-        core.drain(drained.set, idle=config.last_wait)
+        await _leave(core, config, level, drained)
     else:
         core.drain(drained.set, idle=service.patience(config.timeout_keep_alive))
     listeners.stop()
@@ -170,6 +168,13 @@ async def _until_drained(
     await _drain(core, config, level, drained)
     if not drained.is_set():
         logs.log_cut(core.abort(), config.grace, asked=level.reached(Level.CUT))
+
+
+async def _leave(core: _core.Server, config: Config, level: _Level, drained: asyncio.Event) -> None:
+    """Nobody serves in its place: what asks for its health hears of that first."""
+    core.set_healthy(False)
+    await _first_of(drained.wait(), level.reaches(Level.CUT), timeout=config.shutdown_delay)
+    core.drain(drained.set, idle=config.last_wait)
 
 
 async def _drain(core: _core.Server, config: Config, level: _Level, drained: asyncio.Event) -> None:
@@ -186,8 +191,8 @@ async def _drain(core: _core.Server, config: Config, level: _Level, drained: asy
         )
         if level.reached(Level.DRAIN) and not hurried:
             hurried = True
-            core.set_healthy(False)
-            core.drain(drained.set)
+            await _leave(core, config, level, drained)
+            end = loop.time() + config.grace
         if loop.time() >= patience:
             patience = end
             core.disconnect()

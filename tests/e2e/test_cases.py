@@ -95,7 +95,11 @@ def run_case(client: RawClient, case: Case, interface: str, parts: list[bytes]) 
         assert response.status == 200, response
         if expected.get("method") != "HEAD":
             check_request(json.loads(response.body), expected, interface)
-        if case.refused is None and case.after in ("closed", "cut") and expected is case.requests[-1]:
+        if (
+            case.refused is None
+            and case.after in ("closed", "cut")
+            and expected is case.requests[-1]
+        ):
             assert response.closes
     if case.refused is not None:
         check_refusal(client.recv_response(skip=(100,)), case.refused)

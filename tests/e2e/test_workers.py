@@ -527,6 +527,12 @@ def test_ctrl_c_in_the_terminal(serve):
 # --- load balancers and probes ---
 
 
+def health(server) -> int:
+    with server.raw() as client:
+        client.get("/healthz", "Connection: close")
+        return client.recv_response().status
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_shutdown_delay(serve, backend, workers):
     server = serve(
@@ -537,17 +543,29 @@ def test_shutdown_delay(serve, backend, workers):
     with Load(server.address, connections=1) as load:
         load.wait(10)
         server.signal(signal.SIGTERM)
-
-        def health() -> int:
-            with server.raw() as client:
-                client.get("/healthz", "Connection: close")
-                return client.recv_response().status
-
-        wait_until(lambda: health() == 503, what="for 503")
+        wait_until(lambda: health(server) == 503, what="for 503")
         load.wait(20)
     assert load.failures == []
     assert server.wait() == 0
     assert "/healthz" not in server.log()
+
+
+def test_the_delay_is_for_those_that_retire_too(serve, backend):
+    """A load balancer may just be sending a request on a connection to one of them."""
+    server = serve(
+        app_of(backend), "--workers", "2", "--health-path", "/healthz",
+        "--shutdown-delay", "1.5", **backend.options,
+    )  # fmt: skip
+    with server.raw() as client:
+        client.get("/healthz")
+        assert client.recv_response().status == 200
+        server.signal(signal.SIGHUP)
+        server.wait_log("Reloaded")
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: health(server) == 503, what="for 503")
+        client.get("/healthz")
+        assert client.recv_response().status == 503
+    assert server.wait() == 0
 
 
 def test_a_worker_that_retires_is_healthy(serve, backend):
