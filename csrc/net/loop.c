@@ -384,6 +384,10 @@ static bool run_sockets(as_loop *loop) {
     struct epoll_event events[EVENTS];
     bool uv_is_ready = false;
     int n = epoll_wait(loop->epoll_fd, events, EVENTS, 0);
+    if (n < 0 && errno != EINTR) {
+        abort(); /* the application has closed it: nothing can be served any more, and libuv says so
+                    too */
+    }
     for (int i = 0; i < n; i++) {
         if (events[i].data.ptr != NULL) {
             as__conn_event(events[i].data.ptr, events[i].events);
