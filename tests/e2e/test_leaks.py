@@ -23,7 +23,7 @@ from support.websocket import BINARY, PING, TEXT, close_frame, frame, handshake
 
 Factory = Callable[..., Server]
 
-BATCHES = 5
+BATCHES = 12  # until one leaves nothing: freelists grow for a while
 END = b"<<end>>"
 MANY = 10_000
 SOME = 2_000  # of what is slow: each takes a connection of its own, or writes a traceback
