@@ -8,6 +8,7 @@ signal ends the process on the spot. A worker retires at SIGHUP, since another o
 import itertools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -104,8 +105,9 @@ class StopRequest:
         before = {number: signal.getsignal(number) for number in self._signals_wanted}
         self.taken = [n for n in before if not (keep_set and _is_own_handler(before[n]))]
         try:
-            self.install()
-            yield
+            with _swallowing_in_silence():
+                self.install()
+                yield
         finally:
             restore({number: before[number] for number in self.taken})
             self.taken = []
@@ -155,6 +157,24 @@ class StopRequest:
         if interrupts:
             # Within a weak reference's callback or a __del__ it comes to nothing: the level stays.
             raise Interrupted(number)
+
+
+@contextmanager
+def _swallowing_in_silence() -> Iterator[None]:
+    """Within a weak reference's callback or a __del__, as of an import, Interrupted comes to nothing, which Python
+    says. The server knows what was asked for, and ends."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, Interrupted):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = before
 
 
 def end_process(number: int, _frame: FrameType | None = None) -> None:
