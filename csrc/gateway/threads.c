@@ -360,7 +360,9 @@ static void serve(as_threads *t) {
     as_server *server = t->server;
     for (;;) {
         bool ended = hear_all(t);
-        if (!as__server_tick(server) || server->fatal != NULL || PyErr_CheckSignals() < 0 ||
+        /* The thread whose application raised it answers first, and dismisses all then. */
+        bool fatal = server->fatal != NULL && as_bridge_dismissed(t->bridge);
+        if (!as__server_tick(server) || fatal || PyErr_CheckSignals() < 0 ||
             (ended && is_over(t))) {
             return;
         }
