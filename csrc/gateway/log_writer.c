@@ -9,13 +9,12 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/thread.h"
 
 #define NAP 10u                              /* milliseconds between two writes */
 #define LOOK_EVERY 100                       /* milliseconds, while nobody reads: was it closed? */
@@ -64,19 +63,6 @@ static void empty(as_buf *buf) {
     if (buf->cap > KEEP) {
         as_buf_fini(buf, NULL);
     }
-}
-
-/* The moment in `ms` milliseconds, of the conditions' clock. */
-static struct timespec moment_in(unsigned ms) {
-    struct timespec at;
-    (void)clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_sec += ms / 1000;
-    at.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (at.tv_nsec >= 1000000000) {
-        at.tv_sec++;
-        at.tv_nsec -= 1000000000;
-    }
-    return at;
 }
 
 /* With the lock. */
@@ -185,7 +171,7 @@ static void look_whether_over(as_log_writer *w, uint64_t dropped_before) {
 }
 
 static void nap(as_log_writer *w) {
-    struct timespec end = moment_in(NAP);
+    struct timespec end = as_moment_in(NAP);
     while (!w->closing && pthread_cond_timedwait(&w->wake, &w->lock, &end) != ETIMEDOUT) {
     }
 }
@@ -226,41 +212,20 @@ static void *run(void *arg) {
     return NULL;
 }
 
-/* Signals are for the threads that run Python. 0 or an errno. */
-static int start_thread(as_log_writer *w) {
-    pthread_attr_t attributes;
-    sigset_t all, before;
-    int error = pthread_attr_init(&attributes);
-    if (error != 0) {
-        return error;
-    }
-    (void)pthread_attr_setstacksize(&attributes, STACK);
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&w->thread, &attributes, run, w);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    (void)pthread_attr_destroy(&attributes);
-    w->pid = error == 0 ? getpid() : 0;
-    return error;
-}
-
 /* --- for the owner -------------------------------------------------------------------------- */
 
 static int init_lock(as_log_writer *w) {
-    pthread_condattr_t attributes;
-    int error = pthread_condattr_init(&attributes);
-    if (error != 0) {
-        return error;
-    }
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    error = pthread_mutex_init(&w->lock, NULL);
+    int error = pthread_mutex_init(&w->lock, NULL);
     if (error == 0) {
-        error = pthread_cond_init(&w->wake, &attributes);
+        error = as_cond_init(&w->wake);
     }
-    if (error == 0) {
-        error = pthread_cond_init(&w->done, &attributes);
-    }
-    (void)pthread_condattr_destroy(&attributes);
+    return error == 0 ? as_cond_init(&w->done) : error;
+}
+
+/* 0 or an errno. */
+static int start_thread(as_log_writer *w) {
+    int error = as_thread_start(&w->thread, STACK, run, w);
+    w->pid = error == 0 ? getpid() : 0;
     return error;
 }
 
@@ -333,7 +298,7 @@ uint64_t as_log_writer_free(as_log_writer *w, unsigned wait) {
         free(w);
         return lost;
     }
-    struct timespec end = moment_in(wait);
+    struct timespec end = as_moment_in(wait);
     (void)pthread_mutex_lock(&w->lock);
     w->closing = true;
     (void)pthread_cond_signal(&w->wake);

@@ -484,17 +484,11 @@ static PyObject *server_start(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
-static uint64_t now_ms(void) {
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 bool as__server_tick(as_server *self) {
-    if (self->tick == NULL || now_ms() < self->tick_due) {
+    if (self->tick == NULL || as_coarse_milliseconds() < self->tick_due) {
         return true;
     }
-    self->tick_due = now_ms() + self->tick_every;
+    self->tick_due = as_coarse_milliseconds() + self->tick_every;
     PyObject *result = PyObject_CallNoArgs(self->tick);
     Py_XDECREF(result);
     return result != NULL;

@@ -3,11 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "gateway/access_log.h"
 #include "gateway/server.h"
 
@@ -22,12 +21,6 @@ struct as_news {
     size_t n;
     char text[];
 };
-
-static uint64_t now_ms(void) {
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
 
 static void lock(as_threads *t) {
     (void)pthread_mutex_lock(&t->lock);
@@ -243,14 +236,9 @@ static void *run_loop(void *arg) {
     return NULL;
 }
 
-/* No signal is meant for this thread: its waits go on, and handlers run where Python waits. */
 static int start_loop(as_threads *t) {
-    sigset_t all, before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     as_bridge_open(t->bridge, t->server->loop);
-    int error = pthread_create(&t->loop_thread, NULL, run_loop, t);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int error = as_thread_start(&t->loop_thread, 0, run_loop, t);
     if (error != 0) {
         as_bridge_end(t->bridge);
         errno = error;
@@ -328,7 +316,7 @@ static int wait_time(const as_threads *t) {
     const as_server *server = t->server;
     int time = server->tick != NULL ? (int)server->tick_every : -1;
     if (t->deadline != 0) {
-        uint64_t now = now_ms();
+        uint64_t now = as_milliseconds();
         int left = t->deadline > now ? (int)(t->deadline - now) : 0;
         time = time < 0 || left < time ? left : time;
     }
@@ -350,9 +338,9 @@ static bool is_over(as_threads *t) {
         return true;
     }
     if (t->cut && t->deadline == 0) {
-        t->deadline = now_ms() + CUT_WAIT;
+        t->deadline = as_milliseconds() + CUT_WAIT;
     }
-    return t->deadline != 0 && now_ms() >= t->deadline;
+    return t->deadline != 0 && as_milliseconds() >= t->deadline;
 }
 
 /* Until all is over, or something is to be raised. */

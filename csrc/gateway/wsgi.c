@@ -259,13 +259,6 @@ static bool send_item(as_wsgi_request *req, PyObject *item) {
     return true;
 }
 
-/* Microseconds. */
-static uint64_t now_us(void) {
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
-}
-
 /* The next item, or NULL: the end, or an exception. What came before it is on its way while the
  * application makes this one. */
 static as_err next_item(as_wsgi_request *req, PyObject **item) {
@@ -286,10 +279,10 @@ static as_err next_item(as_wsgi_request *req, PyObject **item) {
 void as__wsgi_advance(as_wsgi_request *req) {
     as_exchange *ex = req->ex;
     uint64_t high = req->wsgi->server->limits.limit_write_buffer;
-    uint64_t end = now_us() + SLICE;
+    uint64_t end = as_microseconds() + SLICE;
     req->state = AS_WSGI_RUNNING;
     while (!ex->aborted) {
-        bool is_late = now_us() > end;
+        bool is_late = as_microseconds() > end;
         if (is_late || as_exchange_pending(ex) > high) {
             if (is_late) {
                 as_exchange_yield(ex);

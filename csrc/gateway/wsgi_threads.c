@@ -149,16 +149,10 @@ static void answer(as_wsgi *wsgi, as_remote *remote) {
 
 /* --- the pool: a thread ----------------------------------------------------------------------- */
 
-static uint64_t now_us(void) {
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
-}
-
 /* The interpreter lets others run while it runs Python code. An application that is none of it (a
  * compiled one) would keep the GIL as long as there are requests. */
 static void give_turn(uint64_t *since) {
-    uint64_t now = now_us();
+    uint64_t now = as_microseconds();
     if (now - *since > TURN) {
         Py_BEGIN_ALLOW_THREADS;
         Py_END_ALLOW_THREADS;
@@ -169,7 +163,7 @@ static void give_turn(uint64_t *since) {
 /* From one request to the next without letting go of the GIL, as long as there are any. */
 static void answer_all(as_threads *threads, as_wsgi *wsgi, as_hand *hand) {
     as_bridge *bridge = threads->bridge;
-    uint64_t since = now_us();
+    uint64_t since = as_microseconds();
     bool going = true;
     while (going) {
         as_remote *remote = as_bridge_take(bridge, hand);
@@ -178,7 +172,7 @@ static void answer_all(as_threads *threads, as_wsgi *wsgi, as_hand *hand) {
             Py_BEGIN_ALLOW_THREADS;
             going = as_bridge_wait(bridge, hand);
             Py_END_ALLOW_THREADS;
-            since = now_us();
+            since = as_microseconds();
             continue;
         }
         answer(wsgi, remote);

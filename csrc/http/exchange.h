@@ -44,8 +44,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/slice.h"
 #include "http/head.h"
@@ -161,17 +161,10 @@ struct as_exchange {
     bool released;       /* the gateway has let go */
     uint8_t seen;        /* the response's own fields so far: bits of http/response.h */
     /* Only where the loop's configuration asks for them (net/loop.h: timed, copy_heads). */
-    uint64_t started; /* when the request's head was complete: microseconds, CLOCK_MONOTONIC */
+    uint64_t started; /* when the request's head was complete: as_microseconds() */
     char *head_copy; /* the response head as it left, in HTTP/1's form, with a NUL behind; NULL: not
                       * yet, no memory */
 };
-
-/* The clock of `started`. */
-static inline uint64_t as_microseconds(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 /* 1xx but 101: `pairs` is name, value, name, value … AS_E_RESPONSE_* on a bad one; then nothing is
  * written. Nothing is sent to HTTP/1.0. */

@@ -391,10 +391,7 @@ static bool is_blocked(as_h1 *h1) {
  * who sends one at a time is served. A coarse clock does. */
 static bool is_turn_over(as_h1_env *env) {
     if (!env->turn_over && env->turn_end != 0 && ++env->pipelined % PIPELINED_UNWATCHED == 0) {
-        struct timespec now;
-        (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-        env->turn_over =
-            (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 >= env->turn_end;
+        env->turn_over = as_coarse_milliseconds() >= env->turn_end;
     }
     return env->turn_over;
 }

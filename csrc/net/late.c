@@ -1,19 +1,20 @@
 /* A slot is FREE, or LENT to the thread, which makes it WRITING and then WRITTEN. To take it back
  * is to make LENT FREE, or to wait for WRITTEN: the socket never blocks, so that is soon.
  *
- * The thread looks every AS_LATE_TICK milliseconds, and leaves what has come since its last look to
+ * The thread looks every TICK milliseconds, and leaves what has come since its last look to
  * the loop. When nothing has been put for a while it sleeps until it is woken. */
 #include "net/late.h"
 
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/thread.h"
+
+#define TICK 2u /* milliseconds between two looks of the thread; bytes wait two of them at most */
 #define SLOTS 64u
 #define BUDGET ((uint64_t)1000) /* microseconds that the first ones wait while handlers are quick */
 #define CLOCK_EVERY 4u          /* answers from one look at the clock to the next; of SLOTS */
@@ -46,12 +47,6 @@ struct as_late {
     atomic_bool ticking; /* the thread looks by itself */
     atomic_uint tick, puts;
 };
-
-static uint64_t microseconds(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
-}
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
@@ -88,13 +83,7 @@ static bool has_lent(as_late *late) {
 
 /* With the lock; until the time has come, or the end. */
 static void pause_for_tick(as_late *late) {
-    struct timespec at;
-    (void)clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_nsec += (long)AS_LATE_TICK * 1000000;
-    if (at.tv_nsec >= 1000000000) {
-        at.tv_sec++;
-        at.tv_nsec -= 1000000000;
-    }
+    struct timespec at = as_moment_in(TICK);
     while (!late->closing && pthread_cond_timedwait(&late->wake, &late->lock, &at) == 0) {
     }
 }
@@ -132,22 +121,18 @@ static void *run(void *arg) {
     return NULL;
 }
 
-/* Signals are for the threads that run Python. */
 static bool start_thread(as_late *late) {
-    pthread_attr_t attributes;
-    sigset_t all, before;
-    if (late->failed || pthread_attr_init(&attributes) != 0) {
+    if (late->failed) {
         return false;
     }
-    (void)pthread_attr_setstacksize(&attributes, STACK);
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    atomic_store(&late->ticking, true);
-    late->failed = pthread_create(&late->thread, &attributes, run, late) != 0;
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    (void)pthread_attr_destroy(&attributes);
-    late->pid = late->failed ? 0 : getpid();
-    return !late->failed;
+    atomic_store(&late->ticking, true); /* before it can say otherwise */
+    late->failed = as_thread_start(&late->thread, STACK, run, late) != 0;
+    if (late->failed) {
+        atomic_store(&late->ticking, false);
+        return false;
+    }
+    late->pid = getpid();
+    return true;
 }
 
 bool as__late_guard(as_late *late) {
@@ -175,7 +160,7 @@ bool as__late_is_due(as_late *late) {
     if (late->count % CLOCK_EVERY != 0) {
         return late->top == SLOTS;
     }
-    uint64_t now = microseconds();
+    uint64_t now = as_microseconds();
     if (late->count == CLOCK_EVERY) {
         late->since = now;
     }
@@ -243,16 +228,12 @@ void *as__late_next(const as_late *late, unsigned *at) {
 /* --- life ------------------------------------------------------------------------------------- */
 
 as_late *as__late_new(void) {
-    pthread_condattr_t attributes;
     as_late *late = calloc(1, sizeof(*late));
-    if (late == NULL || pthread_condattr_init(&attributes) != 0) {
+    if (late == NULL || as_cond_init(&late->wake) != 0) {
         free(late);
         return NULL;
     }
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_mutex_init(&late->lock, NULL); /* on Linux neither fails */
-    (void)pthread_cond_init(&late->wake, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
+    (void)pthread_mutex_init(&late->lock, NULL); /* on Linux it cannot fail */
     return late;
 }
 

@@ -3,7 +3,7 @@
  * Handlers run one after another then, with the kernel's network code out of the caches, and a
  * client that waits for several answers is woken once. That is worth a fifth of the CPU of a
  * request (docs/performance.md). While a handler runs, which may take its time, a thread of this
- * file's own sees to it that what is put here leaves within AS_LATE_MAX milliseconds.
+ * file's own sees to it that what is put here leaves within four milliseconds.
  *
  * Bytes that are put here are this file's until they are taken back. All calls are made on the
  * loop's thread; the thread of this file touches nothing but a slot's bytes, never Python. */
@@ -16,9 +16,6 @@
 
 #include "base/buf.h"
 #include "net/transport.h"
-
-#define AS_LATE_TICK 2u                 /* milliseconds between two looks of the thread */
-#define AS_LATE_MAX (2u * AS_LATE_TICK) /* milliseconds that bytes wait at most */
 
 typedef struct as_late as_late;
 

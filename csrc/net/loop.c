@@ -23,16 +23,8 @@
 
 /* --- time ------------------------------------------------------------------------------------- */
 
-/* The coarse clocks cost no more than a function call; their few milliseconds do not matter here.
- */
-static uint64_t coarse_now(void) {
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 uint64_t as__loop_now(as_loop *loop) {
-    return loop->now = coarse_now();
+    return loop->now = as_coarse_milliseconds();
 }
 
 void as__loop_tick_date(as_loop *loop) {
@@ -451,7 +443,7 @@ uint64_t as_loop_due(const as_loop *loop) {
 }
 
 int as_loop_timeout(const as_loop *loop) {
-    uint64_t due = as__wheel_due(&loop->wheel), now = coarse_now();
+    uint64_t due = as__wheel_due(&loop->wheel), now = as_coarse_milliseconds();
     if (due == AS_TIMEOUT_NEVER) {
         return -1;
     }

@@ -1,7 +1,9 @@
 /* Bytes that are to leave later: each of them once, in order, soon enough, whoever writes them. */
 #undef NDEBUG
 #include <assert.h>
+#include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -87,6 +89,28 @@ static void test_the_thread_writes(void) {
     }
     as__late_free(late, NULL);
     close_pair(fds);
+}
+
+static bool no_threads;
+
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *arg);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *arg);
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *arg) {
+    return no_threads ? EAGAIN : __real_pthread_create(thread, attributes, run, arg);
+}
+
+/* Then nobody may count on it, not later either. */
+static void test_no_thread_can_be_made(void) {
+    as_late *late = as__late_new();
+    no_threads = true;
+    assert(!as__late_guard(late));
+    assert(!as__late_guard(late));
+    no_threads = false;
+    as__late_free(late, NULL);
 }
 
 static void test_the_client_has_left(void) {
@@ -199,6 +223,7 @@ static void test_a_forked_child_has_no_thread(void) {
 int main(void) {
     test_taken_back_before_the_thread_looks();
     test_the_thread_writes();
+    test_no_thread_can_be_made();
     test_the_client_has_left();
     test_slots();
     test_due_by_time();
