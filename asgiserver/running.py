@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from . import logs
+from . import logs, stop
 from .checks import check_files
 from .config import Config
 from .process import Process, exit_status
@@ -123,5 +123,4 @@ def _on_signal(number: signal.Signals, action: Callable[[], None]) -> Iterator[N
     try:
         yield
     finally:
-        # None: not set from Python, which thus cannot restore it.
-        signal.signal(number, signal.SIG_DFL if before is None else before)
+        stop.restore({number: before})

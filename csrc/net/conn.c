@@ -789,7 +789,7 @@ static __attribute__((noinline)) void enqueue_buffered(as_conn *conn) {
     }
 }
 
-/* Makes everything follow what the protocol wants now. Frees `conn` when that is its end. */
+/* Makes everything follow what the protocol wants now. Closes `conn` when that is its end. */
 static void work(as_conn *conn) {
     take_back(conn);
     if (conn->cut == AS_OK && !conn->lingering) {
@@ -825,11 +825,13 @@ static bool may_wait(const as_conn *conn) {
 }
 
 /* Before handlers run: answers that have waited long enough leave; a thread looks after the others.
- */
-static void look_after_late(as_loop *loop) {
-    if (as__late_is_due(loop->late) || !as__late_guard(loop->late)) {
+ * False: that has closed `conn`. */
+static bool may_run_handlers(const as_conn *conn) {
+    as_loop *loop = loop_of(conn);
+    if (as__late_any(loop->late) && (as__late_is_due(loop->late) || !as__late_guard(loop->late))) {
         as__conn_work_late(loop);
     }
+    return !conn->closed;
 }
 
 static void on_ready(as_conn *conn, uint32_t events);
@@ -845,11 +847,8 @@ void as__conn_shake_hands(as_link *due) {
 
 void as__conn_work(as_link *todo) {
     as_conn *conn = AS_OWNER(todo, as_conn, todo);
-    if (as__late_any(loop_of(conn)->late)) {
-        look_after_late(loop_of(conn));
-        if (conn->closed) {
-            return;
-        }
+    if (!may_run_handlers(conn)) {
+        return;
     }
     if (conn->cut == AS_OK && !conn->lingering) {
         if (conn->drain) {
@@ -886,12 +885,8 @@ static void on_priority(as_conn *conn) {
 }
 
 static void on_ready(as_conn *conn, uint32_t events) {
-    as_loop *loop = loop_of(conn);
-    if (as__late_any(loop->late)) {
-        look_after_late(loop);
-        if (conn->closed) {
-            return;
-        }
+    if (!may_run_handlers(conn)) {
+        return;
     }
     if (conn->cut == AS_OK && (events & (EPOLLIN | conn->transport.wants)) != 0) {
         if (conn->handshake != NULL && !may_shake_hands(conn)) {

@@ -24,11 +24,11 @@ as_err as__conn_open(as_loop *loop, const struct as_listener *listener, int fd,
 void as__conn_event(as_conn *conn, uint32_t events);
 /* Frees those that are closed: nobody on the stack has one in hand. */
 void as__conn_free_gone(as_loop *loop);
-/* Does what is due: resumes, writes, watches, closes. May run handlers and free `conn`. */
+/* Does what is due: resumes, writes, watches, closes. May run handlers. */
 void as__conn_work(as_link *todo);
 /* A step of its TLS handshake, by as_loop.handshakes_due. The same. */
 void as__conn_shake_hands(as_link *due);
-/* Its deadline has come. May run handlers and free the connection. */
+/* Its deadline has come. May run handlers, and close the connection. */
 void as__conn_expire(as_timeout *timeout);
 /* The connections whose answers wait in as_loop.late go on; or their bytes leave, and no more. */
 void as__conn_work_late(as_loop *loop);

@@ -1488,32 +1488,31 @@ static void test_unread_body(void) {
     world_free(w);
 }
 
+/* The answer says that it is the last one. */
+static void answer_last(world *w) {
+    nothing(w);
+    release(w);
+    drain(w);
+    same("out", &w->out, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    CHECK(phase(w) == AS_H1_CLOSING);
+    world_free(w);
+}
+
 /* What makes a response the last one, and what does not; all say so in the head. */
 static void test_last_responses(void) {
-    static const char last[] = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     current = "the gateway wants no further request";
     world *w = world_new();
     w->script = &keeping;
     feeds(w, GET);
     w->ex->close = true;
-    nothing(w);
-    release(w);
-    drain(w);
-    same("out", &w->out, last);
-    CHECK(phase(w) == AS_H1_CLOSING);
-    world_free(w);
+    answer_last(w);
 
     current = "no time for a further request";
     w = world_new();
     w->script = &keeping;
     w->limits.timeout_keep_alive = 0;
     feeds(w, GET);
-    nothing(w);
-    release(w);
-    drain(w);
-    same("out", &w->out, last);
-    CHECK(phase(w) == AS_H1_CLOSING);
-    world_free(w);
+    answer_last(w);
 
     current = "a response that begins before its request's body has come";
     w = world_new();
