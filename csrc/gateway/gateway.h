@@ -94,6 +94,7 @@ typedef struct as_server {
     PyObject *tick;                /* WSGI: callable() or NULL; while run() runs */
     uint64_t tick_every, tick_due; /* milliseconds */
     bool polling;                  /* as_loop_poll is on the stack */
+    bool running;                  /* run() is */
     bool wake_scheduled, stopping;
     PyObject *timer;    /* the asyncio loop's handle for the next timeout; NULL: none */
     uint64_t timer_due; /* as_loop_due, when it was made */

@@ -564,7 +564,7 @@ static PyObject *server_run(PyObject *op, PyObject *args, PyObject *kwargs) {
         PyErr_SetString(PyExc_ValueError, "interval must be from 0.01 to 3600 seconds");
         return NULL;
     }
-    if (self->py_loop != NULL || self->polling) {
+    if (self->py_loop != NULL || self->polling || self->running) {
         PyErr_SetString(PyExc_RuntimeError,
                         "run() is for WSGI, once; ASGI runs in its asyncio loop");
         return NULL;
@@ -574,7 +574,9 @@ static PyObject *server_run(PyObject *op, PyObject *args, PyObject *kwargs) {
         self->tick_every = (uint64_t)(interval * 1000);
         self->tick_due = 0;
     }
+    self->running = true;
     PyObject *result = self->threads != NULL ? run_threads(self) : run_inline(self);
+    self->running = false;
     Py_CLEAR(self->tick);
     if (result != NULL && self->fatal != NULL) {
         Py_DECREF(result);
@@ -768,7 +770,7 @@ static PyObject *server_reopen_access_log(PyObject *op, PyObject *arg) {
 
 static PyObject *server_close(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     as_server *self = (as_server *)op;
-    if (self->polling) {
+    if (self->polling || self->running) {
         PyErr_SetString(PyExc_RuntimeError, "close() from inside the server's own poll");
         return NULL;
     }

@@ -136,6 +136,24 @@ def test_closed_by_the_end_of_a_callback(core: _core.Server, name: str) -> None:
         core.run()
 
 
+def test_closed_while_it_runs(core: _core.Server) -> None:
+    """By the tick, which is called between two polls; nor does it run twice."""
+    said = []
+
+    def tick() -> None:
+        for call in (core.close, core.run):
+            with pytest.raises(RuntimeError) as caught:
+                call()
+            said.append(str(caught.value))
+        core.stop()
+
+    core.run(tick, 0.01)
+    assert said == [
+        "close() from inside the server's own poll",
+        "run() is for WSGI, once; ASGI runs in its asyncio loop",
+    ]
+
+
 ASKED = """
 import sys, threading
 from asgiserver import _core
@@ -364,6 +382,24 @@ def test_a_send_that_awaits_itself(listener: socket.socket) -> None:
     (text,) = Served(listener).ask(app)
     assert b"\r\na: b\r\n" in text
     assert text.endswith(b"\r\n\r\nonce")
+
+
+def test_closed_by_its_access_log(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is raised then is told of the callable, though the log has let go of it."""
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: unraisable.append(what.object))
+
+    def lines(records: Any) -> None:
+        served.core.close()
+        raise ValueError
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, b"the last one")
+
+    served = Served(listener, access_log=lines)
+    (text,) = served.ask(app)
+    assert text.endswith(b"the last one")
+    assert unraisable == [lines]
 
 
 def test_headers_that_end_the_request(listener: socket.socket) -> None:
