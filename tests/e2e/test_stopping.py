@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,19 @@ def test_last_request_on_an_idle_connection(
 
 def test_first_request_of_a_connection(serve: Any, backend: Any, mode: tuple[str, ...]) -> None:
     """Who has connected is served, though his request comes when the server stops already."""
-    server = start(serve, APPS[backend.interface][0], mode, **backend.options)
-    with server.raw() as client:
-        server.signal(signal.SIGTERM)
-        wait_until(lambda: refuses(server), what="for a refusal")
-        client.get()
-        response = client.recv_response()
-        assert (response.status, response.closes) == (200, True)
-    assert server.wait() == 0
+    for _ in range(5):
+        server = start(serve, APPS[backend.interface][0], mode, **backend.options)
+        began = time.monotonic()
+        with server.raw() as client:
+            server.signal(signal.SIGTERM)
+            wait_until(lambda server=server: refuses(server), what="for a refusal")
+            client.get()
+            if time.monotonic() - began < 1:  # which is what he has; else this process was too slow
+                response = client.recv_response()
+                assert (response.status, response.closes) == (200, True)
+                assert server.wait() == 0
+                return
+    raise AssertionError("nothing happens within a second here")
 
 
 EARLY = """
