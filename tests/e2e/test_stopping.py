@@ -92,6 +92,39 @@ def test_first_request_of_a_connection(serve: Any, backend: Any, mode: tuple[str
     raise AssertionError("nothing happens within a second here")
 
 
+HASTY = """
+import os, signal, threading
+
+def end():
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(1000):
+        pass
+
+class Timer(threading.Timer):
+    def start(self):
+        end()  # within the handler of the first one
+        super().start()
+
+threading.Timer = Timer
+
+def app(environ, start_response):
+    end()
+    raise AssertionError("it goes on")
+"""
+
+
+def test_a_second_signal_while_the_first_is_handled(serve: Any, tmp_path: Path) -> None:
+    """It cuts the application, wherever the first one's handler was."""
+    (tmp_path / "main.py").write_text(HASTY)
+    server = serve("main:app", "--app-dir", str(tmp_path), interface="wsgi")
+    server.expect_tracebacks()  # of where the request was cut
+    with server.raw() as client:
+        client.get()
+        assert server.wait() == 0
+    assert "it goes on" not in server.log()
+    assert server.log().endswith("Stopped\n")
+
+
 EARLY = """
 import asyncio, os, signal
 from asgiserver import Config, Server
