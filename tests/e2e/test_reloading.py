@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 from support.client import SLOWNESS, connect
 from support.load import Load
-from support.processes import await_end, children, descendants, lives, state, wait_until
+from support.processes import (
+    await_end,
+    children,
+    descendants,
+    lives,
+    run_first,
+    state,
+    wait_until,
+)
 from support.server import Server, child_environment
 
 QUIET = ("--no-access-log",)
@@ -285,6 +293,7 @@ def test_the_supervisor_does_not_wait_for_an_import(serve, tmp_path):
     code = Code(tmp_path)
     server = serve(*code.words, "--workers", "2", "--preload", "--timeout-worker-healthcheck", "2", env=NO_PYC)  # fmt: skip
     pid = int(server.wait_log(r"Worker 2 is ready: process (\d+)")[1])
+    run_first(server.pid, *children(server.pid))  # and whatever they fork: none is late by itself
     server.mark()
     code.write("two", before="import time; print('importing', flush=True); time.sleep(4)")
     server.signal(signal.SIGHUP)
