@@ -99,7 +99,10 @@ class Server:
         threads: int = 0,
     ) -> None: ...
     def listen(self, fd: int, tls: TLSContext | None = None) -> None:
-        """Accept on the listening socket ``fd``, which stays the caller's; with ``tls``, TLS."""
+        """Accept on the listening socket ``fd``; with ``tls``, TLS.
+
+        ``drain`` closes the socket; the descriptor's number is the caller's to close in any case.
+        """
     def set_tls(self, tls: TLSContext, /) -> None:
         """New connections to all sockets that are TLS take this context from now on."""
     def balance(self, memory: mmap, /) -> None:
@@ -122,7 +125,8 @@ class Server:
     def stop(self) -> None:
         """WSGI: make ``run`` return."""
     def drain(self, callback: Callable[[], None] | None = None, idle: float = 0.0) -> None:
-        """Stop accepting, close busy connections behind their answer; then ``callback()``.
+        """Accept who has connected, close the listening sockets, and busy connections behind their answer;
+        then ``callback()``.
 
         Idle connections close when no request came for ``idle`` seconds: with 0 now; more loses no request
         that is under way while another process goes on accepting.

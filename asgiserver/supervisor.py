@@ -162,10 +162,11 @@ class Supervisor:
         notify.stopping()
         self._rolling.clear()
         how = (signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL)[min(self._stops, 3) - 1]
-        self._roster.all_leave(how, time.monotonic())
-        # Clients are refused as soon as the workers listen no more.
+        # Clients are refused as soon as the workers listen no more. These accept who has connected
+        # before they let go: nobody is to be in a queue that is the supervisor's alone.
         for generation in self._generations():
             generation.stop_listening()
+        self._roster.all_leave(how, time.monotonic())
         if not self._booted or self._stops > _AT_ONCE:
             self._status = 128 + number
 

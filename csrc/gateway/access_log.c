@@ -177,14 +177,17 @@ static PyObject *make_list(const struct as_access_log *log, as_slice lines) {
 }
 
 void as_access_log_give(as_server *server, as_slice lines) {
-    struct as_access_log *log = server->access_log;
+    const struct as_access_log *log = server->access_log;
+    PyObject *callable =
+        Py_NewRef(log->callable); /* it may close the server, and with it the log */
     PyObject *list = make_list(log, lines);
-    PyObject *result = list != NULL ? PyObject_CallOneArg(log->callable, list) : NULL;
+    PyObject *result = list != NULL ? PyObject_CallOneArg(callable, list) : NULL;
     if (result == NULL) {
-        PyErr_WriteUnraisable(log->callable);
+        PyErr_WriteUnraisable(callable);
     }
     Py_XDECREF(result);
     Py_XDECREF(list);
+    Py_DECREF(callable);
 }
 
 bool as_access_log_take(as_server *server, as_slice *lines) {

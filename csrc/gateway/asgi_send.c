@@ -211,6 +211,10 @@ static int begin_response(as_request *req, PyObject *status_object, PyObject *tr
         }
         return -1;
     }
+    if (req->ex == NULL) { /* since the last pair */
+        as_raise(req->server->state, AS_E_CLOSED, type);
+        return -1;
+    }
     req->ex->trailers = trailers != 0;
     req->send_state = AS_SEND_BODY;
     return 0;

@@ -9,7 +9,7 @@
  * coroutine and no future: create_task(), wait_for() and gather() make it a task of its own. */
 #include "gateway/asgi.h"
 
-typedef enum { NEW, WAITING, DONE } progress;
+typedef enum { NEW, WAITING, RUNNING, DONE } progress;
 
 struct as_awaitable {
     PyObject_HEAD
@@ -282,6 +282,11 @@ static PySendResult awaitable_step(PyObject *op, PyObject *Py_UNUSED(value), PyO
         }
         stop_waiting(self);
     }
+    if (self->progress == RUNNING) { /* by the code of the application that makes its headers */
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return PYGEN_ERROR;
+    }
+    self->progress = RUNNING;
     PySendResult step = try_to_finish(self, result);
     if (step == PYGEN_NEXT) {
         step = start_waiting(self, result);

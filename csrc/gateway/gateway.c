@@ -279,7 +279,8 @@ static void drop_object(void *owner) {
 }
 
 as_bytes as_bytes_within(PyObject *owner, const char *p, size_t n) {
-    return (as_bytes){p, n, owner, hold_object, drop_object};
+    bool plain = PyBytes_CheckExact(owner) || PyUnicode_CheckExact(owner);
+    return (as_bytes){p, n, owner, plain ? hold_object : NULL, plain ? drop_object : NULL};
 }
 
 as_bytes as_bytes_from_object(PyObject *bytes) {

@@ -83,6 +83,7 @@ typedef struct as_server {
     PyObject *tick;                /* WSGI: callable() or NULL; while run() runs */
     uint64_t tick_every, tick_due; /* milliseconds */
     bool polling;                  /* as_loop_poll is on the stack */
+    bool running;                  /* run() is */
     bool wake_scheduled, stopping;
     PyObject *timer;    /* the asyncio loop's handle for the next timeout; NULL: none */
     uint64_t timer_due; /* as_loop_due, when it was made */
@@ -161,7 +162,9 @@ PyObject *as_server_tuple(const as_conn_info *info);
 /* Makes sure that the loop is polled soon; nothing to do while it is being polled. */
 void as_server_wake(as_server *server);
 
-/* as_bytes that refer to a Python bytes object, or are somewhere in `owner`; held by reference. */
+/* as_bytes that refer to a Python bytes object, or are somewhere in `owner`, a bytes or str; held
+ * by reference, but copied from an object of a class derived from these: the end of that may run
+ * Python, and to write to a client must not. */
 as_bytes as_bytes_from_object(PyObject *bytes);
 as_bytes as_bytes_within(PyObject *owner, const char *p, size_t n);
 

@@ -21,13 +21,20 @@
 
 /* ---- hooks of the loop ---- */
 
+/* Any Python may have run. */
+static void wake_up(as_server *self) {
+    if (self->loop != NULL) {
+        as_loop_wakeup(self->loop);
+    }
+}
+
 /* `handle` is what the asyncio loop returned for `callable`. NULL: the loop is closed, and nobody
  * polls any more; or there was no memory: then the core's own descriptor brings a poll, which tries
  * again what is due. */
 static bool is_scheduled(as_server *self, PyObject *handle, PyObject *callable) {
     if (handle == NULL) {
         PyErr_WriteUnraisable(callable);
-        as_loop_wakeup(self->loop);
+        wake_up(self);
         return false;
     }
     Py_DECREF(handle);
@@ -72,9 +79,9 @@ static void arm_timer(as_server *self) {
         (self->timer != NULL && self->timer_due <= due)) {
         return;
     }
-    cancel_timer(self);
     PyObject *delay = PyFloat_FromDouble(as_loop_timeout(self->loop) / 1000.0);
     PyObject *args[] = {self->py_loop, delay, self->timer_callable};
+    cancel_timer(self);
     if (delay != NULL) {
         self->timer = PyObject_VectorcallMethod(self->state->str.call_later, args,
                                                 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
@@ -83,7 +90,7 @@ static void arm_timer(as_server *self) {
     self->timer_due = due;
     if (self->timer == NULL) {
         PyErr_WriteUnraisable(self->timer_callable); /* as in is_scheduled */
-        as_loop_wakeup(self->loop);
+        wake_up(self);
     }
 }
 
@@ -146,16 +153,17 @@ static void tell_hidden(void *ctx) {
     as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_HIDDEN, "");
 }
 
-/* Where the loop is at home: on its own thread while that runs, else here. */
+/* Where the loop is at home: on its own thread while that runs, else here. Who waited without the
+ * GIL for a thread that has just ended may find the server closed, and nothing is done. */
 static void on_loop(as_server *self, void (*fn)(void *arg), void *arg) {
     bool done = false;
-    if (self->threads != NULL) {
+    while (!done && self->threads != NULL && as_bridge_is_open(self->threads->bridge)) {
         Py_BEGIN_ALLOW_THREADS;
         done = as_bridge_call(self->threads->bridge, fn, arg);
         Py_END_ALLOW_THREADS;
     }
-    if (!done) {
-        fn(arg);
+    if (!done && self->loop != NULL) {
+        fn(arg); /* no thread of the loop's begins while we have the GIL */
     }
 }
 
@@ -456,8 +464,8 @@ static void set_tls(void *arg) {
 
 static PyObject *server_set_tls(PyObject *op, PyObject *tls) {
     as_server *self = (as_server *)op;
-    as_tls_context *context = as_tls_context_of(self->state, tls);
-    if (context == NULL || check_open(self) < 0) {
+    as_tls_context *context = check_open(self) == 0 ? as_tls_context_of(self->state, tls) : NULL;
+    if (context == NULL) {
         return NULL;
     }
     tls_args call = {self->loop, context};
@@ -556,7 +564,7 @@ static PyObject *server_run(PyObject *op, PyObject *args, PyObject *kwargs) {
         PyErr_SetString(PyExc_ValueError, "interval must be from 0.01 to 3600 seconds");
         return NULL;
     }
-    if (self->py_loop != NULL || self->polling) {
+    if (self->py_loop != NULL || self->polling || self->running) {
         PyErr_SetString(PyExc_RuntimeError,
                         "run() is for WSGI, once; ASGI runs in its asyncio loop");
         return NULL;
@@ -566,7 +574,9 @@ static PyObject *server_run(PyObject *op, PyObject *args, PyObject *kwargs) {
         self->tick_every = (uint64_t)(interval * 1000);
         self->tick_due = 0;
     }
+    self->running = true;
     PyObject *result = self->threads != NULL ? run_threads(self) : run_inline(self);
+    self->running = false;
     Py_CLEAR(self->tick);
     if (result != NULL && self->fatal != NULL) {
         Py_DECREF(result);
@@ -760,7 +770,7 @@ static PyObject *server_reopen_access_log(PyObject *op, PyObject *arg) {
 
 static PyObject *server_close(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     as_server *self = (as_server *)op;
-    if (self->polling) {
+    if (self->polling || self->running) {
         PyErr_SetString(PyExc_RuntimeError, "close() from inside the server's own poll");
         return NULL;
     }

@@ -38,6 +38,7 @@ typedef struct driver {
                         * the request's, NULL: the task's own is */
     as_request *req;   /* strong, while DRIVING */
     uint8_t state;
+    bool running; /* a step of the application is on the stack */
 } driver;
 
 struct as_tasks {
@@ -69,6 +70,7 @@ static driver *driver_new(struct as_tasks *tasks) {
     self->context = PyContext_Copy(tasks->context);
     self->req = NULL;
     self->state = FRESH;
+    self->running = false;
     PyObject_GC_Track(self);
     PyObject *args[] = {(PyObject *)self, tasks->server->py_loop, self->context};
     self->task = self->context != NULL
@@ -94,6 +96,18 @@ static PyObject *context_for_request(const struct as_tasks *tasks, const driver 
     return self->context != NULL ? Py_NewRef(self->context) : PyContext_Copy(tasks->context);
 }
 
+/* A driver that was idle goes away with its task. */
+static void forget_idle(driver *self) {
+    struct as_tasks *tasks = tasks_of(self);
+    for (int i = 0; tasks != NULL && i < tasks->nidle; i++) {
+        if (tasks->idle[i] == self) {
+            tasks->idle[i] = tasks->idle[--tasks->nidle];
+            Py_DECREF(self);
+            break;
+        }
+    }
+}
+
 /* The task waits on a future of its own. */
 static PySendResult park(driver *self, PyObject **result) {
     struct as_tasks *tasks = tasks_of(self);
@@ -107,6 +121,7 @@ static PySendResult park(driver *self, PyObject **result) {
             PyErr_SetString(PyExc_RuntimeError, "the server is closed");
         }
         self->state = ENDED;
+        forget_idle(self);
         return PYGEN_ERROR;
     }
     self->state = PARKED;
@@ -334,6 +349,7 @@ void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
     }
     PyObject *coro = NULL, *pending = NULL;
     PySendResult step = PYGEN_ERROR;
+    self->running = true;
     if (PyContext_Enter(context) == 0) {
         step = first_step(req, args, &coro, &pending);
         if (PyContext_Exit(context) < 0) {
@@ -342,6 +358,7 @@ void as_tasks_run(struct as_tasks *tasks, as_request *req, PyObject **args) {
     } else {
         as_request_finished(req);
     }
+    self->running = false;
     if (switch_task(tasks, tasks->leave, self->task) < 0) {
         PyErr_WriteUnraisable(self->task);
     }
@@ -468,7 +485,7 @@ static PySendResult drive(driver *self, PyObject *const *args, Py_ssize_t n, PyO
         return PYGEN_ERROR;
     }
     Py_INCREF(self);
-    self->req->driving = true;
+    self->running = self->req->driving = true;
     PySendResult step =
         n == 0 ? PyIter_Send(self->coro, Py_None, result)
                : throw_into(self->coro, self->server->state->str.throw, args, n, result);
@@ -486,6 +503,7 @@ static PySendResult drive(driver *self, PyObject *const *args, Py_ssize_t n, PyO
     if (context != NULL && PyContext_Exit(context) < 0) {
         PyErr_WriteUnraisable(context);
     }
+    self->running = false;
     if (ended) {
         end_driver(self);
     }
@@ -495,9 +513,21 @@ static PySendResult drive(driver *self, PyObject *const *args, Py_ssize_t n, PyO
     return step;
 }
 
+/* As a coroutine: whoever gets hold of it by Task.get_coro() may try. True with an exception. */
+static bool is_running(const driver *self) {
+    if (self->running) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+    }
+    return self->running;
+}
+
 static PySendResult driver_step(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result) {
     driver *self = (driver *)op;
     *result = NULL;
+    /* FRESH: the task's own step, where an application runs the loop within one of its own. */
+    if (self->state != FRESH && is_running(self)) {
+        return PYGEN_ERROR;
+    }
     switch ((driver_state)self->state) {
     case FRESH:
     case PARKED: /* woken by something else than unpark(): park again */
@@ -521,18 +551,6 @@ static PySendResult driver_step(PyObject *op, PyObject *Py_UNUSED(value), PyObje
     /* A bare yield has waited for one round of the loop by now. */
     Py_CLEAR(self->awaited);
     return drive(self, NULL, 0, result);
-}
-
-/* A driver that was idle goes away with its task. */
-static void forget_idle(driver *self) {
-    struct as_tasks *tasks = tasks_of(self);
-    for (int i = 0; tasks != NULL && i < tasks->nidle; i++) {
-        if (tasks->idle[i] == self) {
-            tasks->idle[i] = tasks->idle[--tasks->nidle];
-            Py_DECREF(self);
-            break;
-        }
-    }
 }
 
 /* What Task.cancel(message) was given, None without one; new reference. */
@@ -573,6 +591,9 @@ static bool cancel_pending(driver *self, PyObject *const *args, Py_ssize_t n) {
 static PyObject *driver_throw(PyObject *op, PyObject *const *args, Py_ssize_t n) {
     driver *self = (driver *)op;
     PyObject *result = NULL;
+    if (is_running(self)) {
+        return NULL;
+    }
     if (self->state != DRIVING) {
         Py_INCREF(self);
         self->state = ENDED;
@@ -620,8 +641,13 @@ static PyObject *driver_iternext(PyObject *op) {
 
 static PyObject *driver_close(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     driver *self = (driver *)op;
+    if (is_running(self)) {
+        return NULL;
+    }
     if (self->state == DRIVING) {
+        self->running = true;
         PyObject *done = PyObject_CallMethodNoArgs(self->coro, self->server->state->str.close);
+        self->running = false;
         if (done == NULL) {
             return NULL;
         }

@@ -227,8 +227,7 @@ static bool after_wait(void *ctx) {
 static void *run_loop(void *arg) {
     as_threads *t = arg;
     as_loop_run(t->server->loop, before_wait, after_wait, -1);
-    as_bridge_end(t->bridge);
-    pass_access_log(t);
+    as_bridge_end(t->bridge); /* from here on others call the loop, and add lines to its log */
     lock(t);
     t->ended = true;
     poke(t);
@@ -376,6 +375,7 @@ static void end(as_threads *t) {
         (void)hear_all(t);
     }
     (void)hear_all(t);
+    as_access_log_flush(t->server);
     if (t->working == 0) {
         join_workers(t);
     } else {

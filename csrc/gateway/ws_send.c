@@ -337,23 +337,24 @@ static int send_bytes(as_websocket *ws, PyObject *bytes, const char *type) {
 
 static int send_message(as_request *req, PyObject *message, const char *type) {
     const as_module_state *state = req->server->state;
-    PyObject *bytes = get(message, state->str.bytes);
-    PyObject *text = bytes != NULL || !PyErr_Occurred() ? get(message, state->str.text) : NULL;
+    PyObject *bytes =
+        Py_XNewRef(get(message, state->str.bytes)); /* comparing keys may run Python */
+    PyObject *text =
+        Py_XNewRef(bytes != NULL || !PyErr_Occurred() ? get(message, state->str.text) : NULL);
+    int result = -1;
     if (PyErr_Occurred()) {
-        return -1;
-    }
-    PyObject *data = text != NULL ? text : bytes;
-    if (data == NULL || (bytes != NULL && text != NULL)) {
+        /* of such a comparison */
+    } else if ((bytes == NULL) == (text == NULL)) {
         PyErr_Format(PyExc_ValueError,
                      "ASGI message '%s': exactly one of the keys 'bytes' and 'text' must be given, "
                      "and not None",
                      type);
-        return -1;
+    } else {
+        result = text != NULL ? send_text(websocket_of(req), text, type)
+                              : send_bytes(websocket_of(req), bytes, type);
     }
-    Py_INCREF(data);
-    int result = text != NULL ? send_text(websocket_of(req), data, type)
-                              : send_bytes(websocket_of(req), data, type);
-    Py_DECREF(data);
+    Py_XDECREF(bytes);
+    Py_XDECREF(text);
     return result;
 }
 
@@ -364,6 +365,9 @@ static int send_message(as_request *req, PyObject *message, const char *type) {
 static int send_denial(as_request *req, PyObject *message, const char *type) {
     if (as_send_start(req, message, type) < 0) {
         return -1;
+    }
+    if (check_there(req, type) < 0) {
+        return -1; /* since the headers were read */
     }
     req->ex->trailers = false;
     req->ex->close = true;

@@ -263,6 +263,13 @@ void as_bridge_close(as_bridge *b) {
 
 /* --- calls ------------------------------------------------------------------------------------ */
 
+bool as_bridge_is_open(as_bridge *b) {
+    as__bridge_lock(b);
+    bool open = b->open;
+    as__bridge_unlock(b);
+    return open;
+}
+
 bool as_bridge_call(as_bridge *b, void (*fn)(void *arg), void *arg) {
     as_call call = {.fn = fn, .arg = arg};
     as__bridge_lock(b);

@@ -130,6 +130,8 @@ void as_bridge_forked(as_bridge *bridge);
 /* Runs `fn` on the loop's thread and waits for that. False: that thread does not run, and `fn` was
  * not called. */
 bool as_bridge_call(as_bridge *bridge, void (*fn)(void *arg), void *arg);
+/* Between as_bridge_open and as_bridge_end. */
+bool as_bridge_is_open(as_bridge *bridge);
 /* Hands are to end: what is queued is not taken. */
 void as_bridge_dismiss(as_bridge *bridge);
 bool as_bridge_dismissed(as_bridge *bridge);

@@ -768,10 +768,23 @@ static void flush_and_resume(as_conn *conn) {
     enqueue(conn);
 }
 
+/* Something came since the socket was looked at: a request of the last moment, which closing would
+ * answer by a reset. */
+static bool has_unread(const as_conn *conn) {
+    char byte;
+    return recv(conn->transport.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 /* The server stops: an idle connection closes, unless a request may be under way. */
 static void close_if_drained(as_conn *conn) {
-    if (loop_of(conn)->env.draining && as_h1_get_phase(&conn->h1) == AS_H1_IDLE &&
-        last_wait(conn) == 0) {
+    if (!loop_of(conn)->env.draining || as_h1_get_phase(&conn->h1) != AS_H1_IDLE ||
+        last_wait(conn) != 0) {
+        return;
+    }
+    if (has_unread(conn)) {
+        conn->fresh = true;
+        enqueue(conn);
+    } else {
         as_h1_drain(&conn->h1);
     }
 }
@@ -944,6 +957,10 @@ void as__conn_expire(as_timeout *timeout) {
         as_h1_alarm(&conn->h1);
         break;
     default:
+        if (as_h1_get_phase(&conn->h1) == AS_H1_IDLE && has_unread(conn)) {
+            on_readable(conn);
+            return;
+        }
         if (conn->proxy != NULL && conn->proxy->len > 0) {
             refuse(conn, AS_E_PROXY_TRUNCATED);
         }

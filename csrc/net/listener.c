@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -415,7 +416,11 @@ as_err as__listener_open(as_loop *loop, int fd, as_tls_context *tls) {
     return AS_OK;
 }
 
-/* Those who have connected already are served: closing the socket would reset them. */
+static void unwatch(as_listener *listener) {
+    listener->closed = true;
+    uv_close((uv_handle_t *)&listener->poll, NULL);
+}
+
 static void accept_waiting(as_listener *listener) {
     for (unsigned i = 0; i < QUEUE_MAX && !is_full(listener->loop); i++) {
         if (!accept_one(listener)) {
@@ -424,12 +429,21 @@ static void accept_waiting(as_listener *listener) {
     }
 }
 
+/* Those who have connected already are served: closing the socket resets whoever is not accepted.
+ * Hence it is closed here and now, and not when its owner gets round to that; the number stays his.
+ */
 void as__listeners_drain(as_loop *loop) {
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
         as_listener *listener = AS_OWNER(at, as_listener, link);
         if (!listener->closed) {
+            unwatch(listener);
             accept_waiting(listener);
+            (void)dup3(null, listener->fd, O_CLOEXEC); /* -1: the owner's close has to do */
         }
+    }
+    if (null >= 0) {
+        (void)close(null);
     }
     as__listeners_close(loop);
 }
@@ -438,8 +452,7 @@ void as__listeners_close(as_loop *loop) {
     for (as_link *at = loop->listeners.next; at != &loop->listeners; at = at->next) {
         as_listener *listener = AS_OWNER(at, as_listener, link);
         if (!listener->closed) {
-            listener->closed = true;
-            uv_close((uv_handle_t *)&listener->poll, NULL);
+            unwatch(listener);
         }
     }
     as__timeout_remove(&loop->wheel, &loop->accept_retry);

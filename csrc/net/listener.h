@@ -26,7 +26,8 @@ typedef struct as_listener {
 } as_listener;
 
 as_err as__listener_open(as_loop *loop, int fd, as_tls_context *tls);
-/* The same as the next, once those who wait in the queues are accepted. */
+/* Accepts those who wait in the queues, and closes the sockets, whose numbers stay taken. Then the
+ * same as the next but one. */
 void as__listeners_drain(as_loop *loop);
 /* as_loop_balance. */
 as_err as__listeners_balance(as_loop *loop, void *memory, size_t size);
@@ -40,9 +41,9 @@ void as__listeners_check_tls(as_loop *loop);
 void as__listeners_pause(as_loop *loop, int error);
 /* Accepts again after a pause. */
 void as__listeners_resume(as_loop *loop);
-/* Frees what as__listeners_close left; the uv loop has forgotten the handles. */
 /* As as__conn_forked_all. */
 void as__listeners_forked(as_loop *loop, int null);
+/* Frees what as__listeners_close left; the uv loop has forgotten the handles. */
 void as__listeners_free(as_loop *loop);
 
 /* "192.0.2.1", "2001:db8::1", "fe80::1%eth0"; IPv4 in IPv6 as IPv4 (RFC 4291, 2.5.5.2). Empty for

@@ -271,8 +271,10 @@ failed:
 
 static void run_todo(as_loop *loop);
 
+/* In a child nothing is freed: what would be closed and told belongs to the parent, its set of
+ * sockets and its threads among it, and the memory goes with the child. */
 void as_loop_free(as_loop *loop) {
-    if (loop == NULL) {
+    if (loop == NULL || loop->forked) {
         return;
     }
     loop->closing = true;
@@ -501,6 +503,9 @@ void as_loop_set_alarm(as_loop *loop, uint32_t ms) {
 
 /* --- stopping --------------------------------------------------------------------------------- */
 
+/* The hook `wake` may do anything, also cut connections. So it is called before the list of them is
+ * gone through, and not from within. */
+
 void as_loop_drain(as_loop *loop, uint32_t idle) {
     if (loop->env.draining && idle >= loop->drain_idle) {
         return;
@@ -510,13 +515,13 @@ void as_loop_drain(as_loop *loop, uint32_t idle) {
     }
     loop->env.draining = true;
     loop->drain_idle = idle;
-    as__conn_drain_all(loop);
     as__loop_again(loop);
+    as__conn_drain_all(loop);
 }
 
 void as_loop_disconnect(as_loop *loop) {
-    as__conn_disconnect_all(loop);
     as__loop_again(loop);
+    as__conn_disconnect_all(loop);
 }
 
 void as_loop_set_healthy(as_loop *loop, bool healthy) {
@@ -528,13 +533,14 @@ void as_loop_mark(as_loop *loop, uint64_t requests) {
 }
 
 unsigned as_loop_abort_all(as_loop *loop) {
+    end_if_forked(loop);
+    as__loop_again(loop);
     as__conn_flush_late(loop);
     unsigned exchanges = as__conn_cut_all(loop);
     if (!loop->polling) {
         loop->polling = true;
         run_todo(loop);
         loop->polling = false;
-        as__loop_again(loop);
     }
     return exchanges;
 }

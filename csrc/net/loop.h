@@ -57,7 +57,8 @@ as_loop_new(const as_loop_config *config); /* NULL: no memory or no descriptors,
 /* Cuts what is left (on_abort, on_close run) and closes the listeners. */
 void as_loop_free(as_loop *loop);
 
-/* Accepts on `fd`, a listening socket, which stays the caller's and must stay open. `tls`: what is
+/* Accepts on `fd`, a listening socket, which stays the caller's and must stay open until
+ * as_loop_drain, which closes it: the number is the caller's to close all the same. `tls`: what is
  * spoken there; NULL: plain HTTP. The files of a context are watched: when they change, another one
  * takes its place. */
 as_err as_loop_listen(as_loop *loop, int fd, as_tls_context *tls);
@@ -96,16 +97,17 @@ int as_loop_wakeup_fd(const as_loop *loop);
 /* The hook `alarm` is called in about `ms` milliseconds; a later call moves it. */
 void as_loop_set_alarm(as_loop *loop, uint32_t ms);
 
-/* Stops accepting once all who wait in the queue are accepted, closes busy connections behind their
- * answer, and idle ones when no request came for `idle` milliseconds: 0 closes them now, more loses
- * no request that is under way when somebody else goes on accepting. A connection that was just
- * made has a second for its first request in any case. */
+/* Accepts all who wait in the queue and closes the listening sockets; closes busy connections
+ * behind their answer, and idle ones when no request came for `idle` milliseconds: 0 closes them
+ * now, more loses no request that is under way when somebody else goes on accepting. A connection
+ * that was just made has a second for its first request in any case. */
 void as_loop_drain(as_loop *loop, uint32_t idle);
 /* Tells the gateway of every request that still runs (on_shutdown, or on_eof): streams, long polls
  * and tunnels end. */
 void as_loop_disconnect(as_loop *loop);
 /* In a child of the process that owns the loop, right behind fork: lets go of all sockets, so that
- * they close when the owner closes them. Whatever the child does with the loop then ends it. */
+ * they close when the owner closes them. Whatever the child does with the loop then ends it, but
+ * for as_loop_free, which does nothing. */
 void as_loop_forked(as_loop *loop);
 /* What the health path says from now on. */
 void as_loop_set_healthy(as_loop *loop, bool healthy);

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -394,7 +395,7 @@ def listener() -> Iterator[Any]:
         yield made
 
 
-def test_nothing_is_left_in_a_program(listener: Any) -> None:
+def test_nothing_is_left_in_a_program() -> None:
     """run() in a thread of the program: no thread and no descriptor stays behind."""
     from asgiserver import _core
 
@@ -403,19 +404,21 @@ def test_nothing_is_left_in_a_program(listener: Any) -> None:
         return [b"hello"]
 
     def serve_once() -> None:
-        core = _core.Server(app, interface="wsgi", threads=3)
-        core.listen(listener.fileno())
-        runner = threading.Thread(target=core.run)
-        runner.start()
-        with connect(listener.getsockname()) as client:
-            client.get("/")
-            assert client.recv_response().text == "hello"
-        wait_until(lambda: core.connections == 0)
-        assert core.requests_total == 1
-        core.drain()
-        runner.join(15 * SLOWNESS)
-        assert not runner.is_alive()
-        core.close()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = listener.getsockname()
+            core = _core.Server(app, interface="wsgi", threads=3)
+            core.listen(listener.fileno())
+            runner = threading.Thread(target=core.run)
+            runner.start()
+            with connect(address) as client:
+                client.get("/")
+                assert client.recv_response().text == "hello"
+            wait_until(lambda: core.connections == 0)
+            assert core.requests_total == 1
+            core.drain()
+            runner.join(15 * SLOWNESS)
+            assert not runner.is_alive()
+            core.close()
 
     serve_once()
     gc.collect()  # What other tests have left behind does not go meanwhile.

@@ -6,6 +6,8 @@ import asyncio
 import mmap
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -108,6 +110,90 @@ def test_closed(core: _core.Server, name: str) -> None:
         getattr(core, name)(*arguments)
 
 
+def test_never_made() -> None:
+    """An object of the type alone, without __init__, is a closed server."""
+    empty = _core.Server.__new__(_core.Server)
+    with pytest.raises(RuntimeError, match="is closed"):
+        empty.set_tls(None)  # type: ignore[arg-type]
+    empty.poll()
+    empty.close()
+
+
+@pytest.mark.parametrize("name", ["drain", "call_at"])
+def test_closed_by_the_end_of_a_callback(core: _core.Server, name: str) -> None:
+    """What takes its place is for a server that is closed now."""
+
+    class Closes:
+        def __call__(self) -> None: ...
+
+        def __del__(self) -> None:
+            core.close()
+
+    call = {"drain": core.drain, "call_at": lambda what: core.call_at(1000, what)}[name]
+    call(Closes())
+    call(lambda: None)
+    with pytest.raises(RuntimeError, match="is closed"):
+        core.run()
+
+
+def test_closed_while_it_runs(core: _core.Server) -> None:
+    """By the tick, which is called between two polls; nor does it run twice."""
+    said = []
+
+    def tick() -> None:
+        for call in (core.close, core.run):
+            with pytest.raises(RuntimeError) as caught:
+                call()
+            said.append(str(caught.value))
+        core.stop()
+
+    core.run(tick, 0.01)
+    assert said == [
+        "close() from inside the server's own poll",
+        "run() is for WSGI, once; ASGI runs in its asyncio loop",
+    ]
+
+
+ASKED = """
+import sys, threading
+from asgiserver import _core
+
+def app(environ, start_response):
+    raise AssertionError
+
+def ask(core, over, said):
+    while not over.is_set():
+        said.add(core.connections)
+
+sys.setswitchinterval(1e-6)
+for _ in range(100):
+    core = _core.Server(app, interface="wsgi", threads=1)
+    core.drain()
+    over, said = threading.Event(), set()
+    asking = threading.Thread(target=ask, args=(core, over, said))
+    asking.start()
+    core.run()
+    core.close()
+    over.set()
+    asking.join()
+    assert said <= {0}, said
+"""
+
+
+def test_asked_while_it_ends() -> None:
+    """By another thread, just when that of the loop ends and the server is closed."""
+    env = {**os.environ, "MALLOC_PERTURB_": "165"}  # what was freed is nothing that could be right
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED],
+        check=False,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_reopening_the_access_log_on_nothing() -> None:
     reader, writer = os.pipe()
     core = _core.Server(wsgi, interface="wsgi", access_log=writer)
@@ -148,14 +234,18 @@ class Served:
         )
         self.core.listen(self._listener.fileno())
         self.core.start()
-        answers = []
-        for _ in range(n):
-            reader, writer = await asyncio.open_connection(*self._listener.getsockname())
+        try:
+            return [await self._answer() for _ in range(n)]
+        finally:
+            self.core.close()
+
+    async def _answer(self) -> bytes:
+        reader, writer = await asyncio.open_connection(*self._listener.getsockname())
+        try:
             writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            answers.append(await asyncio.wait_for(reader.read(), 20))
+            return await asyncio.wait_for(reader.read(), 20)
+        finally:
             writer.close()
-        self.core.close()
-        return answers
 
 
 async def answer(send: Any, text: bytes) -> None:
@@ -258,3 +348,159 @@ def test_an_awaitable_out_of_turn(listener: socket.socket) -> None:
 
     (text,) = Served(listener).ask(app)
     assert text.endswith(b"fine")
+
+
+def test_an_application_steps_itself(listener: socket.socket) -> None:
+    """By its task's coroutine, in the first step and in a later one."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        coro: Any = asyncio.current_task().get_coro()  # type: ignore[union-attr]
+        for later in (False, True):
+            for step in ("throw", "close", "send")[: 3 if later else 2]:
+                with pytest.raises(ValueError, match="already executing"):
+                    getattr(coro, step)(*{"throw": (KeyError,), "send": (None,)}.get(step, ()))
+            await asyncio.sleep(0)
+        await answer(send, b"by itself")
+
+    served = Served(listener)
+    for text in served.ask(app, 2):
+        assert text.endswith(b"by itself")
+    assert served.logged == []
+
+
+def test_a_send_that_awaits_itself(listener: socket.socket) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        def pairs() -> Iterator[tuple[bytes, bytes]]:
+            with pytest.raises(ValueError, match="already executing"):
+                sending.send(None)
+            yield b"a", b"b"
+
+        sending = send({"type": "http.response.start", "status": 200, "headers": pairs()})
+        await sending
+        await send({"type": "http.response.body", "body": b"once"})
+
+    (text,) = Served(listener).ask(app)
+    assert b"\r\na: b\r\n" in text
+    assert text.endswith(b"\r\n\r\nonce")
+
+
+def test_closed_by_its_access_log(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is raised then is told of the callable, though the log has let go of it."""
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: unraisable.append(what.object))
+
+    def lines(records: Any) -> None:
+        served.core.close()
+        raise ValueError
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, b"the last one")
+
+    served = Served(listener, access_log=lines)
+    (text,) = served.ask(app)
+    assert text.endswith(b"the last one")
+    assert unraisable == [lines]
+
+
+def test_headers_that_end_the_request(listener: socket.socket) -> None:
+    outcome = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        coro: Any = asyncio.current_task().get_coro()  # type: ignore[union-attr]
+
+        def pairs() -> Iterator[tuple[bytes, bytes]]:
+            yield b"a", b"b"
+            coro.close()
+
+        message = {"type": "http.response.start", "status": 200, "headers": pairs()}
+        outcome.append(asyncio.ensure_future(send(message)))
+        await asyncio.Event().wait()
+
+    with pytest.raises(ConnectionResetError):
+        Served(listener).ask(app)
+    assert isinstance(outcome[0].exception(), _core.ClientDisconnected)
+
+
+def test_a_body_whose_end_runs_code(listener: socket.socket) -> None:
+    """It is not kept until the client has taken it: its end would come in the middle of the core."""
+
+    class Body(bytes):
+        pass
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = Body(32 * 1024 * 1024)
+        held = sys.getrefcount(body)
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": body})
+        assert sys.getrefcount(body) == held
+
+    served = Served(listener)
+    (text,) = served.ask(app)
+    assert text.endswith(bytes(32 * 1024 * 1024))
+    assert served.logged == []
+
+
+class Short(asyncio.SelectorEventLoop):
+    """Has no memory for a future of the core's, once."""
+
+    failed = False
+
+    def create_future(self) -> Any:
+        task = asyncio.current_task(self)
+        if not self.failed and task is not None and type(task.get_coro()).__name__ == "Driver":
+            self.failed = True
+            raise MemoryError
+        return super().create_future()
+
+
+def test_a_task_that_could_not_wait(listener: socket.socket) -> None:
+    """It is no place for the next request."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if loop.failed:
+            await asyncio.sleep(0)
+        await answer(send, b"somewhere")
+
+    served, loop = Served(listener), Short()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        answers = runner.run(served._ask(app, 3))
+    assert loop.failed
+    for text in answers:
+        assert text.endswith(b"somewhere")
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def test_a_message_that_changes_while_it_is_read(listener: socket.socket) -> None:
+    class Key(str):
+        def __hash__(self) -> int:
+            return hash("text")
+
+        def __eq__(self, other: object) -> bool:
+            message.pop("bytes", None)
+            return False
+
+    message: dict[str, Any] = {"type": "websocket.send", "bytes": bytes(1 << 20)}
+    message[Key("other")] = None
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send(message)
+
+    async def main() -> bytes:
+        core = _core.Server(app, interface="asgi", loop=asyncio.get_running_loop())
+        core.listen(listener.fileno())
+        core.start()
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+        frame = await asyncio.wait_for(reader.readexactly(10 + (1 << 20)), 20)
+        writer.close()
+        core.close()
+        return frame
+
+    assert asyncio.run(main()) == b"\x82\x7f" + (1 << 20).to_bytes(8, "big") + bytes(1 << 20)

@@ -7,21 +7,25 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 /* --- the server side -------------------------------------------------------------------------- */
 
 typedef enum mode {
-    ANSWER,       /* at once */
-    HOLD,         /* the test answers */
-    STREAM,       /* `stream_left` bytes without a length, as fast as on_drain allows */
-    PAUSE,        /* reads no body, and holds */
-    NEST,         /* polls from inside of the handler, then answers */
-    DRAIN,        /* stops the server from inside of the handler, then answers */
-    ABORT_ALL,    /* cuts everything from inside of the handler */
-    ABORT_SECOND, /* the same with the second request, the first is answered */
-    FILE_ANSWER,  /* `file_size` bytes of an unlinked file */
-    TUNNEL,       /* upgrades, and echoes; alarms in `alarm_ms` */
+    ANSWER,          /* at once */
+    HOLD,            /* the test answers */
+    STREAM,          /* `stream_left` bytes without a length, as fast as on_drain allows */
+    PAUSE,           /* reads no body, and holds */
+    NEST,            /* polls from inside of the handler, then answers */
+    DRAIN,           /* stops the server from inside of the handler, then answers */
+    ABORT_ALL,       /* cuts everything from inside of the handler */
+    ABORT_SECOND,    /* the same with the second request, the first is answered */
+    FILE_ANSWER,     /* `file_size` bytes of an unlinked file */
+    TUNNEL,          /* upgrades, and echoes; alarms in `alarm_ms` */
+    MEANWHILE,       /* the client `other` asks, too, then as ANSWER */
+    MEANWHILE_DRAIN, /* … as DRAIN */
 } mode;
 
 typedef struct server {
@@ -42,6 +46,8 @@ typedef struct server {
     unsigned alarms;
     as_err abort_why, refused_why;
     unsigned wakes, timers, drained, marks;
+    int other;         /* of MEANWHILE: a client's descriptor */
+    bool cuts_on_wake; /* once */
     char notices[512];
 } server;
 
@@ -86,6 +92,16 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
         as_loop_poll(s->loop);
         answer_hello(ex);
         break;
+    case MEANWHILE:
+    case MEANWHILE_DRAIN:
+        assert(send(s->other, GET, strlen(GET), MSG_NOSIGNAL) == (ssize_t)strlen(GET));
+        if (s->mode == MEANWHILE) {
+            answer_hello(ex);
+            s->mode = ANSWER;
+            break;
+        }
+        s->mode = DRAIN;
+        __attribute__((fallthrough));
     case DRAIN:
         as_loop_drain(s->loop, 0);
         answer_hello(ex);
@@ -175,7 +191,12 @@ static void on_refused(void *ctx, const as_conn_info *info, as_err why, as_slice
 }
 
 static void wake(void *ctx) {
-    ((server *)ctx)->wakes++;
+    server *s = ctx;
+    s->wakes++;
+    if (s->cuts_on_wake) {
+        s->cuts_on_wake = false;
+        (void)as_loop_abort_all(s->loop);
+    }
 }
 
 static void timer(void *ctx) {
@@ -284,6 +305,14 @@ static int connect_fd(const server *s) {
 
 static client connect_to(const server *s) {
     return (client){.fd = connect_fd(s)};
+}
+
+static void drain_now(as_loop *loop) {
+    as_loop_drain(loop, 0);
+}
+
+static void abort_now(as_loop *loop) {
+    (void)as_loop_abort_all(loop);
 }
 
 /* Reads what is there; true when `n` bytes or the end have come. */
@@ -980,7 +1009,8 @@ static void test_connections_are_shared(void) {
     start(&here);
     prepare(&there);
     there.loop = as_loop_new(&there.config);
-    assert(there.loop != NULL && as_loop_listen(there.loop, here.fd, NULL) == AS_OK);
+    there.fd = dup(here.fd);
+    assert(there.loop != NULL && as_loop_listen(there.loop, there.fd, NULL) == AS_OK);
     assert(as_loop_balance(here.loop, seats, sizeof(seats)) == AS_OK);
     assert(as_loop_balance(there.loop, seats, sizeof(seats)) == AS_OK);
     client c[CLIENTS];
@@ -1006,7 +1036,7 @@ static void test_connections_are_shared(void) {
     assert(stats(&here).connections == 2);
     hang_up(&c[0]);
     hang_up(&c[1]);
-    as_loop_free(there.loop);
+    stop(&there);
     stop(&here);
 }
 
@@ -1099,8 +1129,9 @@ static void test_drain_leaves_idle_clients_time(void) {
     say(&asks, GET);
     say(&silent, GET);
     UNTIL(&s, count_of(&asks, "hello") == 1 && count_of(&silent, "hello") == 1);
+    int theirs = dup(s.fd);
     as_loop_drain(s.loop, 600);
-    client late = connect_to(&s); /* in the queue: nobody accepts it any more */
+    client late = connect_to(&s); /* in the queue: it is not for us any more */
     for (int i = 0; i < 5; i++) {
         as_loop_poll(s.loop);
     }
@@ -1117,6 +1148,7 @@ static void test_drain_leaves_idle_clients_time(void) {
     hang_up(&silent);
     hang_up(&fresh);
     hang_up(&late);
+    assert(close(theirs) == 0);
     stop(&s);
 }
 
@@ -1130,6 +1162,123 @@ static void test_drain_serves_the_queue(void) {
     as_loop_drain(s.loop, 0);
     UNTIL(&s, ended(&c) && s.drained == 1);
     assert(c.eof && count_of(&c, "hello") == 1);
+    hang_up(&c);
+    stop(&s);
+}
+
+/* Whoever comes later is refused: in a queue that nobody serves he would be reset in the end. */
+static void test_drain_refuses_at_once(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    struct stat before, after;
+    assert(fstat(s.fd, &before) == 0 && S_ISSOCK(before.st_mode));
+    as_loop_drain(s.loop, 0);
+    int late = socket(AF_INET, SOCK_STREAM, 0);
+    assert(connect(late, (struct sockaddr *)&s.address, sizeof(s.address)) != 0);
+    assert(errno == ECONNREFUSED && close(late) == 0);
+    assert(fstat(s.fd, &after) == 0 && !S_ISSOCK(after.st_mode)); /* the number is still taken */
+    stop(&s);
+}
+
+/* The request comes when the loop has looked at the sockets, and before it judges who is idle. */
+static void test_drain_sees_the_last_moment(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    client idle = connect_to(&s), busy = connect_to(&s);
+    say(&idle, GET);
+    UNTIL(&s, count_of(&idle, "hello") == 1);
+    s.mode = MEANWHILE_DRAIN;
+    s.other = idle.fd;
+    say(&busy, GET);
+    UNTIL(&s, ended(&idle) && ended(&busy) && s.drained == 1);
+    assert(idle.eof && count_of(&idle, "hello") == 2 && count_of(&busy, "hello") == 1);
+    hang_up(&idle);
+    hang_up(&busy);
+    stop(&s);
+}
+
+/* The same at the end of timeout_keep_alive. */
+static void test_idle_until_the_last_moment(void) {
+    server s;
+    prepare(&s);
+    s.config.limits.timeout_keep_alive = 300;
+    start(&s);
+    client idle = connect_to(&s), busy = connect_to(&s);
+    say(&idle, GET);
+    UNTIL(&s, count_of(&idle, "hello") == 1);
+    int64_t from = now_ms();
+    while (now_ms() - from < 900) { /* what is due is due when the loop next looks */
+        (void)poll(NULL, 0, 50);
+    }
+    s.mode = MEANWHILE;
+    s.other = idle.fd;
+    say(&busy, GET);
+    UNTIL(&s, count_of(&busy, "hello") == 1 && count_of(&idle, "hello") == 2);
+    UNTIL(&s, ended(&idle) && ended(&busy));
+    assert(idle.eof && busy.eof);
+    hang_up(&idle);
+    hang_up(&busy);
+    stop(&s);
+}
+
+/* The driver's hook may do anything, also while all connections are being told something. */
+static void test_cut_while_all_are_told(void) {
+    void (*const tells[])(as_loop *loop) = {drain_now, as_loop_disconnect, abort_now};
+    for (size_t i = 0; i < sizeof(tells) / sizeof(*tells); i++) {
+        server s;
+        prepare(&s);
+        start(&s);
+        client c[3];
+        for (int k = 0; k < 3; k++) {
+            c[k] = connect_to(&s);
+            say(&c[k], GET);
+            UNTIL(&s, count_of(&c[k], "hello") == 1);
+        }
+        s.mode = HOLD;
+        for (int k = 0; k < 3; k++) {
+            s.held = NULL;
+            say(&c[k], GET);
+            UNTIL(&s, s.held != NULL);
+        }
+        s.cuts_on_wake = true;
+        tells[i](s.loop);
+        assert(!s.cuts_on_wake && s.aborts == 3 && stats(&s).connections == 0);
+        as_loop_poll(s.loop);
+        for (int k = 0; k < 3; k++) {
+            hang_up(&c[k]);
+        }
+        stop(&s);
+    }
+}
+
+/* What ends a child that is forked is none of the parent's business. */
+static void test_a_forked_child_frees_nothing(void) {
+    server s;
+    int status;
+    prepare(&s);
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, count_of(&c, "hello") == 1);
+    pid_t child = fork();
+    if (child == 0) {
+        as_loop_forked(s.loop);
+        as_loop_free(s.loop);
+        _exit(0);
+    }
+    assert(waitpid(child, &status, 0) == child && status == 0);
+    as_loop_poll(s.loop);
+    as_loop_wakeup(s.loop);
+    await_event(&s, true);
+    say(&c, GET);
+    await_event(&s, true);
+    assert(arrives(&c, "hello", 2) && s.closes == 0);
+    client next = connect_to(&s);
+    await_event(&s, true);
+    assert(stats(&s).connections == 2);
+    hang_up(&next);
     hang_up(&c);
     stop(&s);
 }
@@ -1350,8 +1499,7 @@ static void test_no_delay_is_inherited(void) {
     server s;
     prepare(&s);
     start(&s);
-    as_loop_drain(s.loop, 0); /* we accept ourselves */
-    client c = connect_to(&s);
+    client c = connect_to(&s); /* the loop is not polled: we accept ourselves */
     int fd = accept(s.fd, NULL, NULL), on = 0;
     socklen_t len = sizeof(on);
     assert(fd >= 0 && getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, &len) == 0 && on != 0);
@@ -1527,6 +1675,11 @@ int main(void) {
     RUN(test_drain_of_nothing_and_from_a_handler);
     RUN(test_drain_leaves_idle_clients_time);
     RUN(test_drain_serves_the_queue);
+    RUN(test_drain_refuses_at_once);
+    RUN(test_drain_sees_the_last_moment);
+    RUN(test_idle_until_the_last_moment);
+    RUN(test_cut_while_all_are_told);
+    RUN(test_a_forked_child_frees_nothing);
     RUN(test_drain_waits_for_newcomers);
     RUN(test_disconnect);
     RUN(test_mark);
