@@ -122,17 +122,18 @@ asan: ## all tests against a build with the address and undefined behaviour sani
 ASAN_BUILD = $(MESON_ARGS) -Db_sanitize=address,undefined -Db_lundef=false -Db_lto=false \
 	-Dbuildtype=debugoptimized -Db_ndebug=false
 
-tsan: ## what threads share, under the thread sanitizer: C tests, and tests of the thread pool
+tsan: ## what threads share, under the thread sanitizer: C tests, and tests of threads and late answers
 	@tools/setup.sh test
 	@VENV=$(TSAN) SHARE=$(VENV) MESON_ARGS="$(TSAN_BUILD)" tools/setup.sh
 	@TSAN_OPTIONS="suppressions=$(CURDIR)/tools/tsan.supp" $(BIN)/meson test -C $(BUILD)-tsan \
-		--no-rebuild --quiet --print-errorlogs --timeout-multiplier 3 test_bridge test_late test_log_writer test_loops
+		--no-rebuild --quiet --print-errorlogs --timeout-multiplier 3 $(TSAN_C_TESTS)
 	@tools/tsan.sh $(TSAN) $(BUILD)-tsan $(if $(ARGS),$(ARGS),$(TSAN_TESTS))
 TSAN = $(VENV)-tsan
 TSAN_BUILD = $(MESON_ARGS) -Db_sanitize=thread -Db_lundef=false -Db_lto=false \
 	-Dbuildtype=debugoptimized -Db_ndebug=false
+TSAN_C_TESTS = $(addprefix test_,balance bridge late log_writer loop loops)
 # Those that measure memory have no meaning there.
-TSAN_TESTS = -q tests/e2e/test_threads.py -k 'not holds_its_thread_alone and not memory'
+TSAN_TESTS = -q tests/e2e/test_threads.py tests/e2e/test_late.py -k 'not holds_its_thread_alone and not memory'
 
 memcheck: ## valgrind on the C tests of parsers, buffers and the bridge
 	@tools/setup.sh memcheck

@@ -140,7 +140,7 @@ class Section:
 SECTIONS = (
     Section(
         "fuzz", "Fuzzers", "`make fuzz`: libFuzzer under the address and undefined behaviour sanitizers; "
-        "seconds are of one processor.", fuzz,
+        "seconds are by the clock, of one process.", fuzz,
     ),
     Section(
         "smuggling", "Smuggling",

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fronts import FRONTS, Front, Running, model
+from support.fronts import FOLDER, FRONTS, Front, Running, model
 from support.gullible import Gullible
 from support.relay import Recorded, Relay
 from support.smuggling import (
@@ -49,6 +50,15 @@ def test_nothing_is_smuggled(serve: Any, name: str, interface: str, meant: tuple
     assert not verdicts.lost, verdicts.lost
     assert not verdicts.died, verdicts.died
     assert len(verdicts.held) > len(tricks) / 6
+
+
+@pytest.mark.parametrize("front", FRONTS, ids=lambda front: front.name)
+def test_front_ends_can_be_had(front: Front) -> None:
+    """Each has its configuration, and what `make smuggling` installs for it."""
+    assert front.config is None or (FOLDER / front.config).exists()
+    setup = Path(__file__).resolve().parents[2] / "tools" / "setup.sh"
+    wanted = f"\n{front.program} {front.package}\n"
+    assert front.package is None or wanted in setup.read_text()
 
 
 # --- the judge sees what it must ----------------------------------------------------------------------

@@ -42,6 +42,8 @@ static shared *faults;
 /* Between a client's bytes that came and what is sent to it, on this thread, at most until it
  * waits: allocations are the core's, or of what it called. */
 static _Thread_local bool working;
+/* Once faults_poll was called: no others than those within count. */
+static _Thread_local enum { ANYWHERE, WITHIN, OUTSIDE } place;
 
 __attribute__((constructor)) static void map(void) {
     const char *path = getenv("FAULTS");
@@ -233,8 +235,23 @@ void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *p, size_t n);
 
+/* Calls a callable of Python's without arguments: the core's poll. asyncio, which goes on behind
+ * it, has its memory. */
+void *faults_poll(void *callable);
+
+void *faults_poll(void *callable) {
+    static void *call;
+    if (call == NULL) {
+        call = dlsym(RTLD_DEFAULT, "PyObject_CallNoArgs");
+    }
+    place = WITHIN;
+    void *result = ((void *(*)(void *))call)(callable);
+    place = OUTSIDE;
+    return result;
+}
+
 static bool is_scarce(void) {
-    return working && strikes(ALLOCATE) != NULL;
+    return working && place != OUTSIDE && strikes(ALLOCATE) != NULL;
 }
 
 void *malloc(size_t n) {

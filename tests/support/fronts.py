@@ -95,7 +95,6 @@ FRONTS = [
     Front("caddy", "caddy", "Caddyfile",
           ("caddy", "run", "--adapter", "caddyfile", "--config", "{config}"),
           ("version",), "same", package="caddy"),
-    Front("h2o", "h2o", "h2o.yaml", ("h2o", "-c", "{config}"), ("--version",), "same", package="h2o"),
     Front("nghttpx", "nghttpx", None,
           ("nghttpx", "--conf=/dev/null", "--frontend=127.0.0.1,{port};no-tls",
            "--backend=127.0.0.1,{server}", "--workers=1", "--add-request-header=x-front: {token}",

@@ -873,9 +873,9 @@ static result run_contexts(size_t sparse) {
 static unsigned write_result(FILE *out, const char *name, const result *r) {
     static bool begun;
     if (out != NULL) {
-        (void)fprintf(out,
-                      "%s\n  {\"name\": \"%s\", \"cases\": %u, \"survived\": %u, \"lost\": %u}",
-                      begun ? "," : "[", name, r->cases, r->cases - r->lost, r->lost);
+        (void)fprintf(
+            out, "%s\n  {\"name\": \"core: %s\", \"cases\": %u, \"survived\": %u, \"lost\": %u}",
+            begun ? "," : "[", name, r->cases, r->cases - r->lost, r->lost);
         begun = true;
     }
     return r->lost;
