@@ -361,7 +361,7 @@ static void test_answers(void) {
     stop(&s);
 }
 
-/* What came with the connection is looked at in the turn that accepts it. */
+/* What came with the connection is looked at in the turn that accepts it, and answered. */
 static void test_request_is_there_at_once(void) {
     server s;
     prepare(&s);
@@ -379,6 +379,7 @@ static void test_request_is_there_at_once(void) {
     say(&c, GET);
     await_event(&s, true);
     assert(s.requests == 2 && stats(&s).connections == 1);
+    assert(arrives(&c, "hello", 1));
     say(&c, GET_CLOSE GET); /* whoever goes on nevertheless is read, and gets no reset */
     UNTIL(&s, ended(&c));
     assert(c.eof && count_of(&c, "hello") == 2 && stats(&s).connections == 1);
