@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -96,7 +96,8 @@ class _Stopper:
         while (timer := self._timer) is not None:
             self._timer = None
             timer.cancel()
-            timer.join()  # It may set the next one.
+            with suppress(RuntimeError):  # A second signal came while the first one's started it.
+                timer.join()  # It may set the next one.
 
 
 def _log(level: str, message: str, exception: BaseException | None) -> None:

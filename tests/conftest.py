@@ -89,7 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if over_tls and (plain := item.get_closest_marker("plain")) is not None:
             item.add_marker(pytest.mark.skip(reason=f"--tls: {plain.args[0]}"))
         if item.get_closest_marker("timeout") is None:
-            seconds = 300 if item.get_closest_marker("slow") else 60
+            seconds = 600 if item.get_closest_marker("slow") else 120
             item.add_marker(pytest.mark.timeout(seconds * SLOWNESS))
 
 

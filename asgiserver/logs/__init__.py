@@ -44,7 +44,8 @@ def reopen() -> None:
 
     Those of ``log_file`` and ``access_log_file``, and of handlers that ``log_config`` made. What
     cannot be opened is logged, and stays as it is. A supervisor calls it before its workers do: as
-    root it makes the files that they could not make.
+    root it makes the files that they could not make. Messages come first: who sees a line in the
+    new access file knows that whatever that process says from now on is in the new message file.
     """
     for name, (config, path) in list(prepared.items()):
         with contextlib.suppress(StartError):  # It is found again below, or by the workers.

@@ -32,10 +32,20 @@ def _text(path: str, env: dict[str, object]) -> str:
             return "hello"
 
 
+def say(text):
+    """A line by one write: what several processes say at once stays apart."""
+    os.write(1, f"{text}\n".encode())
+
+
 def wsgi(environ, start_response):
     path = environ["PATH_INFO"]
     if path.startswith("/sleep/"):
+        say("asleep")
         time.sleep(float(path.removeprefix("/sleep/")))
+    if path.startswith("/until/"):
+        say("waiting")
+        while not os.path.exists(path.removeprefix("/until")):
+            time.sleep(0.01)
     if path == "/file":
         start_response("200 OK", [("Content-Length", str(SMALL.stat().st_size))])
         return environ["wsgi.file_wrapper"](SMALL.open("rb"))
@@ -54,6 +64,10 @@ async def asgi(scope, receive, send):
     path = scope["path"]
     if path.startswith("/sleep/"):
         await _sleep(path)
+    if path.startswith("/until/"):
+        say("waiting")
+        while not os.path.exists(path.removeprefix("/until")):
+            await asyncio.sleep(0.01)
     if path == "/loop":
         scope["loop"] = type(asyncio.get_running_loop()).__module__
         path = "/env/loop"
@@ -72,17 +86,18 @@ async def asgi(scope, receive, send):
 
 
 async def _sleep(path):
+    say("asleep")
     try:
         await asyncio.sleep(float(path.removeprefix("/sleep/")))
     except asyncio.CancelledError:
-        print("cancelled", path, flush=True)
+        say(f"cancelled {path}")
         raise
 
 
 async def _lifespan(receive, send):
     while True:
         message = await receive()
-        print("lifespan:", message["type"], flush=True)
+        say(f"lifespan: {message['type']}")
         if os.environ.get("REFUSE") == "1":
             await send({"type": "lifespan.startup.failed", "message": "no database"})
             return

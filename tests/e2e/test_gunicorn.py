@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from support.client import SLOWNESS, connect
 from support.gunicorn import Gunicorn, Load
+from support.ports import reserved_port
 from support.server import APPS, end_all
 
 pytest.importorskip("gunicorn")
@@ -116,17 +117,16 @@ def test_an_inherited_descriptor(start, either):
 
 def on_free_port(start: Start, kind: Kind, conf: str) -> Gunicorn:
     """Where its log does not tell the port, or not when it serves."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    server = start(kind, f"bind = '127.0.0.1:{port}'\n{conf}", wait=False)
-    server.port = port
 
     def connects() -> bool:
         with contextlib.suppress(ConnectionRefusedError), server.raw():
             return True
         return False
 
-    wait_for(connects)
+    with reserved_port() as port:
+        server = start(kind, f"bind = '127.0.0.1:{port}'\n{conf}", wait=False)
+        server.port = port
+        wait_for(connects)
     return server
 
 
@@ -513,7 +513,7 @@ def test_statsd(start, either):
         assert b"me.gunicorn.requests:1|c|@1.0" in seen
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 15) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
     pause = threading.Event()
     for _ in range(int(seconds * SLOWNESS * 20)):
         with contextlib.suppress(FileNotFoundError):
@@ -526,8 +526,9 @@ def wait_for(condition: Callable[[], Any], seconds: float = 15) -> None:
 # --- hooks --------------------------------------------------------------------------------------------
 
 HOOKS = """
+import os
 def say(*words):
-    print("HOOK", *words, flush=True)
+    os.write(1, (" ".join(map(str, ("HOOK", *words))) + "\\n").encode())
 def on_starting(server): say("on_starting")
 def when_ready(server): say("when_ready")
 def pre_fork(server, worker): say("pre_fork", worker.nr)
@@ -747,7 +748,7 @@ def test_a_request_may_finish(start, either):
         client.get("/pid")
         client.recv_response()
         client.get("/sleep/2")
-        threading.Event().wait(0.3)
+        server.wait_log("^asleep")
         server.signal(signal.SIGTERM)
         response = client.recv_response()
         assert response.text == "hello"
@@ -755,14 +756,14 @@ def test_a_request_may_finish(start, either):
     assert server.wait() == 0
 
 
-def test_clients_are_refused_while_requests_finish(start, either):
+def test_clients_are_refused_while_requests_finish(start, either, tmp_path):
     """Not left to wait for a worker that accepts them no more."""
-    server = start(either)
+    server, flag = start(either), tmp_path / "flag"
     with server.raw() as client:
         client.get("/pid")
         client.recv_response()
-        client.get("/sleep/3")
-        threading.Event().wait(0.3)
+        client.get(f"/until{flag}")
+        server.wait_log("^waiting")
         server.signal(signal.SIGTERM)
 
         def refused() -> bool:
@@ -772,21 +773,22 @@ def test_clients_are_refused_while_requests_finish(start, either):
                 return True
             return False
 
-        wait_for(refused, 2)
+        wait_for(refused)
+        flag.touch()
         assert client.recv_response().text == "hello"
 
 
 def test_graceful_timeout(start, either):
-    server = start(either, "graceful_timeout = 3\n")
+    server = start(either, "graceful_timeout = 6\n")  # the master kills, 2 s after the cut
     server.expect_tracebacks()
     with server.raw() as client:
         client.get("/pid")
         client.recv_response()
         client.get("/sleep/60")
-        threading.Event().wait(0.3)
+        server.wait_log("^asleep")
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
-    assert "Cut requests that did not end within 2 s: 1" in server.log()
+    assert "Cut requests that did not end within 4 s: 1" in server.log()
     assert "SIGKILL" not in server.log()
 
 
@@ -836,7 +838,7 @@ def test_reload(start, kind, tmp_path):
 
     server.expect_tracebacks()
     change(template.format("two"), lambda: get(server, "/mark") == "two")
-    assert "changing.py modified" in server.log()
+    server.wait_log(r"changing\.py modified")
 
     def shows_the_error() -> bool:
         with server.raw() as client:

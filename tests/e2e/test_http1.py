@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -244,6 +244,7 @@ def test_wrong_length_is_never_hidden(probe: Server, said: int, sent: int) -> No
 
 def test_date_and_server(probe: Server) -> None:
     """RFC 9110, 6.6.1: IMF-fixdate."""
+    before = datetime.now(UTC)
     with probe.raw() as client:
         client.get("/hello")
         response = client.recv_response()
@@ -253,7 +254,7 @@ def test_date_and_server(probe: Server) -> None:
     assert len(date) == 29
     assert date.endswith(b" GMT")
     shown = parsedate_to_datetime(date.decode())
-    assert abs((datetime.now(UTC) - shown).total_seconds()) < 3
+    assert before - timedelta(seconds=2) < shown <= datetime.now(UTC)
     assert shown.strftime("%a, %d %b %Y %H:%M:%S GMT") == date.decode()
 
 
@@ -277,11 +278,12 @@ def test_date_after_idling(with_options: Callable[..., Server]) -> None:
         client.get("/hello")
         client.recv_response()
         assert not select.select([client.socket], [], [], 2.2)[0]
+        before = datetime.now(UTC)
         client.get("/hello")
         date = client.recv_response().get("date")
         assert date is not None
         shown = parsedate_to_datetime(date.decode())
-        assert abs((datetime.now(UTC) - shown).total_seconds()) < 2 * SLOWNESS
+        assert before - timedelta(seconds=2) < shown <= datetime.now(UTC)
 
 
 def test_no_date_no_server(with_options: Callable[..., Server]) -> None:
@@ -501,7 +503,7 @@ def answered(clients: list[RawClient]) -> list[RawClient]:
     found: list[RawClient] = []
     while True:
         waiting = {client.socket: client for client in clients if client not in found}
-        ready = select.select(list(waiting), [], [], 0.3 * SLOWNESS)[0]
+        ready = select.select(list(waiting), [], [], 1.0 * SLOWNESS)[0]
         if not ready:
             return found
         found += [waiting[sock] for sock in ready]
@@ -519,6 +521,7 @@ def test_out_of_descriptors(with_options: Callable[..., Server]) -> None:
         clients = [stack.enter_context(server.raw()) for _ in range(80)]
         for n, client in enumerate(clients):
             client.get(f"/hello?{n}")
+        server.wait_log("accepting connections stopped")
         served = answered(clients)
         assert 5 < len(served) < 48
         for client in served:
@@ -539,12 +542,6 @@ def test_out_of_descriptors(with_options: Callable[..., Server]) -> None:
 
 
 # --- time-outs ---------------------------------------------------------------------------------------------
-
-
-def seconds_until_closed(client: RawClient) -> tuple[float, bytes]:
-    begin = time.monotonic()
-    data = client.recv_all()
-    return time.monotonic() - begin, data
 
 
 @pytest.mark.tls_too
@@ -592,11 +589,11 @@ def test_timeout_of_the_body(with_options: Callable[..., Server]) -> None:
 
 def test_timeout_of_the_body_is_between_pieces(with_options: Callable[..., Server]) -> None:
     """A slow upload that goes on is not cut, where no rate is asked for."""
-    server = with_options("--timeout-request-body", "1.5", "--min-body-rate", "0")
+    server = with_options("--timeout-request-body", "2", "--min-body-rate", "0")
     with server.raw() as client:
         client.send("POST /digest HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n")
         for _ in range(8):
-            assert not select.select([client.socket], [], [], 0.25)[0]
+            assert not select.select([client.socket], [], [], 0.3)[0]
             client.send("x")
         assert client.recv_response().text.startswith("8 ")
 
@@ -622,12 +619,12 @@ def test_body_time_does_not_run_while_the_application_does_not_read(
 ) -> None:
     """What the server does not ask for cannot come late."""
     server = serve(
-        "probe_asgi:app", "--timeout-request-body", "0.3", "--timeout-keep-alive", "0.3",
-        "--timeout-request-head", "0.3", interface="asgi", loop=loop,
+        "probe_asgi:app", "--timeout-request-body", "1.5", "--timeout-keep-alive", "1.5",
+        "--timeout-request-head", "1.5", interface="asgi", loop=loop,
     )  # fmt: skip
     with server.raw() as client:
         client.get("/wait?name=long")
-        assert not select.select([client.socket], [], [], 1)[0]
+        assert not select.select([client.socket], [], [], 2.5)[0]
         fetch(server, "/open?name=long")
         assert client.recv_response().text == "waited long"
 
@@ -637,23 +634,21 @@ def test_timeout_of_keep_alive(with_options: Callable[..., Server]) -> None:
     """An idle connection is closed without a word."""
     server = with_options("--timeout-keep-alive", "0.4", "--timeout-request-head", "60")
     with server.raw() as client:
+        begin = time.monotonic()  # the server's time begins a little later
         client.get("/hello")
         assert client.recv_response().text == "hello "
-        seconds, data = seconds_until_closed(client)
-        assert data == b""
-        assert seconds > 0.3
-        assert seconds < 5 * SLOWNESS
+        assert client.recv_all() == b""
+        assert 0.3 < time.monotonic() - begin < 5 * SLOWNESS
 
 
 def test_timeout_of_keep_alive_begins_anew(with_options: Callable[..., Server]) -> None:
-    server = with_options("--timeout-keep-alive", "0.8")
+    server = with_options("--timeout-keep-alive", "2")
     with server.raw() as client:
         for _ in range(4):
             client.get("/hello")
             assert client.recv_response().text == "hello "
-            assert not select.select([client.socket], [], [], 0.4)[0]
-        seconds, data = seconds_until_closed(client)
-        assert data == b""
+            assert not select.select([client.socket], [], [], 0.6)[0]
+        assert client.recv_all() == b""
 
 
 def test_timeout_of_a_connection_without_a_request(with_options: Callable[..., Server]) -> None:
@@ -696,12 +691,12 @@ def test_timeout_of_writing_wsgi(serve: Factory) -> None:
 @pytest.mark.parametrize(("rate", "cut"), [("0", False), ("1000000000", True)])
 def test_rate_of_reading(with_options: Callable[..., Server], rate: str, cut: bool) -> None:
     """Who takes something all the time is cut only where that is too little."""
-    server = with_options("--timeout-write", "0.5", "--min-write-rate", rate)
+    server = with_options("--timeout-write", "0.5" if cut else "1.5", "--min-write-rate", rate)
     with server.raw() as client:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         client.get("/stream?n=1000&size=100000")
         client.recv_head()
-        until = time.monotonic() + 2
+        until = time.monotonic() + (20 * SLOWNESS if cut else 2.5)
         try:
             while time.monotonic() < until and client.socket.recv(65536):
                 time.sleep(0.05)  # The slowness is what is tested.
@@ -716,15 +711,15 @@ def test_rate_of_reading(with_options: Callable[..., Server], rate: str, cut: bo
 
 @pytest.mark.tls_too
 def test_a_slow_reader_that_reads_is_not_cut(with_options: Callable[..., Server]) -> None:
-    server = with_options("--timeout-write", "0.6")
+    server = with_options("--timeout-write", "1.5")
     with server.raw() as client:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         client.get("/stream?n=1&size=8000000&length=1")
         client.recv_head()
         size = len(client.buffer)
         while size < 8_000_000:
-            if size < 2_000_000:
-                time.sleep(0.02)  # The slowness is what is tested.
+            if size < 5_000_000:
+                time.sleep(0.03)  # The slowness is what is tested.
             size += len(client.socket.recv(65536))
         assert size == 8_000_000
 

@@ -267,7 +267,7 @@ def measure(server: Server, asker: RawClient, files: int) -> Held:
 
 
 @pytest.mark.memory
-@pytest.mark.timeout(240 * SLOWNESS)
+@pytest.mark.timeout(600 * SLOWNESS)
 @pytest.mark.parametrize("name", KINDS)
 def test_nothing_is_left(serve: Factory, backend: object, tmp_path: Path, name: str) -> None:
     kind = KINDS[name]

@@ -116,7 +116,7 @@ def test_iterables_that_raise(shared: Factory, where: str, name: str) -> None:
 
 def test_a_child_that_lives_on_holds_nothing(fresh: Any) -> None:
     """It has copies of all sockets: connections close nevertheless, and so does the port."""
-    server = fresh("--timeout-keep-alive", "0.5", "--timeout-request-head", "0.5")
+    server = fresh("--timeout-keep-alive", "2", "--timeout-request-head", "2")
     with server.raw() as idle, server.raw() as silent, server.raw() as asking:
         idle.get("/ok")
         assert idle.recv_response().status == 200
@@ -164,7 +164,7 @@ def test_a_program_that_was_started(fresh: Any) -> None:
     """It inherits nothing, although the application left that open."""
     server = fresh("--timeout-keep-alive", "0.5")
     with server.raw() as client:
-        client.get("/program?15")
+        client.get("/program?120")
         child = int(client.recv_response().text)
         client.recv_all()
     server.stop()

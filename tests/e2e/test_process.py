@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from support.client import SLOWNESS, connect
+from support.ports import reserved_port
 from support.processes import await_end, children, state, wait_until
 from support.server import APPS, child_environment
 
@@ -72,18 +73,16 @@ def test_a_pid_file_of_somebody_else_stays(serve, tmp_path):
 
 def refused(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None, **options):
     """The one line of a server that did not start, and its status. Nothing was bound or forked."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     trace = [sys.executable, "-m", "asgiserver", "--app-dir", str(APPS), *words]
-    if not any(word.startswith(("--bind", "--port", "--uds", "--fd")) for word in words):
-        trace += ["--port", str(port)]
-    done = subprocess.run(
-        trace, capture_output=True, text=True, timeout=30 * SLOWNESS, cwd=cwd or APPS, check=False,
-        env=child_environment(env or {}), **options,
-    )  # fmt: skip
-    with pytest.raises(ConnectionRefusedError):
-        connect(("127.0.0.1", port))
+    with reserved_port() as port:
+        if not any(word.startswith(("--bind", "--port", "--uds", "--fd")) for word in words):
+            trace += ["--port", str(port)]
+        done = subprocess.run(
+            trace, capture_output=True, text=True, timeout=30 * SLOWNESS, cwd=cwd or APPS,
+            check=False, env=child_environment(env or {}), **options,
+        )  # fmt: skip
+        with pytest.raises(ConnectionRefusedError):
+            connect(("127.0.0.1", port))
     return done.returncode, done.stdout + done.stderr
 
 
@@ -368,7 +367,7 @@ def test_socket_activation(tmp_path, workers, other):
                         assert client.recv_response().status == 200
             process.send_signal(signal.SIGTERM)
             process.stdout.read()
-            assert process.wait(15) == 0
+            assert process.wait(15 * SLOWNESS) == 0
         assert Path(tmp_path, "s").exists()  # the manager's
 
 
@@ -414,5 +413,5 @@ def test_process_1(app, tmp_path):
             assert client.recv_response().status == 200
         os.kill(init, signal.SIGTERM)
         process.stdout.read()
-        assert process.wait(15) == 0
+        assert process.wait(15 * SLOWNESS) == 0
     await_end(init)

@@ -598,8 +598,8 @@ def test_connection_ends_inside_of_a_proxy_header(
 def test_proxy_header_has_the_time_of_a_request_head(shared: Factory, backend: Backend) -> None:
     """As a whole, with the first request's head, however slowly it drips in."""
     server = proxied(shared, backend, "auto", "--timeout-request-head", "1.5")
+    start = time.monotonic()
     with server.raw() as silent, server.raw() as dripping, server.raw() as late:
-        start = time.monotonic()
         late.send(V1 + GET[:-1])
         sent = 0
         while not dripped_out(dripping, V1[sent : sent + 1] if sent < 30 else b""):
@@ -649,10 +649,14 @@ def test_proxy_headers_leave_no_memory(serve: Factory, backend: Backend) -> None
                 client.shutdown()
                 client.recv_all()
 
+    # The resident set grows by whole arenas of a MiB, now and then; what leaks grows with each burst.
     burst(100)
-    before = server.rss()
-    burst(400)
-    assert server.rss() - before < 1 << 20
+    grown = []
+    while not grown or grown[-1] >= 1 << 20:
+        before = server.rss()
+        burst(400)
+        grown.append(server.rss() - before)
+        assert len(grown) < 6, grown
     assert server.open_files() < 40
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -38,6 +39,7 @@ def warm() -> None:
     server = make(wsgi)
     server.should_exit = True
     server.run()
+    gc.collect()  # What other tests have left behind does not go meanwhile.
 
 
 ALARM = {signal.SIGALRM}  # pytest-timeout's

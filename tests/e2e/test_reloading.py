@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 from support.client import SLOWNESS, connect
 from support.load import Load
-from support.processes import await_end, children, descendants, lives, state, wait_until
+from support.processes import (
+    await_end,
+    children,
+    descendants,
+    lives,
+    run_first,
+    state,
+    wait_until,
+)
 from support.server import Server, child_environment
 
 QUIET = ("--no-access-log",)
@@ -92,7 +100,8 @@ def test_new_code(serve, code, preload):
         for text in ("two", "three"):
             code.write(text)
             hup(server)
-            wait_until(lambda text=text: server.get() == text)
+            # An old worker may not have heard yet that it is to retire.
+            load.wait_until(lambda text=text: text in load.bodies())
             load.wait(50)
     assert load.failures == []
     assert set(load.bodies()) == {"one", "two", "three"}
@@ -152,14 +161,11 @@ def test_the_second_worker_cannot_start(serve, tmp_path, preload):
         )
     )  # fmt: skip
     config.write_text('workers = 2\nheaders = {X-New = "1"}\n')
+    flag.write_text("works fails")  # and the third one works
     server.mark()
     with Load(server.address) as load:
         server.signal(signal.SIGHUP)
-        server.wait_log("Worker 1 is ready")
-        flag.touch()
-        server.wait_log("Nothing is reloaded")
-        flag.unlink()
-        server.wait_log(r"Nothing is reloaded(.|\n)*Worker 1 is ready")
+        server.wait_log(r"Worker 1 is ready(.|\n)*Nothing is reloaded(.|\n)*Worker 1 is ready")
         load.wait(50)
     assert load.failures == []
     old_ones_end(server, preload)
@@ -251,7 +257,7 @@ def test_one_after_the_other(serve, tmp_path):
             server.signal(signal.SIGHUP)
             load.wait(5)
         server.wait_log("Reloaded")
-        wait_until(lambda: server.get() == "v4")
+        wait_until(lambda: {server.get() for _ in range(20)} == {"v4"})
         old_ones_end(server)
     assert load.failures == []
     assert {server.get() for _ in range(20)} == {"v4"}
@@ -285,12 +291,14 @@ def test_imported_once(serve):
 def test_the_supervisor_does_not_wait_for_an_import(serve, tmp_path):
     """While the new application is imported, hung and dead workers are still seen to."""
     code = Code(tmp_path)
-    server = booted(serve(*code.words, "--workers", "2", "--preload", "--timeout-worker-healthcheck", "1", env=NO_PYC))  # fmt: skip
-    before = workers(server)
-    code.write("two", before="import time; print('importing', flush=True); time.sleep(2)")
+    server = serve(*code.words, "--workers", "2", "--preload", "--timeout-worker-healthcheck", "2", env=NO_PYC)  # fmt: skip
+    pid = int(server.wait_log(r"Worker 2 is ready: process (\d+)")[1])
+    run_first(server.pid, *children(server.pid))  # and whatever they fork: none is late by itself
+    server.mark()
+    code.write("two", before="import time; print('importing', flush=True); time.sleep(4)")
     server.signal(signal.SIGHUP)
     server.wait_log("importing")
-    os.kill(int(server.get() and before[-1]), signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     server.wait_log("Reloaded")
     assert server.log().count("is ready") >= 2
     assert "no sign of life" not in server.log()
@@ -370,12 +378,8 @@ def test_a_change_is_served(serve, code):
     server = reloading(serve, code, env=NO_PYC)
     with Load(server.address, pause=0.002) as load:
         for text in ("two", "three", "four"):
-            began = time.monotonic()
             code.write(text)
             load.wait_until(lambda text=text: text in load.bodies())
-            took = time.monotonic() - began
-            assert took < 2 * SLOWNESS
-            print(f"a change was served after {took:.3f} s")
     assert lost(load) == []
     server.stop()
     assert "Reloading for" in server.log()
@@ -438,7 +442,7 @@ def test_ctrl_c_leaves_nothing(tmp_path):
         assert len(pids) == 2  # the worker, and the one that watches
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stdout.read()
-        assert process.wait(15) == 0, rest
+        assert process.wait(15 * SLOWNESS) == 0, rest
     await_end(*pids)
     assert "Traceback" not in rest
 

@@ -401,9 +401,9 @@ def test_a_half_close_still_gets_its_answer(server: Server) -> None:
 )
 def test_timeout_of_the_handshake(serve: Factory, said: bytes) -> None:
     server = serve("tls_asgi:app", "--timeout-tls-handshake", "0.5", tls=True)
+    began = time.monotonic()
     with plain(server) as sock:
         sock.sendall(said)
-        began = time.monotonic()
         try:
             assert sock.recv(100) == b""
         except ConnectionResetError:
@@ -413,7 +413,8 @@ def test_timeout_of_the_handshake(serve: Factory, said: bytes) -> None:
 
 
 def test_stalled_handshakes_hold_nobody_up(serve: Factory) -> None:
-    server = serve("tls_asgi:app", "--limit-tls-handshakes", "300", tls=True)
+    words = ("--limit-tls-handshakes", "300", "--timeout-tls-handshake", "600")
+    server = serve("tls_asgi:app", *words, tls=True)
     stalled = []
     half = hello.hello(hello.TLS12, [0xC02B])[:40]
     try:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 from support.client import SLOWNESS, RawClient
+from support.processes import run_first
 from support.server import Server
 from support.websocket import (
     BINARY,
@@ -591,7 +592,7 @@ def test_client_is_reset(server: Server) -> None:
 @pytest.mark.parametrize("end", ["shutdown", "reset"])
 def test_client_leaves_before_the_answer(server: Server, end: str) -> None:
     client, key = run(server, "receive", "receive", ACCEPT)
-    time.sleep(0.05 * SLOWNESS)
+    server.get("/x")  # It has been read by now.
     getattr(client, end)()
     seen = outcomes(server, key)
     assert seen[:2] == [CONNECT, disconnect(1006)]
@@ -883,7 +884,9 @@ def test_answers_to_one_read(server: Server, path: str) -> None:
         assert ws.texts(30) == [str(n) for n in range(30)]
 
 
-def test_answers_to_one_read_leave_together(server: Server) -> None:
+def test_answers_to_one_read_leave_together(serve: Factory, loop: str) -> None:
+    server = serve(APP, interface="asgi", loop=loop)
+    run_first(server.pid)
     with opened(server) as ws:
         sizes = []
         for _ in range(20):
@@ -942,7 +945,7 @@ def test_stopping_cuts_at_the_end_of_the_grace(serve: Factory, loop: str) -> Non
 def test_stopping_before_the_answer(serve: Factory, loop: str) -> None:
     server = serve(APP, "--timeout-disconnect", "0.2", interface="asgi", loop=loop)
     client, _ = run(server, "receive", "receive", ACCEPT)
-    time.sleep(0.1 * SLOWNESS)
+    server.get("/x")  # It has been read by now.
     server.signal(signal.SIGTERM)
     with client:
         response = client.recv_response()

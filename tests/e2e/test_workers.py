@@ -13,9 +13,18 @@ import time
 from typing import Any
 
 import pytest
-from support.client import SLOWNESS, connect
+from support.client import SLOWNESS, RawClient, connect
 from support.load import Load
-from support.processes import await_end, children, lives, open_files, state, wait_until
+from support.ports import reserved_port
+from support.processes import (
+    await_end,
+    children,
+    lives,
+    open_files,
+    run_first,
+    state,
+    wait_until,
+)
 from support.server import Server
 
 ASGI, WSGI = "workers_asgi:app", "workers_wsgi:app"
@@ -89,6 +98,7 @@ def test_a_burst_is_shared(serve, kind):
     """Clients that come at once are not all taken by the worker that wakes first: they may stay."""
     server = serve(kind, "--workers", "2", *QUIET)
     pids = workers_of(server)
+    run_first(*pids)  # a worker leaves connections to the others for a millisecond
     shares = [min(share_out(server, pids)) for _ in range(15)]
     assert statistics.median(shares) >= 8, shares
 
@@ -156,10 +166,8 @@ def test_several_addresses(serve, tmp_path):
 
 
 def test_the_same_address_twice_is_one(serve):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = serve(ASGI, binds=[f"127.0.0.1:{port}", f"127.0.0.1:{port}"])
+    with reserved_port() as port:
+        server = serve(ASGI, binds=[f"127.0.0.1:{port}", f"127.0.0.1:{port}"])
     assert server.log().count("Listening at") == 1
 
 
@@ -247,14 +255,13 @@ def test_a_hung_worker_is_replaced(serve, app, path):
     server.mark()
     with server.raw() as client:
         client.get(path)
-        began = time.monotonic()
+        found = server.wait_log(r"gave no sign of life for ([\d.]+) s and is killed")
+        assert 1.5 <= float(found[1]) < 10 * SLOWNESS
         server.wait_log(r"Worker \d, process \d+, hung, and was killed by SIGABRT")
-        assert time.monotonic() - began < 4 * SLOWNESS
         server.wait_log(r"Worker \d is ready")
     module = app.partition(":")[0]
     where = "app" if path == "/sleep" else "spin"
     assert re.search(rf'File ".*{module}.py", line \d+ in {where}', server.log())
-    assert "gave no sign of life for 1." in server.log()
 
 
 def test_a_stopped_worker_is_replaced(serve):
@@ -268,11 +275,14 @@ def test_a_stopped_worker_is_replaced(serve):
 
 def test_a_busy_worker_is_left_alone(serve):
     """Idle or slow is not hung."""
-    server = serve(ASGI, "--workers", "2", "--timeout-worker-healthcheck", "0.6", *QUIET)
+    server = serve(ASGI, "--workers", "2", "--timeout-worker-healthcheck", "2", *QUIET)
     pids = workers_of(server)
-    for _ in range(2):
-        assert server.get("/slow") == "slow"
-    assert children(server.pid) == sorted(pids)
+    run_first(*pids)  # none is late by itself
+    with server.raw() as client:
+        client.get("/poll")
+        server.wait_log("polling")
+        time.sleep(3)  # longer than one that hangs has
+        assert children(server.pid) == sorted(pids)
 
 
 # --- recycling ---
@@ -537,7 +547,7 @@ def health(server) -> int:
 def test_shutdown_delay(serve, backend, workers):
     server = serve(
         app_of(backend), "--workers", workers, "--health-path", "/healthz",
-        "--shutdown-delay", "1.5", **backend.options,
+        "--shutdown-delay", "60", **backend.options,
     )  # fmt: skip
     assert server.get("/healthz") is not None
     with Load(server.address, connections=1) as load:
@@ -546,26 +556,33 @@ def test_shutdown_delay(serve, backend, workers):
         wait_until(lambda: health(server) == 503, what="for 503")
         load.wait(20)
     assert load.failures == []
-    assert server.wait() == 0
+    server.stop()  # a second signal, which ends the delay
     assert "/healthz" not in server.log()
 
 
 def test_the_delay_is_for_those_that_retire_too(serve, backend):
     """A load balancer may just be sending a request on a connection to one of them."""
     server = serve(
-        app_of(backend), "--workers", "2", "--health-path", "/healthz",
-        "--shutdown-delay", "1.5", **backend.options,
+        app_of(backend), "--workers", "2", "--health-path", "/healthz", "--timeout-keep-alive", "60",
+        "--shutdown-delay", "60", **backend.options,
     )  # fmt: skip
-    with server.raw() as client:
-        client.get("/healthz")
-        assert client.recv_response().status == 200
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.raw()) for _ in range(200)]
+        for client in clients:
+            assert still_healthy(client)
         server.signal(signal.SIGHUP)
         server.wait_log("Reloaded")
         server.signal(signal.SIGTERM)
-        wait_until(lambda: health(server) == 503, what="for 503")
-        client.get("/healthz")
-        assert client.recv_response().status == 503
-    assert server.wait() == 0
+        # A connection each: before it has heard of the signal, its answer is the connection's last.
+        wait_until(lambda: not still_healthy(clients.pop()), what="for 503")
+    server.stop()  # a second signal, which ends the delay
+
+
+def still_healthy(client: RawClient) -> bool:
+    client.get("/healthz")
+    status = client.recv_response().status
+    assert status in (200, 503)
+    return status == 200
 
 
 def test_a_worker_that_retires_is_healthy(serve, backend):
@@ -625,7 +642,7 @@ def test_descriptors_stay(serve):
     workers_of(server)
     before = open_files(server.pid)
     with Load(server.address) as load:
-        load.wait_until(lambda: recycled(server) >= 20, timeout=30)
+        load.wait_until(lambda: recycled(server) >= 20, timeout=60)
         for _ in range(5):
             server.mark()
             server.signal(signal.SIGHUP)

@@ -211,16 +211,16 @@ def connect(address: Any, timeout: float | None = None) -> RawClient:
     if isinstance(address, TLSAddress):
         plain = connect(address.address, timeout).socket
         sock: socket.socket = open_pipe(plain, address.context, address.name)
-        sock.settimeout((timeout if timeout is not None else 10) * SLOWNESS)
+        sock.settimeout((timeout if timeout is not None else 20) * SLOWNESS)
         return RawClient(sock)
     if isinstance(address, str):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.connect(address)  # With a time-out set, a full backlog would be an error.
-        sock.settimeout((timeout if timeout is not None else 10) * SLOWNESS)
+        sock.settimeout((timeout if timeout is not None else 20) * SLOWNESS)
         return RawClient(sock)
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.settimeout((timeout if timeout is not None else 10) * SLOWNESS)
+    sock.settimeout((timeout if timeout is not None else 20) * SLOWNESS)
     sock.connect(address)
     return RawClient(sock)

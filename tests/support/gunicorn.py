@@ -8,11 +8,12 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from .certificates import Authority
-from .client import RawClient, connect
+from .client import SLOWNESS, RawClient, connect
 from .server import APPS, FORBIDDEN, Server, child_environment
 
 
@@ -45,8 +46,11 @@ class Gunicorn(Server):
 
     def write(self, conf: str) -> None:
         """Read again at HUP."""
-        has_bind = re.search(r"^bind\b", conf, re.MULTILINE)
-        head = "control_socket_disable = True\n" + ("" if has_bind else "bind = '127.0.0.1:0'\n")
+        # A worker that is only starting does not hear SIGTERM: it is killed then, before a test has
+        # waited for too long. What ``conf`` says comes later, and holds.
+        head = f"control_socket_disable = True\ngraceful_timeout = {int(8 * SLOWNESS)}\n"
+        if not re.search(r"^bind\b", conf, re.MULTILINE):
+            head += "bind = '127.0.0.1:0'\n"
         self.conf.write_text(head + conf)
 
     def await_ready(self) -> None:
@@ -115,18 +119,16 @@ class Load:
         if client is not None:
             client.close()
 
-    def wait(self, condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    def wait(self, condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
         """Until the condition holds, asked again with every few answers."""
-        tick = threading.Event()
-        for _ in range(int(seconds * 20)):
-            if condition():
-                return
+        deadline, tick = time.monotonic() + seconds * SLOWNESS, threading.Event()
+        while not condition():
+            assert time.monotonic() < deadline, f"{what}: answers by {set(self.answers)}"
             tick.wait(0.05)
-        raise AssertionError(f"{what}: not within {seconds} s; answers by {set(self.answers)}")
 
     def stop(self) -> list[str]:
         self._ending.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(30 * SLOWNESS)
         assert not self._failures, self._failures
         return self.answers

@@ -62,12 +62,12 @@ class Load:
             thread.join(20 * SLOWNESS)
             assert not thread.is_alive(), "a request hangs"
 
-    def wait(self, more: int, timeout: float = 15) -> None:
+    def wait(self, more: int, timeout: float = 30) -> None:
         """Until so many more answers have come."""
         wanted = self.requests + more
         self.wait_until(lambda: self.requests >= wanted, timeout)
 
-    def wait_until(self, condition: Callable[[], bool], timeout: float = 15) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 30) -> None:
         """Until the condition, which is looked at behind each answer, is true."""
         deadline = time.monotonic() + timeout * SLOWNESS
         with self._changed:

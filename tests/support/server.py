@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import select
 import signal as signals
 import socket
 import subprocess
@@ -116,6 +117,10 @@ class Server:
             **options,
         )
         self.pid = self.process.pid
+        assert self.process.stdout is not None
+        self._output = self.process.stdout.fileno()
+        os.set_blocking(self._output, False)
+        self._rest = b""  # of a line that has not ended yet
         self._lines: list[str] = []
         self._mark = 0
         self._ended = False
@@ -166,25 +171,41 @@ class Server:
     # --- what it says ------------------------------------------------------------------------------
 
     def _read_output(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        poll = select.poll()
+        poll.register(self._output, select.POLLIN)
+        while not self._ended:
+            poll.poll()
             with self._changed:
-                self._lines.append(line.decode("utf-8", "backslashreplace"))
-                self._changed.notify_all()
-        with self._changed:
-            self._ended = True
+                self._take_output()
+
+    def _take_output(self) -> None:
+        """What was written until now; with the lock."""
+        while not self._ended:
+            try:
+                data = os.read(self._output, 1 << 16)
+            except BlockingIOError:
+                return
+            self._ended = not data
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            lines = [line + b"\n" for line in lines]
+            if self._ended and self._rest:
+                lines.append(self._rest)
+            self._lines += [line.decode("utf-8", "backslashreplace") for line in lines]
             self._changed.notify_all()
 
     def mark(self) -> None:
-        """From now on ``log`` and ``wait_log`` see only what comes later."""
+        """From now on ``log`` and ``wait_log`` see only what comes later. What the server said before an
+        answer that the test has is no part of that, nor is it missing in ``log``."""
         with self._changed:
+            self._take_output()
             self._mark = len(self._lines)
 
     def log(self) -> str:
         with self._changed:
+            self._take_output()
             return "".join(self._lines[self._mark :])
 
-    def wait_log(self, pattern: str, timeout: float = 15) -> re.Match[str]:
+    def wait_log(self, pattern: str, timeout: float = 30) -> re.Match[str]:
         """Waits until what was written since the mark matches; the match."""
         compiled = re.compile(pattern, re.MULTILINE)
         deadline = time.monotonic() + timeout * SLOWNESS
@@ -239,7 +260,7 @@ class Server:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def wait(self, timeout: float = 15) -> int:
+    def wait(self, timeout: float = 30) -> int:
         """Waits for the process; its exit status. The log is complete then."""
         status = self.process.wait(timeout * SLOWNESS)
         self._reader.join(5 * SLOWNESS)
@@ -262,8 +283,10 @@ class Server:
             self.process.kill()
         self.process.wait(10)
         self._reader.join(5)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        with self._changed:
+            self._ended = True
+            if self.process.stdout is not None:
+                self.process.stdout.close()
 
 
 def end_all(node: Any, servers: Sequence[Server]) -> None:
