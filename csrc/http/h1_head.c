@@ -315,8 +315,6 @@ static as_err parser_error(const as_h1 *h1, llhttp_errno_t code) {
         /* a version that nobody has, or something that is none */
         return reason_is(&h1->parser->llhttp, "Invalid HTTP version") ? AS_E_VERSION
                                                                       : AS_E_REQUEST_LINE;
-    case HPE_PAUSED_H2_UPGRADE: /* RFC 9113, 3.4: the preface of HTTP/2 */
-        return AS_E_VERSION;
     case HPE_INVALID_CONSTANT: /* llhttp knows methods of RTSP and ICE */
         return reason_is(&h1->parser->llhttp, "Invalid method for HTTP/x.x request")
                    ? AS_E_METHOD

@@ -42,9 +42,6 @@ bool as_head_settle(as_head **head) {
 }
 
 as_head *as_head_keep_line(as_head *head) {
-    if (head->refs > 0) {
-        return as_head_keep(head);
-    }
     as_head *kept = copy_head(head, head->target.off + head->target.len, 0);
     if (kept != NULL) {
         kept->host = kept->prefix = (as_span){0, 0};

@@ -67,7 +67,8 @@ as_head *as_head_keep(as_head *head);
 /* Makes *head a shared copy, its reference the owner's of *head, unless it is one already. False:
  * no memory, and nothing has changed. */
 bool as_head_settle(as_head **head);
-/* As as_head_keep, of its request line alone: without fields, and what is told in them. */
+/* A copy of a head that is in the parser's hands, of its request line alone: without fields, and
+ * what is told in them. */
 as_head *as_head_keep_line(as_head *head);
 /* Drops a reference that as_head_keep gave. NULL is allowed. */
 void as_head_unref(as_head *head);

@@ -406,9 +406,8 @@ static void poll_once(as_loop *loop) {
     if (run_sockets(loop) || changed) {
         (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
     }
-    as__conn_work_late(loop);
     run_todo(loop);
-    as__conn_work_late(loop); /* answers to connections that are new */
+    as__conn_work_late(loop); /* also answers to connections that are new */
     as__wheel_advance(&loop->wheel, now, expire, loop);
 }
 

@@ -1458,6 +1458,29 @@ static void test_pipelining(void) {
     world_free(w);
 }
 
+/* What waits is moved to the front of its memory when there is no room behind it. */
+static void test_pipelining_goes_on(void) {
+    current = "pipelining behind requests that have been read";
+    world *w = world_new();
+    w->script = &keeping;
+    feeds(w, GET GET GET);
+    nothing(w);
+    release(w);
+    resume(w);
+    CHECK(w->env.requests_total == 2 && w->h1.pending_off > 0);
+    unsigned sent = 3;
+    for (; w->h1.pending_off > 0; sent++) {
+        feeds(w, GET);
+    }
+    CHECK(sent > 4);
+    for (; w->ex != NULL; resume(w)) {
+        nothing(w);
+        release(w);
+    }
+    CHECK(w->env.requests_total == sent && w->refused.n == 0 && phase(w) == AS_H1_IDLE);
+    world_free(w);
+}
+
 /* Requests that follow one another at once: with the turn over, some, and then one for each call.
  */
 static void test_turns(void) {
@@ -1827,7 +1850,9 @@ static void test_abort(void) {
     as_exchange_abort(w->ex);
     CHECK(phase(w) == AS_H1_DEAD && w->notified > 0 && w->ex->aborted && w->aborted == 0);
     CHECK(as_exchange_body(w->ex, bytes_of("x"), false) == AS_E_CLOSED);
-    CHECK(as_exchange_flush(w->ex) == AS_E_CLOSED);
+    CHECK(as_exchange_flush(w->ex) == AS_E_CLOSED && as_exchange_lend(w->ex) == AS_E_CLOSED);
+    as_exchange_yield(w->ex);
+    CHECK(!w->h1.above_high);
     release(w);
     CHECK(w->env.requests == 0);
     world_free(w);
@@ -2112,6 +2137,20 @@ static void test_timeouts(void) {
     drain(w);
     check_closing(w, "408 ");
     CHECK(w->aborted == 1 && w->abort_why == AS_E_TIMEOUT_BODY);
+    world_free(w);
+
+    w = world_new(); /* the rest of a body that nobody waits for */
+    w->script = &keeping;
+    w->limits.limit_body_discard = 6;
+    feeds(w, "POST / HTTP/1.1\r\n" H "Content-Length: 6\r\n\r\nabc");
+    nothing(w);
+    release(w);
+    CHECK(phase(w) == AS_H1_BODY);
+    drain(w);
+    text_clear(&w->out);
+    as_h1_timeout(&w->h1);
+    drain(w);
+    CHECK(phase(w) == AS_H1_CLOSING && w->out.n == 0 && w->refused.n == 0);
     world_free(w);
 
     w = world_new();
@@ -2425,6 +2464,7 @@ static void test_no_tunnel(void) {
     feeds(w, GET);
     CHECK(as_exchange_refuse(w->ex, AS_E_WS_VERSION) == AS_OK && w->ex->status == 426);
     as_exchange_set_alarm(w->ex, 1);
+    as_exchange_flush_soon(w->ex);
     release(w);
     drain(w);
     same("out", &w->out,
@@ -2432,7 +2472,7 @@ static void test_no_tunnel(void) {
          "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
          "content-length: 35\r\nconnection: close\r\n\r\n"
          "version of WebSocket not supported\n");
-    CHECK(phase(w) == AS_H1_CLOSING && w->refused.n == 0 && w->alarm == 0);
+    CHECK(phase(w) == AS_H1_CLOSING && w->refused.n == 0 && w->alarm == 0 && w->soon == 0);
     world_free(w);
 }
 
@@ -2606,6 +2646,7 @@ int main(void) {
     test_wrong_calls();
     test_defaults();
     test_pipelining();
+    test_pipelining_goes_on();
     test_turns();
     test_endless_empty_lines();
     test_unread_answers();

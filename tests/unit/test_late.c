@@ -2,6 +2,7 @@
 #undef NDEBUG
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -113,21 +114,35 @@ static void test_no_thread_can_be_made(void) {
     as__late_free(late, NULL);
 }
 
-static void test_the_client_has_left(void) {
-    int fds[2];
-    as_transport transport = connect_pair(fds);
+/* What the thread hears of the kernel. */
+static ssize_t result_of_thread(const as_transport *transport) {
     as_late *late = as__late_new();
-    assert(close(fds[1]) == 0);
     ssize_t result = 0;
     for (int i = 0; i < 1000 && result == 0; i++) {
-        unsigned slot = put(late, &transport, "answer", fds);
+        unsigned slot = put(late, transport, "answer", late);
         assert(as__late_guard(late));
         nap(10000);
         result = take(late, slot, "answer");
     }
-    assert(result == AS_E_RESET);
     as__late_free(late, NULL);
+    return result;
+}
+
+static void test_the_client_has_left(void) {
+    int fds[2];
+    as_transport transport = connect_pair(fds);
+    assert(close(fds[1]) == 0);
+    assert(result_of_thread(&transport) == AS_E_RESET);
     assert(close(fds[0]) == 0);
+}
+
+static void test_no_socket(void) {
+    as_transport transport;
+    int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    assert(fd >= 0);
+    as_tcp_transport_init(&transport, fd);
+    assert(result_of_thread(&transport) == AS_E_IO);
+    assert(close(fd) == 0);
 }
 
 static void test_slots(void) {
@@ -225,6 +240,7 @@ int main(void) {
     test_the_thread_writes();
     test_no_thread_can_be_made();
     test_the_client_has_left();
+    test_no_socket();
     test_slots();
     test_due_by_time();
     test_each_byte_once();

@@ -36,7 +36,7 @@ typedef struct server {
     mode mode;
     as_exchange *held;
     uint64_t stream_left, stream_max_pending;
-    off_t file_size;
+    off_t file_size, file_missing;
     char client[64], server[128];
     uint16_t client_port, server_port;
     bool is_unix;
@@ -73,7 +73,7 @@ static void answer_file(server *s, as_exchange *ex) {
     int fd = mkstemp(path);
     assert(fd >= 0 && unlink(path) == 0 && ftruncate(fd, s->file_size) == 0);
     assert(as_exchange_head_begin(ex, 200, (as_slice){0}) == AS_OK);
-    assert(as_exchange_file(ex, fd, 0, (uint64_t)s->file_size, false) == AS_OK);
+    assert(as_exchange_file(ex, fd, 0, (uint64_t)(s->file_size + s->file_missing), false) == AS_OK);
     as_exchange_release(ex);
 }
 
@@ -390,7 +390,7 @@ static void test_answers(void) {
     stop(&s);
 }
 
-/* What came with the connection is looked at in the turn that accepts it. */
+/* What came with the connection is looked at in the turn that accepts it, and answered. */
 static void test_request_is_there_at_once(void) {
     server s;
     prepare(&s);
@@ -408,6 +408,7 @@ static void test_request_is_there_at_once(void) {
     say(&c, GET);
     await_event(&s, true);
     assert(s.requests == 2 && stats(&s).connections == 1);
+    assert(arrives(&c, "hello", 1));
     say(&c, GET_CLOSE GET); /* whoever goes on nevertheless is read, and gets no reset */
     UNTIL(&s, ended(&c));
     assert(c.eof && count_of(&c, "hello") == 2 && stats(&s).connections == 1);
@@ -533,6 +534,22 @@ static void test_file(void) {
     UNTIL(&s, ended(&c));
     assert(c.eof && c.got.len > 2 * (size_t)s.file_size &&
            c.got.len < 2 * (size_t)s.file_size + 1000);
+    hang_up(&c);
+    stop(&s);
+}
+
+/* Shorter by then than the answer says. */
+static void test_file_shrinks(void) {
+    server s;
+    prepare(&s);
+    s.mode = FILE_ANSWER;
+    s.file_size = 1000;
+    s.file_missing = 1;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, ended(&c));
+    assert(c.reset && stats(&s).connections == 0);
     hang_up(&c);
     stop(&s);
 }
@@ -910,6 +927,23 @@ static void test_lingering_ends(void) {
     UNTIL(&s, ended(&c));
     assert(c.eof && strncmp(c.got.data, "HTTP/1.1 400 ", 13) == 0);
     UNTIL(&s, stats(&s).connections == 0); /* though the client never closes */
+    hang_up(&c);
+    stop(&s);
+}
+
+/* Each byte prolongs it, but not for ever. */
+static void test_lingering_ends_for_who_sends_on(void) {
+    server s;
+    prepare(&s);
+    s.config.limits.timeout_linger = 100;
+    start(&s);
+    client c = connect_to(&s);
+    say(&c, "GET / HTTP/1.1\r\n\r\n"); /* no Host */
+    UNTIL(&s, ended(&c));
+    assert(c.eof);
+    int64_t from = now_ms();
+    UNTIL(&s, (send(c.fd, "x", 1, MSG_NOSIGNAL), stats(&s).connections == 0));
+    assert(now_ms() - from > 1000);
     hang_up(&c);
     stop(&s);
 }
@@ -1586,6 +1620,42 @@ static void test_unix_socket(void) {
     assert(unlink(address.sun_path) == 0 && rmdir(folder) == 0);
 }
 
+/* A socket without a file: its name begins with a NUL. */
+static void test_abstract_socket(void) {
+    server s;
+    prepare(&s);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int n = snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "test_loop_%d", getpid());
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+    int fd = listen_on((struct sockaddr *)&address, len);
+    start(&s);
+    assert(as_loop_listen(s.loop, fd, NULL) == AS_OK);
+    client c = {.fd = socket(AF_UNIX, SOCK_STREAM, 0)};
+    assert(connect(c.fd, (struct sockaddr *)&address, len) == 0);
+    unblock(c.fd);
+    say(&c, GET);
+    UNTIL(&s, count_of(&c, "hello") == 1);
+    assert(s.is_unix && s.server[0] == '@' && strcmp(s.server + 1, address.sun_path + 1) == 0);
+    hang_up(&c);
+    stop(&s);
+    (void)close(fd);
+}
+
+static void test_what_cannot_be_listened_on(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    int file = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert(file >= 0 && as_loop_listen(s.loop, file, NULL) == AS_E_IO);
+    assert(as_loop_listen(s.loop, s.fd, NULL) == AS_E_IO); /* once more */
+    client c = connect_to(&s);
+    say(&c, GET);
+    UNTIL(&s, count_of(&c, "hello") == 1);
+    hang_up(&c);
+    stop(&s);
+    (void)close(file);
+}
+
 /* --- as_loop_run ------------------------------------------------------------------------------ */
 
 static unsigned waits, waited;
@@ -1649,6 +1719,7 @@ int main(void) {
     RUN(test_nested_poll);
     RUN(test_large_answer_to_a_slow_reader);
     RUN(test_file);
+    RUN(test_file_shrinks);
     RUN(test_reset_while_busy);
     RUN(test_reset_behind_a_half_close);
     RUN(test_reset_while_the_body_is_paused);
@@ -1666,6 +1737,7 @@ int main(void) {
     RUN(test_tunnel_reader_stalls);
     RUN(test_refused_upload_is_answered);
     RUN(test_lingering_ends);
+    RUN(test_lingering_ends_for_who_sends_on);
     RUN(test_aborted_answer_looks_broken);
     RUN(test_connection_limit);
     RUN(test_out_of_descriptors);
@@ -1692,6 +1764,8 @@ int main(void) {
     RUN(test_wildcard_tells_the_address_reached);
     RUN(test_ipv6);
     RUN(test_unix_socket);
+    RUN(test_abstract_socket);
+    RUN(test_what_cannot_be_listened_on);
     RUN(test_run);
     return 0;
 }

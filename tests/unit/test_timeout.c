@@ -93,6 +93,18 @@ static unsigned follow(wheel_clock *c, uint64_t until) {
     return polls;
 }
 
+static void test_deadline_that_has_come(void) {
+    wheel_clock c;
+    entry now, past;
+    start(&c, 40 * AS_WHEEL_TICK);
+    set(&c, make(&now), 0);
+    as__timeout_set(&c.wheel, &make(&past)->timeout, c.now, c.now - 3 * AS_WHEEL_TICK);
+    assert(as__wheel_due(&c.wheel) == c.now + AS_WHEEL_TICK);
+    assert(now.fired == 0 && past.fired == 0);
+    pass(&c, AS_WHEEL_TICK, AS_WHEEL_TICK);
+    assert(now.fired == 1 && past.fired == 1);
+}
+
 static void test_is_due_at_the_deadline_alone(void) {
     static const uint64_t times[] = {1, 1000, 63000};
     for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
@@ -297,6 +309,7 @@ static void test_random(void) {
 int main(void) {
     test_empty_wheel_waits_for_nothing();
     test_fires_once_on_time();
+    test_deadline_that_has_come();
     test_is_due_at_the_deadline_alone();
     test_is_due_once_around();
     test_is_due_sooner();

@@ -256,6 +256,26 @@ static void test_broken_record(void) {
     stop(&s);
 }
 
+/* The transport alone: nothing has come, and nothing may leave. */
+static void test_before_the_handshake(void) {
+    as_tls_settings settings = usual_settings();
+    as_tls_context *context = make_context(&settings);
+    char *scratch = malloc(AS_TLS_RECORD);
+    char text[] = "plain";
+    int fds[2], eof = 0;
+    as_transport t;
+    assert(scratch != NULL && socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0);
+    assert(as_tls_transport_init(&t, fds[0], context, scratch) == AS_OK);
+    struct iovec vec = {text, sizeof(text)};
+    assert(t.ops->read(&t, text, sizeof(text), &eof) == 0 && !eof);
+    assert(t.ops->writev(&t, &vec, 1) == 0 && t.handshaking && !as_tls_begun(as_tls_of(&t)));
+    t.ops->close(&t, false);
+    assert(recv(fds[1], text, sizeof(text), 0) == 0);
+    assert(close(fds[1]) == 0);
+    as_tls_context_unref(context);
+    free(scratch);
+}
+
 static void test_leaving_in_the_handshake(void) {
     server s;
     prepare(&s);
@@ -590,6 +610,7 @@ int main(void) {
     RUN(test_plain_http);
     RUN(test_garbage);
     RUN(test_broken_record);
+    RUN(test_before_the_handshake);
     RUN(test_leaving_in_the_handshake);
     RUN(test_proxy_header_comes_first);
     RUN(test_pipelined_requests_that_wait);

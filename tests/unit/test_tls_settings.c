@@ -40,6 +40,10 @@ static void make_sni_folder(const char *sni) {
     free_pair(&b);
     (void)snprintf(path, sizeof(path), "%s/c.cer", sni);
     write_text(path, "nonsense\n");
+    pair d = make_pair("d", "DNS:d.test,DNS:a.test", NULL, -DAY, DAY); /* others come first */
+    (void)snprintf(path, sizeof(path), "%s/d.pem", sni);
+    write_pair(&d, path, path, NULL);
+    free_pair(&d);
     (void)snprintf(path, sizeof(path), "%s/README", sni);
     write_text(path, "not looked at\n");
 }
@@ -54,7 +58,7 @@ static void test_server_names(void) {
     start(&s);
     size_t n;
     const as_tls_certificate *rows = as_tls_context_certificates(s.context, &n);
-    assert(n == 3 && strcmp(rows[0].names[0], "main.test") == 0 && rows[1].nnames == 2);
+    assert(n == 4 && strcmp(rows[0].names[0], "main.test") == 0 && rows[1].nnames == 2);
     const char *warnings = as_tls_context_warnings(s.context);
     assert(strstr(warnings, "c.cer: no certificate") != NULL && strchr(warnings, '\n') == NULL);
     assert(asks(&s, NULL, "main.test") && asks(&s, "main.test", "main.test"));
@@ -63,7 +67,81 @@ static void test_server_names(void) {
     assert(asks(&s, "www.a.test", "www.a.test") && asks(&s, "Www.A.test", "a.test"));
     assert(asks(&s, "x.www.a.test", "main.test")); /* an asterisk is one label */
     assert(asks(&s, "b.test", "b.test"));
+    assert(asks(&s, "d.test", "d.test") && !asks(&s, "a.test", "d.test"));
+    assert(asks(&s, "b.test.", "b.test")); /* RFC 6066, 3: not said so, and meant the same */
     stop(&s);
+}
+
+/* Names of `kind`, which are none: what OpenSSL makes of a text it would not write. */
+static void add_odd_names(X509 *certificate) {
+    static const struct {
+        int type;
+        const char *bytes;
+        int n;
+    } rows[] = {{GEN_DNS, "bank.test\0.evil.test", 20},
+                {GEN_DNS, "", 0},
+                {GEN_IPADD, "\x7f\0\0", 3},
+                {GEN_IPADD, "\x7f\0\0\x05", 4},
+                {GEN_IPADD, "\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\xab\xcd", 16},
+                {GEN_EMAIL, "a@b.test", 8}};
+    GENERAL_NAMES *names = GENERAL_NAMES_new();
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        GENERAL_NAME *name = GENERAL_NAME_new();
+        ASN1_STRING *value =
+            rows[i].type == GEN_IPADD ? ASN1_OCTET_STRING_new() : ASN1_IA5STRING_new();
+        assert(ASN1_STRING_set(value, rows[i].bytes, rows[i].n) == 1);
+        GENERAL_NAME_set0_value(name, rows[i].type, value);
+        assert(sk_GENERAL_NAME_push(names, name) > 0);
+    }
+    assert(X509_add1_ext_i2d(certificate, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) == 1);
+    GENERAL_NAMES_free(names);
+}
+
+/* A name with a NUL in it is a fraud; addresses are told, and those that are none are not. */
+static void test_names_of_a_certificate(void) {
+    pair p = make_pair("odd", NULL, NULL, -DAY, DAY);
+    add_odd_names(p.certificate);
+    assert(X509_sign(p.certificate, p.key, EVP_sha256()) > 0);
+    write_pair(&p, path_of("odd", ".crt"), path_of("odd", ".key"), NULL);
+    free_pair(&p);
+    as_tls_settings s = usual_settings();
+    s.certfile = path_of("odd", ".crt");
+    s.keyfile = path_of("odd", ".key");
+    as_tls_context *context = make_context(&s);
+    size_t n;
+    const as_tls_certificate *rows = as_tls_context_certificates(context, &n);
+    assert(n == 1 && rows[0].nnames == 2 && strcmp(rows[0].names[0], "127.0.0.5") == 0);
+    assert(strcmp(rows[0].names[1], "fe80:0:0:0:0:0:0:abcd") == 0);
+    as_tls_context_unref(context);
+}
+
+/* Those that signed it follow in its file, and are sent with it. */
+static void test_chain(void) {
+    pair root = make_pair("root", NULL, NULL, -DAY, DAY);
+    pair middle = make_pair("middle", NULL, &root, -DAY, DAY);
+    pair leaf = make_pair("leaf", "DNS:leaf.test", &middle, -DAY, DAY);
+    const char *certfile = path_of("chain", ".crt");
+    write_pair(&leaf, certfile, path_of("chain", ".key"), NULL);
+    BIO *more = BIO_new_file(certfile, "a");
+    assert(more != NULL && PEM_write_bio_X509(more, middle.certificate) == 1);
+    assert(PEM_write_bio_X509(more, root.certificate) == 1);
+    BIO_free(more);
+    server s;
+    prepare(&s);
+    s.settings.certfile = certfile;
+    s.settings.keyfile = path_of("chain", ".key");
+    start(&s);
+    client c = served(&s, TLS1_3_VERSION);
+    STACK_OF(X509) *chain = SSL_get_peer_cert_chain(c.ssl);
+    assert(sk_X509_num(chain) == 3);
+    assert(X509_cmp(sk_X509_value(chain, 0), leaf.certificate) == 0);
+    assert(X509_cmp(sk_X509_value(chain, 1), middle.certificate) == 0);
+    assert(X509_cmp(sk_X509_value(chain, 2), root.certificate) == 0);
+    hang_up(&c);
+    stop(&s);
+    free_pair(&root);
+    free_pair(&middle);
+    free_pair(&leaf);
 }
 
 static void test_alpn(void) {
@@ -254,6 +332,29 @@ static void test_files_change(void) {
     stop(&s);
 }
 
+/* Of a folder it is told how many there are, and which cannot be used. */
+static void test_files_of_a_folder_change(void) {
+    char sni[128];
+    (void)snprintf(sni, sizeof(sni), "%s", path_of("folder", ""));
+    make_sni_folder(sni);
+    server s;
+    prepare(&s);
+    s.settings.sni_dir = sni;
+    s.settings.reload_interval = 100;
+    start(&s);
+    assert(asks(&s, "b.test", "b.test"));
+    pair b = make_pair("new.test", NULL, NULL, -DAY, DAY);
+    char path[160];
+    (void)snprintf(path, sizeof(path), "%s/b.pem", sni);
+    write_pair(&b, path, path, NULL);
+    free_pair(&b);
+    UNTIL(&s, strstr(s.notices, ", and 3 more\n") != NULL);
+    assert(strstr(s.notices, "\nTLS: left out: ") != NULL);
+    assert(strstr(s.notices, "c.cer: no certificate") != NULL);
+    assert(asks(&s, "new.test", "new.test") && asks(&s, "b.test", "main.test"));
+    stop(&s);
+}
+
 static void test_another_context(void) {
     server s;
     prepare(&s);
@@ -300,18 +401,28 @@ static void test_files_that_cannot_be_used(void) {
     free_pair(&early);
     free_pair(&secret);
     write_text(path_of("empty", ".pem"), "");
+    write_text(path_of("large", ".pem"), "");
+    assert(truncate(path_of("large", ".pem"), 16 * 1024 * 1024) == 0);
     as_tls_settings usual = usual_settings(), s = usual;
+    s.certfile = NULL;
+    refuses(s, "no certificate file is given");
+    s.certfile = "";
+    refuses(s, "no certificate file is given");
     s.certfile = path_of("missing", ".crt");
     refuses(s, "missing.crt: No such file");
     s.certfile = folder;
     refuses(s, ": Is a directory");
     s.certfile = path_of("empty", ".pem");
     refuses(s, "empty.pem: no certificate in PEM form");
+    s.certfile = path_of("large", ".pem");
+    refuses(s, "large.pem: too large");
     s.certfile = path_of("main", ".key");
     refuses(s, "main.key: no certificate in PEM form");
     s = usual;
     s.keyfile = NULL;
     refuses(s, "main.crt: no usable private key in PEM form");
+    s.keyfile = path_of("missing", ".key");
+    refuses(s, "missing.key: No such file");
     s.keyfile = path_of("other", ".key");
     refuses(s, "other.key: the private key does not belong to the certificate in ");
     s.certfile = path_of("late", ".crt");
@@ -329,12 +440,31 @@ static void test_files_that_cannot_be_used(void) {
     as_tls_context_unref(make_context(&s));
 }
 
+/* A folder full of what is no certificate says so, and not for ever. */
+static void test_many_warnings(void) {
+    char sni[128], path[400];
+    (void)snprintf(sni, sizeof(sni), "%s", path_of("many", ""));
+    make_sni_folder(sni);
+    for (int i = 0; i < 500; i++) {
+        (void)snprintf(path, sizeof(path), "%s/%0180d.pem", sni, i);
+        write_text(path, "nonsense\n");
+    }
+    as_tls_settings s = usual_settings();
+    s.sni_dir = sni;
+    as_tls_context *context = make_context(&s);
+    size_t n = strlen(as_tls_context_warnings(context));
+    assert(n > 50000 && n <= 65536);
+    as_tls_context_unref(context);
+}
+
 static void test_rules_that_cannot_be(void) {
     as_tls_settings usual = usual_settings(), s = usual;
     s.ciphers = "ECDHE-RSA-AES128-GCM-SHA256:ECDHE-NONSENSE";
     refuses(s, "unknown cipher: ECDHE-NONSENSE");
     s.ciphers = "TLS_NONSENSE";
     refuses(s, "unknown cipher: TLS_NONSENSE");
+    s.ciphers = "AES128-SHA:!AES128-SHA"; /* each is one */
+    refuses(s, "ciphers: ");
     s.ciphers = "HIGH:!aNULL:@SECLEVEL=1:TLS_CHACHA20_POLY1305_SHA256";
     as_tls_context_unref(make_context(&s));
     s = usual;
@@ -347,6 +477,10 @@ static void test_rules_that_cannot_be(void) {
     refuses(s, "main.key: no certificate in PEM form");
     s.ca_certs = path_of("missing", ".pem");
     refuses(s, "missing.pem: No such file");
+    write_text(path_of("broken", ".pem"),
+               "-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n");
+    s.ca_certs = path_of("broken", ".pem");
+    refuses(s, "broken.pem: unusable certificate: ");
     s = usual;
     s.sni_dir = path_of("missing", "");
     refuses(s, "missing: No such file");
@@ -376,13 +510,17 @@ int main(void) {
     (void)signal(SIGPIPE, SIG_IGN);
     make_folder();
     RUN(test_server_names);
+    RUN(test_names_of_a_certificate);
+    RUN(test_chain);
     RUN(test_alpn);
     RUN(test_sessions);
     RUN(test_client_certificates);
     RUN(test_alert_arrives);
     RUN(test_files_change);
+    RUN(test_files_of_a_folder_change);
     RUN(test_another_context);
     RUN(test_files_that_cannot_be_used);
+    RUN(test_many_warnings);
     RUN(test_rules_that_cannot_be);
     RUN(test_ciphers);
     remove_tree(folder);

@@ -232,6 +232,16 @@ static void test_close_codes(void) {
             }
         }
     }
+    static const struct {
+        as_err why;
+        unsigned code;
+    } told[] = {
+        {AS_E_WS_UTF8, 1007}, {AS_E_WS_LARGE, 1009}, {AS_E_NOMEM, 1011}, {AS_E_WS_PROTOCOL, 1002}};
+    for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++) {
+        if (as_ws_close_code(told[i].why) != told[i].code) {
+            fail("close code", told[i].code, "is not told");
+        }
+    }
 }
 
 static void test_headers(void) {
