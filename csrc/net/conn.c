@@ -64,7 +64,7 @@ struct as_conn {
     as_h1 h1;
     as_conn_info info;
     as_transport transport;
-    as_link all; /* in as_loop.conns; closed: in .gone */
+    as_link all;  /* in as_loop.conns; closed: in .gone */
     as_link todo; /* in as_loop.todo, or .greedy */
     as_timeout timeout;
     union {
@@ -94,7 +94,7 @@ struct as_conn {
     bool disconnect : 1; /* as_h1_disconnect is due */
     bool lingering : 1;
     bool may_introduce : 1; /* the peer may send a PROXY header */
-    bool expired : 1; /* its time is over, and what follows from that is due */
+    bool expired : 1;       /* its time is over, and what follows from that is due */
     bool closed : 1;
     /* AS_ADDRESS_MAX bytes behind a wildcard listener, AS_SERVER_MAX where a PROXY header tells it,
      * else nothing. */
@@ -398,9 +398,7 @@ static bool may_read_on(as_conn *conn, unsigned rounds) {
 
 /* Bytes of a read: bounded, so that one client cannot keep the others waiting. */
 static size_t read_size(const as_conn *conn) {
-    return !loop_of(conn)->crowded ? AS_READ_BUFFER
-           : conn->greedy > 0      ? READ_GREEDY
-                                   : READ_CROWDED;
+    return !loop_of(conn)->crowded ? AS_READ_BUFFER : conn->greedy > 0 ? READ_GREEDY : READ_CROWDED;
 }
 
 /* Reads what is there and feeds it. */

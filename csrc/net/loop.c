@@ -382,7 +382,8 @@ static void run_greedy(as_loop *loop) {
     as__conn_work_late(loop);
 }
 
-/* Some that are ready; `more`: all were greedy, and behind them there may be others. True: libuv has something to do, too. */
+/* Some that are ready; `more`: all were greedy, and behind them there may be others. True: libuv
+ * has something to do, too. */
 static bool look_at_sockets(as_loop *loop, bool *more) {
     struct epoll_event events[EVENTS];
     bool uv_is_ready = false;
