@@ -168,8 +168,9 @@ SECTIONS = (
         "Pairs are what was seen, and what the options of the run promise: resident memory over that before, the life "
         "of the oldest connection, bytes of the log. Then what that client waits, undisturbed (the median of several "
         "windows) and beside the crowd: p99 by the clock, which has in it what else the machine did, and of the time "
-        "that the server worked between a request and its answer. The latter may be ten times the undisturbed, or "
-        "50 ms.",
+        "that the server, for whomever, and that client worked between a request and its answer. The latter may be ten "
+        "times the undisturbed. As root, packets are the business of the attackers' processors. On a busy machine "
+        "time-outs come first: *other answers*.",
         exhaustion,
     ),
     Section(

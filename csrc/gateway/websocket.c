@@ -16,6 +16,9 @@
  * at something long, and its message does not wait for the end of it. */
 #define GATHER 1000u
 
+/* Bytes of messages that are taken at once: beyond a read's, where they were deflated. */
+#define TURN_BYTES ((size_t)128 * 1024)
+
 /* Beside its text or bytes, a message that waits. */
 #define MESSAGE_OVERHEAD 64u
 
@@ -344,10 +347,11 @@ static bool must_wait(as_websocket *ws) {
 }
 
 /* Python may run in here (a callable that is woken, a line of the log), and let go of everything.
- */
+ * Whose messages inflate to much gives others their turn. */
 static void read_frames(as_websocket *ws, as_slice data) {
     as_ws_input in = {(char *)(uintptr_t)data.p, data.n};
     as_ws_event event;
+    size_t taken = 0;
     while (!ws->hung_up && ws->req.ex != NULL) {
         as_err err = as_ws_next(ws->codec, &in, &event);
         if (err != AS_OK) {
@@ -356,8 +360,9 @@ static void read_frames(as_websocket *ws, as_slice data) {
         if (err != AS_OK || event.kind == AS_WS_NOTHING) {
             return;
         }
+        taken += event.data.n;
         take_event(ws, &event);
-        if (must_wait(ws)) {
+        if (must_wait(ws) || (taken > TURN_BYTES && ws->req.ex != NULL)) {
             ws->req.ex->untaken = in.n;
             return;
         }

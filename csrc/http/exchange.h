@@ -144,8 +144,9 @@ struct as_exchange {
     };
     union {
         uint64_t body_left; /* of a declared response Content-Length, UINT64_MAX: none declared */
-        uint64_t untaken;   /* in a tunnel, set within on_body together with pause: so many of its
-                             * last bytes were not looked at, and come again after resume */
+        uint64_t untaken;   /* in a tunnel, set within on_body: so many of its last bytes were not
+                             * looked at, and come again, after resume where it has paused, else
+                             * in another turn of the loop */
     };
     uint64_t sent;     /* body bytes of the response given so far */
     uint64_t received; /* body bytes of the request seen so far */

@@ -386,6 +386,7 @@ static char *read_tunnel(as_h1 *h1, char *p, char *end) {
     size_t untaken = (size_t)ex->untaken;
     ex->untaken = 0;
     ex->received += data.n - untaken;
+    h1->yielded = untaken > 0 && !ex->paused && !is_stopped(h1);
     as__h1_settle(h1);
     return end - untaken;
 }
@@ -415,10 +416,10 @@ static bool is_blocked(as_h1 *h1) {
 }
 
 /* Requests that follow another one at once have the loop's turn together, of all connections: then
- * who sends one at a time is served. A coarse clock does. */
+ * who sends one at a time is served. */
 static bool is_turn_over(as_h1_env *env) {
     if (!env->turn_over && env->turn_end != 0 && ++env->pipelined % PIPELINED_UNWATCHED == 0) {
-        env->turn_over = as_coarse_milliseconds() >= env->turn_end;
+        env->turn_over = as_microseconds() >= env->turn_end;
     }
     return env->turn_over;
 }
@@ -427,7 +428,7 @@ static bool is_turn_over(as_h1_env *env) {
 static size_t run(as_h1 *h1, char *data, size_t n) {
     char *p = data, *end = data + n;
     h1->yielded = false;
-    while (p < end && !is_blocked(h1)) {
+    while (p < end && !h1->yielded && !is_blocked(h1)) {
         if (h1->state == AS_H1_AT_START && p > data && is_turn_over(h1->env)) {
             h1->yielded = true;
             break;

@@ -37,7 +37,7 @@ typedef struct as_h1_env {
     bool copy_heads;               /* as_exchange.head_copy is */
     uint64_t requests_total;
     uint64_t turn_end;      /* when others are to have their turn, if many requests came at once:
-                             * milliseconds, CLOCK_MONOTONIC; set by the loop, 0: never */
+                             * microseconds, CLOCK_MONOTONIC; set by the loop, 0: never */
     bool turn_over;         /* it has come; the loop takes it back */
     uint32_t pipelined;     /* requests that followed others at once */
     uint64_t requests_mark; /* `marked` is set by the request with this number; 0: none */

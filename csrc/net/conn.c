@@ -19,10 +19,16 @@
 #include "net/listener.h"
 #include "net/tls.h"
 
-/* What one connection may do before the others get their turn. */
-#define READ_ROUNDS 8u                    /* full read buffers */
-#define WORK_ROUNDS 8u                    /* times drained and filled again */
-#define FLUSH_MAX ((uint64_t)1024 * 1024) /* bytes written */
+/* What one connection may do before the others get their turn. Who does all of it, and wants more,
+ * is greedy, and has its turn behind those who are not, until it was modest so many times. */
+#define READ_ROUNDS 8u                     /* full read buffers */
+#define READ_CROWDED ((size_t)8 * 1024)    /* bytes read where others wait: a usual head, and more */
+#define READ_GREEDY ((size_t)16 * 1024)    /* … by who goes behind them: a record of TLS */
+#define WORK_ROUNDS 8u                     /* times drained and filled again */
+#define WRITE_MAX ((uint32_t)1024 * 1024)  /* bytes written */
+#define WRITE_CROWDED ((uint32_t)64 * 1024) /* … where others wait */
+#define WRITE_LEAST ((uint32_t)16 * 1024)  /* in a single call */
+#define MODEST_TIMES 7u
 
 /* How long lingering goes on while bytes keep coming. */
 #define LINGER_BYTES ((uint32_t)64 * 1024 * 1024)
@@ -52,15 +58,14 @@ enum { GOT_BYTES = 1, GOT_REQUEST = 2, WROTE = 4, ALARM_SET = 8 };
 typedef struct as_handshake {
     as_conn *conn;
     as_link open; /* in as_loop.handshakes */
-    as_link due;  /* in as_loop.handshakes_due: it is some other turn's */
 } as_handshake;
 
 struct as_conn {
     as_h1 h1;
     as_conn_info info;
     as_transport transport;
-    as_link all; /* in as_loop.conns; closed: in .gone */
-    as_link todo;
+    as_link all;  /* in as_loop.conns; closed: in .gone */
+    as_link todo; /* in as_loop.todo, or .greedy */
     as_timeout timeout;
     union {
         uint64_t opened;     /* milliseconds; while it is not lingering */
@@ -71,6 +76,7 @@ struct as_conn {
         uint32_t linger_left; /* bytes; while it is lingering */
     };
     uint32_t got, wrote;     /* bytes since the timeout was looked at */
+    uint32_t room;           /* bytes that may be written in this turn */
     uint32_t alarm;          /* milliseconds of WAIT_ALARM, 0: none */
     as_buf *proxy;           /* a PROXY header is due: its bytes so far; else NULL */
     as_handshake *handshake; /* NULL: over, or no TLS */
@@ -79,6 +85,8 @@ struct as_conn {
     uint8_t waiting : 4;     /* wait_kind whose timeout runs */
     uint8_t progress : 4;    /* GOT_BYTES … since the timeout was looked at */
     uint8_t late;            /* where in as_loop.late bytes of ours are, 0: none are */
+    uint8_t ready;           /* EPOLLIN …, as it was told while others had their turn */
+    uint8_t greedy;          /* events until it is modest; 0: it is */
     bool fresh : 1;          /* nobody has looked yet whether something came with the connection */
     bool flushing : 1;
     bool resume : 1;     /* the gateway did something between events */
@@ -86,6 +94,7 @@ struct as_conn {
     bool disconnect : 1; /* as_h1_disconnect is due */
     bool lingering : 1;
     bool may_introduce : 1; /* the peer may send a PROXY header */
+    bool expired : 1;       /* its time is over, and what follows from that is due */
     bool closed : 1;
     /* AS_ADDRESS_MAX bytes behind a wildcard listener, AS_SERVER_MAX where a PROXY header tells it,
      * else nothing. */
@@ -107,6 +116,17 @@ static void enqueue(as_conn *conn) {
     as__loop_again(loop_of(conn));
 }
 
+/* … and others go first. */
+static void enqueue_behind(as_conn *conn) {
+    if (!as__link_linked(&conn->todo)) {
+        as__list_push(&loop_of(conn)->greedy, &conn->todo);
+    }
+}
+
+static void is_greedy(as_conn *conn) {
+    conn->greedy = MODEST_TIMES + 1;
+}
+
 /* --- closing ---------------------------------------------------------------------------------- */
 
 static void forget_proxy_header(as_conn *conn) {
@@ -123,7 +143,6 @@ static void end_handshake(as_conn *conn) {
         conn->handshake = NULL;
         loop_of(conn)->nhandshakes--;
         as__link_remove(&handshake->open);
-        as__link_remove(&handshake->due);
         free(handshake);
     }
 }
@@ -213,21 +232,6 @@ static void refuse(as_conn *conn, as_err why) {
 
 /* --- TLS -------------------------------------------------------------------------------------- */
 
-/* A step of a handshake takes as long as dozens of requests: of a flood of them each turn of the
- * loop gets a few, and requests on open connections go in between. False: it will be called. */
-static bool may_shake_hands(as_conn *conn) {
-    as_loop *loop = loop_of(conn);
-    if (loop->handshakes_left > 0) {
-        loop->handshakes_left--;
-        as__link_remove(&conn->handshake->due);
-        return true;
-    }
-    if (!as__link_linked(&conn->handshake->due)) {
-        as__list_push(&loop->handshakes_due, &conn->handshake->due);
-    }
-    return false;
-}
-
 /* Whoever opens connections and says nothing on them must not keep out the others. */
 static void limit_handshakes(as_loop *loop) {
     uint32_t limit = loop->limits.limit_tls_handshakes;
@@ -246,9 +250,9 @@ static as_err begin_handshake(as_conn *conn) {
         return AS_E_NOMEM;
     }
     handshake->conn = conn;
-    as__link_init(&handshake->due);
     as__list_push(&loop->handshakes, &handshake->open);
     conn->handshake = handshake;
+    conn->greedy = 1; /* a step takes as long as dozens of requests */
     loop->nhandshakes++;
     return AS_OK;
 }
@@ -381,17 +385,33 @@ static bool read_proxy_header(as_conn *conn) {
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-/* Reads what is there and feeds it; bounded, so that one client cannot keep the others waiting. */
+/* Whether it may read on, having filled so many buffers. */
+static bool may_read_on(as_conn *conn, unsigned rounds) {
+    const as_loop *loop = loop_of(conn);
+    if (rounds < READ_ROUNDS && (!loop->crowded || conn->greedy > 0) &&
+        as_microseconds() < loop->env.turn_end) {
+        return true;
+    }
+    is_greedy(conn);
+    return false;
+}
+
+/* Bytes of a read: bounded, so that one client cannot keep the others waiting. */
+static size_t read_size(const as_conn *conn) {
+    return !loop_of(conn)->crowded ? AS_READ_BUFFER : conn->greedy > 0 ? READ_GREEDY : READ_CROWDED;
+}
+
+/* Reads what is there and feeds it. */
 static inline void read_and_feed(as_conn *conn) {
     as_loop *loop = loop_of(conn);
+    size_t size = read_size(conn);
     if (conn->proxy != NULL && !read_proxy_header(conn)) {
         return;
     }
     as__loop_tick_date(loop);
-    for (unsigned round = 0; round < READ_ROUNDS; round++) {
+    for (unsigned round = 1;; round++) {
         int eof = 0;
-        ssize_t n =
-            conn->transport.ops->read(&conn->transport, loop->read_buf, AS_READ_BUFFER, &eof);
+        ssize_t n = conn->transport.ops->read(&conn->transport, loop->read_buf, size, &eof);
         if (n < 0) {
             read_failed(conn, (as_err)n);
             return;
@@ -410,25 +430,33 @@ static inline void read_and_feed(as_conn *conn) {
         if (loop->env.requests_total != requests) {
             conn->progress |= GOT_REQUEST;
         }
-        if ((size_t)n < AS_READ_BUFFER || conn->cut != AS_OK || conn->h1.yielded ||
-            !as_h1_wants_read(&conn->h1) || as__loop_now(loop) >= loop->env.turn_end) {
+        if ((size_t)n < size || conn->cut != AS_OK || conn->h1.yielded ||
+            !as_h1_wants_read(&conn->h1) || !may_read_on(conn, round)) {
             return;
         }
     }
+}
+
+/* What came on a socket whose transport has nothing to say any more. Of TCP the kernel copies
+ * nothing then (tcp(7)). */
+static ssize_t drop(const as_conn *conn) {
+    ssize_t n;
+    do {
+        n = recv(conn->transport.fd, loop_of(conn)->read_buf, AS_READ_BUFFER, MSG_TRUNC);
+    } while (n < 0 && errno == EINTR);
+    return n;
 }
 
 /* Reads and drops what a client still sends after our last answer; at its end, the connection is
  * cut. */
 static void read_and_drop(as_conn *conn) {
     for (unsigned round = 0; round < READ_ROUNDS; round++) {
-        int eof = 0;
-        ssize_t n = conn->transport.ops->read(&conn->transport, loop_of(conn)->read_buf,
-                                              AS_READ_BUFFER, &eof);
-        if (n < 0 || eof || (size_t)n >= conn->linger_left) {
-            conn->cut = AS_E_CLOSED;
+        ssize_t n = drop(conn);
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
             return;
         }
-        if (n == 0) {
+        if (n <= 0 || (size_t)n >= conn->linger_left) {
+            conn->cut = AS_E_CLOSED;
             return;
         }
         conn->linger_left -= (uint32_t)n;
@@ -438,15 +466,32 @@ static void read_and_drop(as_conn *conn) {
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
+/* Leaves what is beyond `max` bytes out. */
+static void shorten(as_out *out, uint64_t max) {
+    uint64_t kept = 0;
+    if (out->n <= max) {
+        return;
+    }
+    for (int i = 0; i < out->nvec; i++) {
+        if (out->vec[i].iov_len >= max - kept) {
+            out->vec[i].iov_len = (size_t)(max - kept);
+            out->nvec = i + 1;
+        }
+        kept += out->vec[i].iov_len;
+    }
+    out->n = max;
+}
+
 /* The front of `out` to the kernel, once; `full`: the kernel takes no more now. */
-static as_err write_once(as_conn *conn, const as_out *out, bool *full) {
+static as_err write_once(as_conn *conn, as_out *out, bool *full) {
     as_transport *t = &conn->transport;
     ssize_t n;
+    shorten(out, conn->room > WRITE_LEAST ? conn->room : WRITE_LEAST);
     if (out->nvec > 0) {
         n = t->ops->writev(t, out->vec, out->nvec);
         *full = n >= 0 && (uint64_t)n < out->n;
     } else {
-        n = t->ops->sendfile(t, out->fd, out->off, out->n < FLUSH_MAX ? out->n : FLUSH_MAX);
+        n = t->ops->sendfile(t, out->fd, out->off, out->n);
         *full = n == 0;
     }
     if (n < 0) {
@@ -455,29 +500,27 @@ static as_err write_once(as_conn *conn, const as_out *out, bool *full) {
     if (n > 0) {
         conn->wrote += (uint32_t)n;
         conn->progress |= WROTE;
+        conn->room = (uint64_t)n < conn->room ? conn->room - (uint32_t)n : 0;
         as_outq_taken(&conn->h1.out, (uint64_t)n);
     }
     return AS_OK;
 }
 
-/* Writes until the queue is empty or the kernel is full; bounded: for what is left then, the
- * watcher comes back at once. */
+/* Writes until the queue is empty, the kernel is full or the turn's room is used up: for what is
+ * left then, the watcher comes back at once. */
 static void flush(as_conn *conn) {
     take_back(conn);
     if (conn->flushing || conn->cut != AS_OK || conn->h1.out.size == 0) {
         return;
     }
     conn->flushing = true; /* as_outq_taken may run Python, which may write */
-    uint64_t written = 0;
     bool full = false;
     as_out out;
-    while (!full && written < FLUSH_MAX && as_outq_peek(&conn->h1.out, &out)) {
-        uint64_t before = conn->h1.out.size;
+    while (!full && conn->cut == AS_OK && conn->room > 0 && as_outq_peek(&conn->h1.out, &out)) {
         conn->cut = write_once(conn, &out, &full);
-        if (conn->cut != AS_OK) {
-            break;
-        }
-        written += before - conn->h1.out.size;
+    }
+    if (conn->room == 0) {
+        is_greedy(conn);
     }
     conn->flushing = false;
 }
@@ -660,6 +703,7 @@ static void set_timeout(as_conn *conn) {
         return;
     }
     conn->waiting = (uint8_t)kind;
+    conn->expired = false;
     uint64_t time = time_for(conn, kind);
     if (time == 0) {
         as__timeout_clear(&conn->timeout);
@@ -734,6 +778,7 @@ static bool start_lingering(as_conn *conn) {
         return false;
     }
     conn->lingering = true;
+    conn->greedy = 0; /* what is dropped costs next to nothing */
     conn->linger_left = LINGER_BYTES;
     conn->linger_end = as__loop_now(loop_of(conn)) + (uint64_t)time * LINGER_TIMES;
     conn->transport.ops->shutdown(&conn->transport);
@@ -797,7 +842,12 @@ static bool is_finished(as_conn *conn) {
 
 /* What waits in the transport: no event of the socket will tell. */
 static __attribute__((noinline)) void enqueue_buffered(as_conn *conn) {
-    if ((conn->interest & EPOLLIN) != 0) {
+    if ((conn->interest & EPOLLIN) == 0) {
+        return;
+    }
+    if (conn->greedy > 0) {
+        enqueue_behind(conn);
+    } else {
         enqueue(conn);
     }
 }
@@ -823,8 +873,9 @@ static void work(as_conn *conn) {
     watch(conn);
     set_timeout(conn);
     if (conn->h1.yielded) {
+        is_greedy(conn);
         conn->resume = true;
-        enqueue(conn);
+        enqueue_behind(conn);
     }
     if (conn->transport.buffered) {
         enqueue_buffered(conn);
@@ -847,98 +898,10 @@ static bool may_run_handlers(const as_conn *conn) {
     return !conn->closed;
 }
 
-static void on_ready(as_conn *conn, uint32_t events);
-
-/* As if the socket had become readable now. */
-static void on_readable(as_conn *conn) {
-    on_ready(conn, EPOLLIN);
-}
-
-void as__conn_shake_hands(as_link *due) {
-    on_readable(AS_OWNER(due, as_handshake, due)->conn);
-}
-
-void as__conn_work(as_link *todo) {
-    as_conn *conn = AS_OWNER(todo, as_conn, todo);
-    if (!may_run_handlers(conn)) {
-        return;
-    }
-    if (conn->cut == AS_OK && !conn->lingering) {
-        if (conn->drain) {
-            conn->drain = false;
-            conn->waiting = WAIT_NONE; /* its time is another now */
-        }
-        if (conn->disconnect) {
-            conn->disconnect = false;
-            as_h1_disconnect(&conn->h1);
-        }
-        if (conn->resume) {
-            conn->resume = false;
-            resume(conn);
-        }
-        if (conn->fresh || (conn->transport.buffered && as_h1_wants_read(&conn->h1))) {
-            conn->fresh = false;
-            on_readable(conn);
-            return;
-        }
-    }
-    work(conn);
-}
-
-/* Neither readable nor writable was asked for: a reset, a hang-up, or urgent data that nobody
- * wants. */
-static void on_priority(as_conn *conn) {
-    int error = 0;
-    socklen_t len = sizeof(error);
-    char byte;
-    if (getsockopt(conn->transport.fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error != 0 ||
-        recv(conn->transport.fd, &byte, 1, MSG_OOB | MSG_DONTWAIT) != 1) {
-        conn->cut = AS_E_RESET;
-    }
-}
-
-static void on_ready(as_conn *conn, uint32_t events) {
-    if (!may_run_handlers(conn)) {
-        return;
-    }
-    if (conn->cut == AS_OK && (events & (EPOLLIN | conn->transport.wants)) != 0) {
-        if (conn->handshake != NULL && !may_shake_hands(conn)) {
-            return;
-        }
-        if (conn->lingering) {
-            read_and_drop(conn);
-        } else {
-            read_and_feed(conn);
-        }
-        if (conn->handshake != NULL && !conn->transport.handshaking) {
-            end_handshake(conn);
-        }
-    } else if (conn->cut == AS_OK && (events & EPOLLPRI) != 0) {
-        on_priority(conn);
-    }
-    if (!may_wait(conn) || !put_late(conn)) {
-        work(conn);
-    }
-}
-
-void as__conn_event(as_conn *conn, uint32_t events) {
-    if (conn->closed) {
-        return;
-    }
-    uint32_t wanted = events & conn->interest;
-    if ((events & EPOLLERR) != 0 && wanted != EPOLLPRI) {
-        conn->cut = AS_E_RESET;
-    } else if (wanted == 0 && (events & EPOLLHUP) != 0) {
-        wanted = conn->interest; /* both sides have ended: whoever reads or writes learns it */
-    } else if (wanted == 0) {
-        return; /* what it is watched for has changed since */
-    }
-    on_ready(conn, wanted);
-}
-
-void as__conn_expire(as_timeout *timeout) {
-    as_conn *conn = AS_OWNER(timeout, as_conn, timeout);
+/* Its time is over. */
+static void run_out(as_conn *conn) {
     wait_kind kind = (wait_kind)conn->waiting;
+    conn->expired = false;
     conn->waiting = WAIT_NONE;
     switch (kind) {
     case WAIT_HANDSHAKE:
@@ -967,7 +930,115 @@ void as__conn_expire(as_timeout *timeout) {
         as_h1_timeout(&conn->h1);
         break;
     }
-    work(conn);
+}
+
+/* What it may do begins anew. */
+static void begin_turn(as_conn *conn) {
+    conn->room = loop_of(conn)->crowded ? WRITE_CROWDED : WRITE_MAX;
+    if (conn->greedy > 0 && conn->handshake == NULL) {
+        conn->greedy--;
+    }
+}
+
+static void on_ready(as_conn *conn, uint32_t events);
+
+void as__conn_work(as_link *todo) {
+    as_conn *conn = AS_OWNER(todo, as_conn, todo);
+    uint32_t ready = conn->ready & conn->interest;
+    conn->ready = 0;
+    if (!may_run_handlers(conn)) {
+        return;
+    }
+    begin_turn(conn);
+    if (conn->expired) {
+        run_out(conn);
+    }
+    if (conn->cut == AS_OK && !conn->lingering) {
+        if (conn->drain) {
+            conn->drain = false;
+            conn->waiting = WAIT_NONE; /* its time is another now */
+        }
+        if (conn->disconnect) {
+            conn->disconnect = false;
+            as_h1_disconnect(&conn->h1);
+        }
+        if (conn->resume) {
+            conn->resume = false;
+            resume(conn);
+        }
+        if (conn->fresh || (conn->transport.buffered && as_h1_wants_read(&conn->h1))) {
+            conn->fresh = false;
+            ready |= EPOLLIN; /* as if the socket had become readable now */
+        }
+    }
+    if (ready != 0) {
+        on_ready(conn, ready);
+    } else {
+        work(conn);
+    }
+}
+
+/* Neither readable nor writable was asked for: a reset, a hang-up, or urgent data that nobody
+ * wants. */
+static void on_priority(as_conn *conn) {
+    int error = 0;
+    socklen_t len = sizeof(error);
+    char byte;
+    if (getsockopt(conn->transport.fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error != 0 ||
+        recv(conn->transport.fd, &byte, 1, MSG_OOB | MSG_DONTWAIT) != 1) {
+        conn->cut = AS_E_RESET;
+    }
+}
+
+static void on_ready(as_conn *conn, uint32_t events) {
+    if (!may_run_handlers(conn)) {
+        return;
+    }
+    if (conn->cut == AS_OK && (events & (EPOLLIN | conn->transport.wants)) != 0) {
+        if (conn->lingering) {
+            read_and_drop(conn);
+        } else {
+            read_and_feed(conn);
+        }
+        if (conn->handshake != NULL && !conn->transport.handshaking) {
+            end_handshake(conn);
+        }
+    } else if (conn->cut == AS_OK && (events & EPOLLPRI) != 0) {
+        on_priority(conn);
+    }
+    if (!may_wait(conn) || !put_late(conn)) {
+        work(conn);
+    }
+}
+
+bool as__conn_event(as_conn *conn, uint32_t events) {
+    if (conn->closed) {
+        return false;
+    }
+    uint32_t wanted = events & conn->interest;
+    if ((events & EPOLLERR) != 0 && wanted != EPOLLPRI) {
+        conn->cut = AS_E_RESET;
+    } else if (wanted == 0 && (events & EPOLLHUP) != 0) {
+        wanted = conn->interest; /* both sides have ended: whoever reads or writes learns it */
+    } else if (wanted == 0) {
+        return false; /* what it is watched for has changed since */
+    }
+    if (conn->greedy > 0 && conn->cut == AS_OK) {
+        conn->ready |= (uint8_t)wanted;
+        enqueue_behind(conn);
+        return false;
+    }
+    begin_turn(conn);
+    on_ready(conn, wanted);
+    return true;
+}
+
+/* Many may run out of time at once, and to close a connection can take a while: where the kernel
+ * has much to forget. */
+void as__conn_expire(as_timeout *timeout) {
+    as_conn *conn = AS_OWNER(timeout, as_conn, timeout);
+    conn->expired = true;
+    enqueue_behind(conn);
 }
 
 /* Those that come meanwhile have their turn with the next one. */

@@ -20,14 +20,13 @@ struct as_listener;
 /* Takes over `fd`, also when it fails. */
 as_err as__conn_open(as_loop *loop, const struct as_listener *listener, int fd,
                      const struct sockaddr *peer);
-/* Its socket is ready: EPOLLIN … May run handlers and close `conn`. */
-void as__conn_event(as_conn *conn, uint32_t events);
+/* Its socket is ready: EPOLLIN … May run handlers and close `conn`; where it is greedy, that is put
+ * off to its place in as_loop.greedy. False: nothing was done. */
+bool as__conn_event(as_conn *conn, uint32_t events);
 /* Frees those that are closed: nobody on the stack has one in hand. */
 void as__conn_free_gone(as_loop *loop);
 /* Does what is due: resumes, writes, watches, closes. May run handlers. */
 void as__conn_work(as_link *todo);
-/* A step of its TLS handshake, by as_loop.handshakes_due. The same. */
-void as__conn_shake_hands(as_link *due);
 /* Its deadline has come. May run handlers, and close the connection. */
 void as__conn_expire(as_timeout *timeout);
 /* The connections whose answers wait in as_loop.late go on; or their bytes leave, and no more. */

@@ -15,7 +15,8 @@
 #include "net/conn.h"
 #include "net/tls.h"
 
-#define ACCEPT_MAX 64u   /* connections taken at once, before the others are served again */
+#define ACCEPT_MAX 16u   /* connections taken at once, before the others are served again */
+#define UNSENT_MAX (256 * 1024) /* bytes that the kernel keeps beyond what it may send */
 #define QUEUE_MAX 65536u /* connections taken before accepting ends: a backlog's largest size */
 #define RETRY_AFTER 500u /* milliseconds without a connection that closed, then accepting is tried */
 #define YIELD_TIME 1000000 /* nanoseconds that other processes have to take connections */
@@ -174,6 +175,7 @@ static void on_readable(uv_poll_t *handle, int status, int events) {
         return;
     }
     for (unsigned i = 0; i < ACCEPT_MAX && !is_full(listener->loop); i++) {
+        listener->loop->crowded = listener->loop->crowded || i >= AS_CROWD;
         if (!as__balance_may_accept(&listener->loop->balance, listener->loop->nconns)) {
             leave_to_others(listener->loop);
             break;
@@ -211,6 +213,9 @@ static as_err describe(as_listener *listener) {
      * sockets inherit the option on Linux, where this saves a call for each of them. */
     int on = 1;
     (void)setsockopt(listener->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    /* Else it takes up to 4 MiB for a client that reads nothing, and as long to forget them. */
+    int unsent = UNSENT_MAX;
+    (void)setsockopt(listener->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
     return AS_OK;
 }
 

@@ -17,9 +17,10 @@
 #define OVERLOADED_QUIET 60000u /* milliseconds between two lines about the same limit */
 #define COARSE 10 /* milliseconds that the coarse clock may be behind: who wakes earlier comes twice */
 #define POLL_ROUNDS 8u  /* in one as_loop_poll, before the driver gets its turn */
-#define TURN_TIME 10u   /* milliseconds for who sends much at once, likewise */
-#define HANDSHAKES 8u   /* steps of TLS handshakes, likewise */
-#define EVENTS 256      /* sockets that one round looks at */
+#define TURN_TIME 1000u   /* microseconds for requests that follow others at once, likewise */
+#define GREEDY_TIME 1000u /* … for the greedy ones, behind all others, or half as long as those had */
+#define GREEDY_SLICE 250u /* … for requests of one of them */
+#define EVENTS 256        /* sockets that are looked at together */
 
 /* --- time ------------------------------------------------------------------------------------- */
 
@@ -188,13 +189,13 @@ static void init_fields(as_loop *loop, const as_loop_config *config) {
     loop->yield_fd = -1;
     as__link_init(&loop->conns);
     as__link_init(&loop->todo);
+    as__link_init(&loop->greedy);
     as__link_init(&loop->gone);
     as__link_init(&loop->listeners);
     as__timeout_init(&loop->accept_retry);
     as__timeout_init(&loop->alarm);
     as__timeout_init(&loop->tls_watch);
     as__link_init(&loop->handshakes);
-    as__link_init(&loop->handshakes_due);
     as__wheel_init(&loop->wheel, as__loop_now(loop));
     as_buf_pool_init(&loop->pool, POOL_BLOCKS);
 }
@@ -270,6 +271,7 @@ failed:
 }
 
 static void run_todo(as_loop *loop);
+static void run_greedy(as_loop *loop);
 
 /* In a child nothing is freed: what would be closed and told belongs to the parent, its set of
  * sockets and its threads among it, and the memory goes with the child. */
@@ -284,6 +286,7 @@ void as_loop_free(as_loop *loop) {
     while (loop->nconns > 0) {
         (void)as__conn_cut_all(loop);
         run_todo(loop);
+        run_greedy(loop);
     }
     as__conn_free_gone(loop);
     uv_close((uv_handle_t *)&loop->wakeup, NULL);
@@ -365,29 +368,50 @@ int as_loop_fd(const as_loop *loop) {
     return loop->epoll_fd;
 }
 
-/* Those that wait longest first; what is left of the allowance is for those that come in. */
-static void run_handshakes(as_loop *loop) {
-    while (loop->handshakes_left > 0 && as__link_linked(&loop->handshakes_due)) {
-        as__conn_shake_hands(loop->handshakes_due.next);
+/* Who took all that it may take at once, and whose handshakes of TLS go on: they wait for each
+ * other, and nobody else does for longer than this takes. */
+static void run_greedy(as_loop *loop) {
+    as_link *next;
+    uint64_t now = as_microseconds(), others = now - loop->turn;
+    uint64_t end = now + (others / 2 > GREEDY_TIME ? others / 2 : GREEDY_TIME);
+    while (now < end && (next = as__list_pop(&loop->greedy)) != NULL) {
+        loop->crowded = loop->crowded || as__link_linked(&loop->greedy);
+        loop->env.turn_end = now + GREEDY_SLICE;
+        loop->env.turn_over = false;
+        as__conn_work(next);
+        now = as_microseconds();
     }
+    as__conn_work_late(loop);
 }
 
-/* Those that are ready; true: libuv has something to do, too. What is not looked at is still ready
- * the next time. */
-static bool run_sockets(as_loop *loop) {
+/* Some that are ready; `more`: all were greedy, and behind them there may be others. True: libuv
+ * has something to do, too. */
+static bool look_at_sockets(as_loop *loop, bool *more) {
     struct epoll_event events[EVENTS];
     bool uv_is_ready = false;
-    int n = epoll_wait(loop->epoll_fd, events, EVENTS, 0);
+    int served = 0, n = epoll_wait(loop->epoll_fd, events, EVENTS, 0);
     if (n < 0 && errno != EINTR) {
         abort(); /* the application has closed it: nothing can be served any more, and libuv says so
                     too */
     }
+    loop->crowded = loop->crowded || n > AS_CROWD;
     for (int i = 0; i < n; i++) {
         if (events[i].data.ptr != NULL) {
-            as__conn_event(events[i].data.ptr, events[i].events);
+            served += as__conn_event(events[i].data.ptr, events[i].events);
         } else {
             uv_is_ready = true;
         }
+    }
+    *more = n == EVENTS && served == 0;
+    return uv_is_ready;
+}
+
+/* Who is not looked at is still ready the next time, and is told of first then. True: libuv has
+ * something to do, too. */
+static bool run_sockets(as_loop *loop) {
+    bool uv_is_ready = false, more = true;
+    for (unsigned i = 0; i <= loop->nconns / EVENTS && more; i++) {
+        uv_is_ready |= look_at_sockets(loop, &more);
     }
     return uv_is_ready;
 }
@@ -400,9 +424,6 @@ static void poll_once(as_loop *loop) {
     bool changed =
         loop->again; /* a watcher of libuv's may have: the kernel learns it when it runs */
     loop->again = false;
-    if (loop->nhandshakes > 0) {
-        run_handshakes(loop);
-    }
     if (run_sockets(loop) || changed) {
         (void)uv_run(&loop->uv, UV_RUN_NOWAIT);
     }
@@ -420,17 +441,21 @@ __attribute__((noinline)) void as_loop_poll(as_loop *loop) {
     loop->polling = true;
     loop->woken = false;
     as__loop_tick_date(loop);
-    loop->handshakes_left = HANDSHAKES;
-    loop->env.turn_end = as__loop_now(loop) + TURN_TIME;
+    loop->turn = as_microseconds();
+    loop->env.turn_end = loop->turn + TURN_TIME;
     loop->env.turn_over = false;
+    loop->crowded = false;
     unsigned round = 0;
     do {
         poll_once(loop);
     } while (loop->again && ++round < POLL_ROUNDS && !loop->env.marked);
+    if (as__link_linked(&loop->greedy)) {
+        run_greedy(loop);
+    }
     loop->polling = false;
     as__conn_free_gone(loop);
     end_if_forked(loop);
-    if (loop->again || as__link_linked(&loop->handshakes_due)) {
+    if (loop->again || as__link_linked(&loop->greedy)) {
         as__loop_again(loop);
     }
     as__loop_timer(loop);

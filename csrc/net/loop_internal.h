@@ -12,6 +12,7 @@
 #include "net/timeout.h"
 
 #define AS_READ_BUFFER ((size_t)64 * 1024) /* bytes; one for all connections of a loop */
+#define AS_CROWD 4 /* connections that have something to do at once, and each all that it wants */
 
 struct as_loop {
     int epoll_fd; /* the sockets of connections, and what libuv waits on: that is `uv` ready, too */
@@ -22,6 +23,7 @@ struct as_loop {
     as_response_defaults defaults;
     as_buf_pool pool;
     as_wheel wheel;
+    uint64_t turn;       /* when as_loop_poll began, microseconds */
     uint64_t now;        /* milliseconds; as__loop_now refreshes it */
     uint64_t timer_told; /* as_loop_due as the driver knows it: from the hook, or after its poll */
     char *read_buf;
@@ -31,6 +33,7 @@ struct as_loop {
     uint32_t nconns;
     uint64_t conns_total;
     as_link todo;      /* as_conn.todo: as__conn_work is due */
+    as_link greedy;    /* as_conn.todo: likewise, behind all others */
     as_link gone;      /* as_conn.all: closed, to be freed when the turn is over */
     as_late *late;     /* answers that leave at the end of this turn */
     as_link listeners; /* as_listener.link; also closed ones, whose names connections point to */
@@ -40,18 +43,17 @@ struct as_loop {
     int yield_fd;       /* -1: it shares with nobody */
 
     /* Only where a listener is TLS. */
-    char *tls_scratch;      /* AS_TLS_RECORD bytes for all connections; else NULL */
-    as_link handshakes;     /* those under way, the oldest first: as_handshake.open in conn.c */
-    as_link handshakes_due; /* those that had no turn yet: .due */
+    char *tls_scratch;  /* AS_TLS_RECORD bytes for all connections; else NULL */
+    as_link handshakes; /* those under way, the oldest first: as_handshake.open in conn.c */
     uint32_t nhandshakes;
-    uint32_t handshakes_left; /* steps that this as_loop_poll still allows */
-    as_timeout tls_watch;     /* files are looked at */
-    uint32_t nreadings;       /* … and read, by other threads */
+    as_timeout tls_watch; /* files are looked at */
+    uint32_t nreadings;   /* … and read, by other threads */
 
     uv_poll_t wakeup;
     int wakeup_fds[2]; /* a pipe, so that a signal handler of Python's may write to it */
 
     bool polling;        /* as_loop_poll is on the stack */
+    bool crowded;        /* several connections have something to do: each may take less at once */
     bool closing;        /* as_loop_free is */
     bool again;          /* one more round is due: a watcher changed, or somebody asked for it */
     bool woken;          /* the hook `wake` was called and no poll came since */

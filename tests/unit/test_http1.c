@@ -2263,6 +2263,14 @@ static void echo_two(world *w, as_exchange *ex, as_slice data) {
 
 static const script tunneling_by_two = {.on_body = echo_two, .on_eof = end_tunnel};
 
+static void echo_two_without_pause(world *w, as_exchange *ex, as_slice data) {
+    size_t n = data.n < 2 ? data.n : 2;
+    echo(w, ex, (as_slice){data.p, n});
+    ex->untaken = data.n - n;
+}
+
+static const script tunneling_in_turns = {.on_body = echo_two_without_pause, .on_eof = end_tunnel};
+
 /* A world whose exchange is a tunnel, with nothing sent yet. */
 static world *tunnel_new(void) {
     world *w = world_new();
@@ -2313,6 +2321,33 @@ static void test_tunnel_bytes(void) {
     same("events", &w->events, "request body body ");
     CHECK(as_exchange_body(w->ex, no_bytes, true) == AS_E_RESPONSE_STATE);
     release(w);
+    world_free(w);
+}
+
+static void test_tunnel_turns(void) {
+    current = "what a handler leaves without a pause waits for a turn";
+    world *w = tunnel_new();
+    w->script = &tunneling_in_turns;
+    feeds(w, "abcde");
+    same("out", &w->out, "ab");
+    CHECK(w->h1.yielded && as_h1_wants_read(&w->h1) && w->ex->received == 2);
+    resume(w);
+    same("out", &w->out, "abcd");
+    CHECK(w->h1.yielded);
+    as_h1_eof(&w->h1);
+    drain(w);
+    same("out", &w->out, "abcde");
+    same("events", &w->events, "body body body eof ");
+    CHECK(!w->h1.yielded && phase(w) == AS_H1_CLOSING);
+    world_free(w);
+
+    current = "a tunnel that is over has no turn";
+    w = tunnel_new();
+    w->script = &tunneling_in_turns;
+    feeds(w, "a.cde");
+    drain(w);
+    same("out", &w->out, "a.");
+    CHECK(!w->h1.yielded && phase(w) == AS_H1_CLOSING);
     world_free(w);
 }
 
@@ -2667,6 +2702,7 @@ int main(void) {
     test_draining();
     test_tunnel_bytes();
     test_tunnel_flow();
+    test_tunnel_turns();
     test_tunnel_calls();
     test_no_tunnel();
     test_references();

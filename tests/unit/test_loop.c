@@ -41,7 +41,7 @@ typedef struct server {
     uint16_t client_port, server_port;
     bool is_unix;
     unsigned requests, aborts, closes, drains, eofs, ends, refused;
-    uint64_t body_bytes;
+    uint64_t body_bytes, bytes_before; /* … the last request */
     uint32_t alarm_ms;
     unsigned alarms;
     as_err abort_why, refused_why;
@@ -80,6 +80,7 @@ static void answer_file(server *s, as_exchange *ex) {
 static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     server *s = ctx;
     s->requests++;
+    s->bytes_before = s->body_bytes;
     s->body_bytes += body.n;
     (void)snprintf(s->client, sizeof(s->client), "%s", ex->info->client);
     (void)snprintf(s->server, sizeof(s->server), "%s", ex->info->server);
@@ -864,6 +865,7 @@ static void test_alarm_waits_for_what_is_unsent(void) {
     while (as_exchange_pending(s.held) < 1000000) {
         assert(as_exchange_body(s.held, (as_bytes){.p = chunk, .n = sizeof(chunk)}, true) == AS_OK);
         (void)as_exchange_flush(s.held);
+        (void)turn(&s, 0); /* in one, only so much is written */
     }
     unsigned alarms = s.alarms;
     as_exchange_set_alarm(s.held, 1);
@@ -891,6 +893,84 @@ static void test_tunnel_reader_stalls(void) {
     UNTIL(&s, s.aborts == 1);
     assert(s.abort_why == AS_E_TIMEOUT_WRITE);
     hang_up(&c);
+    stop(&s);
+}
+
+/* --- turns ------------------------------------------------------------------------------------ */
+
+enum { CROWD = 8 };
+
+/* As much as is taken. */
+static void flood(client *crowd) {
+    for (int i = 0; i < CROWD; i++) {
+        while (send(crowd[i].fd, chunk, sizeof(chunk), MSG_NOSIGNAL) > 0) {
+        }
+    }
+}
+
+static void connect_crowd(server *s, client *crowd) {
+    for (int i = 0; i < CROWD; i++) {
+        crowd[i] = connect_to(s);
+    }
+    UNTIL(s, stats(s).connections >= CROWD);
+}
+
+static void ask_together(client *crowd, const char *request) {
+    for (int i = 0; i < CROWD; i++) {
+        say(&crowd[i], request);
+    }
+}
+
+static void test_who_floods_goes_last(void) {
+    server s;
+    client crowd[CROWD];
+    prepare(&s);
+    s.mode = HOLD;
+    start(&s);
+    client modest = connect_to(&s);
+    connect_crowd(&s, crowd);
+    UNTIL(&s, stats(&s).connections == CROWD + 1);
+    ask_together(crowd, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n");
+    UNTIL(&s, s.requests == CROWD);
+    for (int i = 0; i < 3; i++) {
+        flood(crowd);
+        await_event(&s, true);
+    }
+    flood(crowd);
+    say(&modest, GET);
+    uint64_t before = s.body_bytes;
+    await_event(&s, true);
+    assert(s.requests == CROWD + 1 && s.bytes_before == before);
+    assert(s.body_bytes > before); /* they go on in the same turn, and in the next */
+    for (int i = 0; i < CROWD; i++) {
+        reset(&crowd[i]);
+    }
+    reset(&modest);
+    UNTIL(&s, s.aborts == CROWD + 1);
+    stop(&s);
+}
+
+/* Beside others, a large answer leaves in parts. */
+static void test_who_asks_for_much_waits_for_others(void) {
+    server s;
+    client crowd[CROWD];
+    prepare(&s);
+    s.mode = FILE_ANSWER;
+    s.file_size = 1000000;
+    start(&s);
+    connect_crowd(&s, crowd);
+    ask_together(crowd, GET);
+    await_event(&s, true);
+    assert(s.requests == CROWD);
+    for (int i = 0; i < CROWD; i++) {
+        (void)got(&crowd[i], SIZE_MAX);
+        assert(crowd[i].got.len > 0 && crowd[i].got.len <= 100000);
+    }
+    for (int i = 0; i < CROWD; i++) {
+        UNTIL(&s, got(&crowd[i], 1000000));
+        hang_up(&crowd[i]);
+    }
+    UNTIL(&s, stats(&s).connections == 0);
     stop(&s);
 }
 
@@ -1735,6 +1815,8 @@ int main(void) {
     RUN(test_alarm);
     RUN(test_alarm_waits_for_what_is_unsent);
     RUN(test_tunnel_reader_stalls);
+    RUN(test_who_floods_goes_last);
+    RUN(test_who_asks_for_much_waits_for_others);
     RUN(test_refused_upload_is_answered);
     RUN(test_lingering_ends);
     RUN(test_lingering_ends_for_who_sends_on);
