@@ -533,7 +533,7 @@ void as__conn_reclaim(as_h1 *h1) {
 
 static wait_kind waits_for(const as_conn *conn) {
     if (conn->lingering) {
-        return WAIT_LINGER;
+        return conn->transport.wants == 0 ? WAIT_LINGER : WAIT_WRITE;
     }
     if (conn->h1.out.size > 0) {
         return WAIT_WRITE;
@@ -692,7 +692,7 @@ static bool goes_on_reading(as_conn *conn) {
 
 static uint8_t wanted_interest(const as_conn *conn) {
     uint8_t interest = conn->transport.wants;
-    if (conn->lingering || as_h1_wants_read(&conn->h1)) {
+    if (conn->lingering ? interest == 0 : as_h1_wants_read(&conn->h1)) {
         interest |= EPOLLIN;
     }
     if (conn->h1.out.size > 0) {
@@ -730,13 +730,17 @@ static void watch(as_conn *conn) {
  * with a reset, which can destroy our last answer before the client has read it (RFC 9112, 9.6). */
 static bool start_lingering(as_conn *conn) {
     uint32_t time = loop_of(conn)->limits.timeout_linger;
-    if (!as_h1_wants_linger(&conn->h1) || conn->h1.eof || time == 0) {
+    as_transport *t = &conn->transport;
+    if (!as_h1_wants_linger(&conn->h1) || (conn->h1.eof && t->tls == NULL) || time == 0) {
         return false;
+    }
+    t->ops->shutdown(t);
+    if (conn->h1.eof && t->wants == 0) {
+        return false; /* the client is finished, too */
     }
     conn->lingering = true;
     conn->linger_left = LINGER_BYTES;
     conn->linger_end = as__loop_now(loop_of(conn)) + (uint64_t)time * LINGER_TIMES;
-    conn->transport.ops->shutdown(&conn->transport);
     return true;
 }
 
