@@ -1,11 +1,11 @@
 /* Requests through the whole of HTTP/1, with an application behind it.
  *
  * Of applications that answer complete requests: what arrives whole, byte by byte and in parts is
- * the same, requests and answers alike; every request that is accepted is the one that an
- * independent reading of RFC 9112 finds at this place, and none that it finds is left lying; what
- * leaves are whole responses, one for each request, and nothing behind the one that closes. Of
- * hasty applications, which answer before the body, in part, not at all, or with a tunnel: as far
- * as the bytes can tell.
+ * the same, requests and answers alike, and so is what arrives where the same heads came before;
+ * every request that is accepted is the one that an independent reading of RFC 9112 finds at this
+ * place, and none that it finds is left lying; what leaves are whole responses, one for each
+ * request, and nothing behind the one that closes. Of hasty applications, which answer before the
+ * body, in part, not at all, or with a tunnel: as far as the bytes can tell.
  *
  * The first four bytes of an input choose the application, the limits and the parts; the rest comes
  * from the client. */
@@ -332,7 +332,8 @@ static void interrupt(world *w) {
     }
 }
 
-static world *run(const setup *with, as_slice bytes, uint32_t cut) {
+/* `before`: a run whose loop has parsed the same heads, and gives them away; or NULL. */
+static world *run(const setup *with, as_slice bytes, uint32_t cut, world *before) {
     static const as_handlers handlers = {.on_request = on_request,
                                          .on_body = on_body,
                                          .on_end = on_end,
@@ -343,6 +344,11 @@ static world *run(const setup *with, as_slice bytes, uint32_t cut) {
     connection_init(&w->c, &handlers);
     w->c.idle = idle;
     w->with = with;
+    if (before != NULL) {
+        struct as_head_cache *heads = w->c.env.heads;
+        w->c.env.heads = before->c.env.heads;
+        before->c.env.heads = heads;
+    }
     set_limits(&w->c, with);
     size_t first = is_steady(with) ? 0 : bytes.n / 2;
     connection_feed(&w->c, (as_slice){bytes.p, first}, cut, false);
@@ -409,9 +415,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     setup with = choose(data);
     as_slice bytes = {(const char *)data + CHOICES, size - CHOICES};
     uint32_t cuts[] = {BYTES, cut_of(with.parts)};
-    world *whole = run(&with, bytes, WHOLE);
+    world *whole = run(&with, bytes, WHOLE, NULL), *again = whole;
+    for (int i = 0; i < 2; i++) { /* a head is kept when it comes again */
+        world *next = run(&with, bytes, WHOLE, again);
+        if (is_steady(&with)) {
+            compare(whole, next);
+        }
+        if (again != whole) {
+            end(again);
+        }
+        again = next;
+    }
+    end(again);
     for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
-        world *cut = run(&with, bytes, cuts[i]);
+        world *cut = run(&with, bytes, cuts[i], NULL);
         if (is_steady(&with)) {
             compare(whole, cut);
         }

@@ -19,17 +19,6 @@
     X(root_path) X(scheme) X(server) X(set_result) X(state) X(status) X(subprotocol)                   \
     X(subprotocols) X(text) X(throw) X(trailers) X(type)
 
-/* Fields whose values are kept for the next request, by names of http/names.h. Left out: what
- * differs with every request, and what should not stay in memory longer than needed (Cookie,
- * Authorization).
- */
-#define AS_REPEATED_NAMES(X)                                                                           \
-    X(HOST) X(USER_AGENT) X(ACCEPT) X(ACCEPT_ENCODING) X(ACCEPT_LANGUAGE) X(ACCEPT_CHARSET)             \
-    X(CONNECTION) X(CONTENT_TYPE) X(CACHE_CONTROL) X(PRAGMA) X(ORIGIN) X(DNT)                           \
-    X(UPGRADE_INSECURE_REQUESTS) X(SEC_CH_UA) X(SEC_CH_UA_MOBILE) X(SEC_CH_UA_PLATFORM)                 \
-    X(SEC_FETCH_SITE) X(SEC_FETCH_MODE) X(SEC_FETCH_USER) X(SEC_FETCH_DEST) X(PRIORITY)                 \
-    X(X_FORWARDED_PROTO) X(X_FORWARDED_HOST) X(X_FORWARDED_PORT) X(X_REQUESTED_WITH) X(VIA)
-
 /* Per-interpreter state of asgiserver._core. No other mutable global exists. */
 typedef struct as_module_state {
     struct {

@@ -30,7 +30,7 @@ as_exchange *as__h1_exchange_new(as_h1 *h1, as_head *head) {
     }
     /* all but `own`, which stays with it for the next request that needs one */
     ex->ops = &exchange_ops;
-    ex->head = head;
+    ex->head = head->refs > 0 ? as_head_keep(head) : head;
     ex->info = h1->info;
     ex->gateway = NULL;
     ex->proto = h1;

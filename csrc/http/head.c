@@ -32,6 +32,15 @@ as_head *as_head_keep(as_head *head) {
     return copy_head(head, head->len, head->nfields);
 }
 
+bool as_head_settle(as_head **head) {
+    if ((*head)->refs > 0) {
+        return true;
+    }
+    as_head *kept = as_head_keep(*head);
+    *head = kept != NULL ? kept : *head;
+    return kept != NULL;
+}
+
 as_head *as_head_keep_line(as_head *head) {
     if (head->refs > 0) {
         return as_head_keep(head);

@@ -64,7 +64,10 @@ static inline as_slice as_field_value(const as_head *head, const as_field *field
 /* A shared copy of `head` in one block with one reference more for the caller; the same head with
  * one more reference when it is such a copy already. NULL: no memory. */
 as_head *as_head_keep(as_head *head);
-/* The same of its request line alone: without fields, and what is told in them. */
+/* Makes *head a shared copy, its reference the owner's of *head, unless it is one already. False:
+ * no memory, and nothing has changed. */
+bool as_head_settle(as_head **head);
+/* As as_head_keep, of its request line alone: without fields, and what is told in them. */
 as_head *as_head_keep_line(as_head *head);
 /* Drops a reference that as_head_keep gave. NULL is allowed. */
 void as_head_unref(as_head *head);

@@ -22,6 +22,7 @@
 
 #include "http/forwarded.h"
 #include "http/h1_internal.h"
+#include "http/head_cache.h"
 
 #define PIPELINED_UNWATCHED 16u /* requests between two looks at the clock */
 
@@ -310,14 +311,39 @@ static char *skip_empty_lines(as_h1 *h1, char *p, char *end) {
     return p;
 }
 
+/* A head as it came before. What a proxy tells is written into a head, which is then its request's
+ * alone. */
+static as_head *recall_head(const as_h1 *h1, const char *p, const char *end) {
+    as_head *head = as_head_cache_find(h1->env->heads, p, (size_t)(end - p));
+    return head != NULL && is_forwarded(h1, head) ? NULL : head;
+}
+
+/* A request that a head is the whole of, without parsing it. */
+static char *repeat_head(as_h1 *h1, char *p, as_head *head) {
+    char *behind = p + head->len;
+    as_head_keep(head); /* another may take its place in the cache meanwhile */
+    h1->offset = head->len;
+    h1->env->scratch->head.is_head = head->is_head; /* for refusals */
+    as__h1_begin_body(h1, head);
+    h1->undispatched = true;
+    dispatch(h1, head);
+    as_head_unref(head);
+    return behind;
+}
+
 static char *read_start(as_h1 *h1, char *p, char *end) {
     p = skip_empty_lines(h1, p, end);
-    if (p < end) {
-        h1->skipped = 0;
-        if (!as__h1_begin_head(h1)) {
-            as__h1_stop(h1, AS_H1_DEAD, AS_E_NOMEM);
-            return end;
-        }
+    if (p == end) {
+        return end;
+    }
+    h1->skipped = 0;
+    as_head *head = recall_head(h1, p, end);
+    if (head != NULL) {
+        return repeat_head(h1, p, head);
+    }
+    if (!as__h1_begin_head(h1)) {
+        as__h1_stop(h1, AS_H1_DEAD, AS_E_NOMEM);
+        return end;
     }
     return p;
 }
@@ -327,6 +353,7 @@ static char *read_head(as_h1 *h1, char *p, char *end) {
     as_h1_got got = as__h1_parse_head(h1, &p, end, &head);
     if (got == AS_H1_GOT_ALL) {
         as__h1_begin_body(h1, head);
+        as_head_cache_offer(h1->env->heads, head);
         h1->undispatched = true;
         if (h1->state != AS_H1_AT_END && p < end) {
             got = as__h1_parse_body(h1, &p, end);
@@ -505,7 +532,8 @@ static void leave(as_h1 *h1) {
 as_err as_h1_env_init(as_h1_env *env) {
     env->scratch = as__h1_scratch_new();
     env->lines = calloc(AS_LINES, sizeof(*env->lines));
-    if (env->scratch == NULL || env->lines == NULL) {
+    env->heads = as_head_cache_new();
+    if (env->scratch == NULL || env->lines == NULL || env->heads == NULL) {
         as_h1_env_fini(env);
         return AS_E_NOMEM;
     }
@@ -519,6 +547,8 @@ void as_h1_env_fini(as_h1_env *env) {
     env->parser = NULL;
     free(env->lines);
     env->lines = NULL;
+    as_head_cache_free(env->heads);
+    env->heads = NULL;
     while (env->free_exchanges != NULL) {
         as_exchange *ex = env->free_exchanges;
         env->free_exchanges = ex->next;

@@ -27,6 +27,7 @@ typedef struct as_h1_env {
     as_buf_pool *pool;
     as_exchange *free_exchanges;
     struct as_h1_scratch *scratch; /* the one head that is being parsed within a read */
+    struct as_head_cache *heads;   /* that came before */
     struct as_h1_parser *parser;   /* for the next one; NULL: it is in use */
     as_slice gathered;             /* body bytes of the current read */
     as_line *lines;                /* AS_LINES field lines that were answered with before */

@@ -71,6 +71,15 @@
     X(DATE, "date")                                                                                    \
     X(SERVER, "server")
 
+/* Fields whose values are kept for the next request. Left out: what differs with every request, and
+ * what should not stay in memory longer than needed (Cookie, Authorization). */
+#define AS_REPEATED_NAMES(X)                                                                           \
+    X(HOST) X(USER_AGENT) X(ACCEPT) X(ACCEPT_ENCODING) X(ACCEPT_LANGUAGE) X(ACCEPT_CHARSET)             \
+    X(CONNECTION) X(CONTENT_TYPE) X(CACHE_CONTROL) X(PRAGMA) X(ORIGIN) X(DNT)                           \
+    X(UPGRADE_INSECURE_REQUESTS) X(SEC_CH_UA) X(SEC_CH_UA_MOBILE) X(SEC_CH_UA_PLATFORM)                 \
+    X(SEC_FETCH_SITE) X(SEC_FETCH_MODE) X(SEC_FETCH_USER) X(SEC_FETCH_DEST) X(PRIORITY)                 \
+    X(X_FORWARDED_PROTO) X(X_FORWARDED_HOST) X(X_FORWARDED_PORT) X(X_REQUESTED_WITH) X(VIA)
+
 typedef enum as_name_id {
     AS_NAME_OTHER,
 #define X(id, text) AS_NAME_##id,

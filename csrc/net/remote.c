@@ -89,13 +89,11 @@ static bool knows_tls(const as_conn_info *info) {
 }
 
 as_remote *as_remote_new(as_bridge *b, as_exchange *real, uint64_t memory_max) {
-    as_head *head = knows_tls(real->info) ? as_head_keep(real->head) : NULL;
-    as_remote *r = head != NULL ? take_free(b) : NULL;
+    bool ready = knows_tls(real->info) && as_head_settle(&real->head);
+    as_remote *r = ready ? take_free(b) : NULL;
     if (r == NULL) {
-        as_head_unref(head);
         return NULL;
     }
-    real->head = head;
     real->gateway = r;
     r->bridge = b;
     r->real = real;
@@ -104,7 +102,7 @@ as_remote *as_remote_new(as_bridge *b, as_exchange *real, uint64_t memory_max) {
     as_spool_init(&r->body, memory_max);
     r->ex = (as_exchange){
         .ops = &remote_ops,
-        .head = as_head_keep(head),
+        .head = as_head_keep(real->head),
         .info = copy_info(r, real->info),
         .proto = r,
         .body_left = UINT64_MAX,
