@@ -87,7 +87,7 @@ struct as_conn {
     uint8_t late;            /* where in as_loop.late bytes of ours are, 0: none are */
     uint8_t ready;           /* EPOLLIN …, as it was told while others had their turn */
     uint8_t greedy;          /* events until it is modest; 0: it is */
-    bool fresh : 1;          /* nobody has looked yet whether something came with the connection */
+    bool fresh : 1;          /* something may have come that nobody has looked for yet */
     bool flushing : 1;
     bool resume : 1;     /* the gateway did something between events */
     bool drain : 1;      /* draining has begun */
@@ -450,7 +450,11 @@ static ssize_t drop(const as_conn *conn) {
 /* Reads and drops what a client still sends after our last answer; at its end, the connection is
  * cut. */
 static void read_and_drop(as_conn *conn) {
-    for (unsigned round = 0; round < READ_ROUNDS; round++) {
+    as_transport *t = &conn->transport;
+    if (t->wants != 0) {
+        t->ops->shutdown(t);
+    }
+    for (unsigned round = 0; t->wants == 0 && round < READ_ROUNDS; round++) {
         ssize_t n = drop(conn);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
             return;
@@ -576,7 +580,7 @@ void as__conn_reclaim(as_h1 *h1) {
 
 static wait_kind waits_for(const as_conn *conn) {
     if (conn->lingering) {
-        return WAIT_LINGER;
+        return conn->transport.wants == 0 ? WAIT_LINGER : WAIT_WRITE;
     }
     if (conn->h1.out.size > 0) {
         return WAIT_WRITE;
@@ -736,7 +740,7 @@ static bool goes_on_reading(as_conn *conn) {
 
 static uint8_t wanted_interest(const as_conn *conn) {
     uint8_t interest = conn->transport.wants;
-    if (conn->lingering || as_h1_wants_read(&conn->h1)) {
+    if (conn->lingering ? interest == 0 : as_h1_wants_read(&conn->h1)) {
         interest |= EPOLLIN;
     }
     if (conn->h1.out.size > 0) {
@@ -774,14 +778,18 @@ static void watch(as_conn *conn) {
  * with a reset, which can destroy our last answer before the client has read it (RFC 9112, 9.6). */
 static bool start_lingering(as_conn *conn) {
     uint32_t time = loop_of(conn)->limits.timeout_linger;
-    if (!as_h1_wants_linger(&conn->h1) || conn->h1.eof || time == 0) {
+    as_transport *t = &conn->transport;
+    if (!as_h1_wants_linger(&conn->h1) || (conn->h1.eof && t->tls == NULL) || time == 0) {
         return false;
+    }
+    t->ops->shutdown(t);
+    if (conn->h1.eof && t->wants == 0) {
+        return false; /* the client is finished, too */
     }
     conn->lingering = true;
     conn->greedy = 0; /* what is dropped costs next to nothing */
     conn->linger_left = LINGER_BYTES;
     conn->linger_end = as__loop_now(loop_of(conn)) + (uint64_t)time * LINGER_TIMES;
-    conn->transport.ops->shutdown(&conn->transport);
     return true;
 }
 
@@ -921,7 +929,7 @@ static void run_out(as_conn *conn) {
         break;
     default:
         if (as_h1_get_phase(&conn->h1) == AS_H1_IDLE && has_unread(conn)) {
-            on_readable(conn);
+            conn->fresh = true;
             return;
         }
         if (conn->proxy != NULL && conn->proxy->len > 0) {

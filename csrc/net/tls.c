@@ -69,6 +69,33 @@ static ssize_t judge(as_transport *t, int result, int error, int *eof) {
     return break_with(tls, why);
 }
 
+/* --- our end ---------------------------------------------------------------------------------- */
+
+/* RFC 8446, 6.1: whoever gets no close_notify takes what came for cut off. */
+static bool owes_close_notify(const as_transport *t) {
+    return !t->handshaking && t->tls->broken == AS_OK && !t->tls->finished;
+}
+
+/* False: not now. */
+static bool send_close_notify(as_tls *tls) {
+    ERR_clear_error();
+    int result = SSL_shutdown(tls->ssl);
+    bool later = result < 0 && SSL_get_error(tls->ssl, result) == SSL_ERROR_WANT_WRITE;
+    ERR_clear_error();
+    return !later;
+}
+
+/* The close_notify, and behind it our FIN; again while the socket is full. */
+static void finish(as_transport *t) {
+    as_tls *tls = t->tls;
+    tls->closing = (tls->closing || owes_close_notify(t)) && !send_close_notify(tls);
+    tls->finished = true;
+    t->wants = tls->closing ? AS_WANTS_WRITE : 0;
+    if (!tls->closing) {
+        (void)shutdown(t->fd, SHUT_WR);
+    }
+}
+
 /* --- reading ---------------------------------------------------------------------------------- */
 
 /* A client that speaks HTTP here gets an answer in HTTP, which only who owns the connection can
@@ -115,16 +142,6 @@ static ssize_t shake_hands(as_transport *t, int *eof) {
     return 1;
 }
 
-/* After our close_notify nothing counts any more but that the client goes. */
-static ssize_t read_raw(const as_transport *t, char *buf, size_t n, int *eof) {
-    ssize_t got;
-    do {
-        got = recv(t->fd, buf, n, 0);
-    } while (got < 0 && errno == EINTR);
-    *eof = got == 0;
-    return got >= 0 ? got : errno == EAGAIN || errno == EWOULDBLOCK ? 0 : AS_E_RESET;
-}
-
 /* Records until `buf` is full, or OpenSSL would have to ask the socket again: it is watched, and
  * tells if there is more. Behind a full record there usually is. An end that comes behind bytes is
  * told by the next call. */
@@ -155,9 +172,6 @@ static ssize_t read_records(as_transport *t, char *buf, size_t n, int *eof) {
 static ssize_t tls_read(as_transport *t, char *buf, size_t n, int *eof) {
     as_tls *tls = t->tls;
     *eof = 0;
-    if (tls->finished) {
-        return read_raw(t, buf, n, eof);
-    }
     if (tls->broken != AS_OK) {
         return tls->broken;
     }
@@ -235,27 +249,6 @@ static ssize_t tls_writev(as_transport *t, const struct iovec *vec, int nvec) {
     return (ssize_t)taken;
 }
 
-#ifdef SSL_OP_ENABLE_KTLS
-/* The kernel encrypts: it reads the file itself. */
-static ssize_t send_by_kernel(as_transport *t, int fd, off_t off, size_t n) {
-    as_tls *tls = t->tls;
-    int eof = 0;
-    ERR_clear_error();
-    errno = 0;
-    ssize_t sent = SSL_sendfile(tls->ssl, fd, off, n, 0);
-    if (sent > 0) {
-        return sent;
-    }
-    if (sent == 0) {
-        return AS_E_IO; /* the end of the file came before the promised length */
-    }
-    uint8_t wants = t->wants;
-    ssize_t why = judge(t, (int)sent, errno, &eof);
-    t->wants = wants;
-    return eof ? break_with(tls, AS_E_RESET) : why;
-}
-#endif
-
 static ssize_t tls_sendfile(as_transport *t, int fd, off_t off, size_t n) {
     as_tls *tls = t->tls;
     if (t->handshaking) {
@@ -264,11 +257,6 @@ static ssize_t tls_sendfile(as_transport *t, int fd, off_t off, size_t n) {
     if (tls->broken != AS_OK || tls->finished) {
         return tls->broken != AS_OK ? tls->broken : AS_E_CLOSED;
     }
-#ifdef SSL_OP_ENABLE_KTLS
-    if (BIO_get_ktls_send(SSL_get_wbio(tls->ssl))) {
-        return send_by_kernel(t, fd, off, n);
-    }
-#endif
     ssize_t got;
     do {
         got = pread(fd, tls->scratch, n < AS_TLS_RECORD ? n : AS_TLS_RECORD, off);
@@ -281,22 +269,9 @@ static ssize_t tls_sendfile(as_transport *t, int fd, off_t off, size_t n) {
 
 /* --- ending ----------------------------------------------------------------------------------- */
 
-/* RFC 8446, 6.1: whoever gets no close_notify takes what came for cut off. */
-static void notify_close(as_transport *t) {
-    as_tls *tls = t->tls;
-    if (!t->handshaking && tls->broken == AS_OK && !tls->finished) {
-        ERR_clear_error();
-        (void)SSL_shutdown(tls->ssl);
-        ERR_clear_error();
-    }
-    tls->finished = true;
-}
-
 static void tls_shutdown(as_transport *t) {
-    notify_close(t);
     t->buffered = false; /* whatever it is, it comes too late */
-    t->wants = 0;
-    (void)shutdown(t->fd, SHUT_WR);
+    finish(t);
 }
 
 static void let_go(as_tls *tls) {
@@ -309,8 +284,8 @@ static void tls_close(as_transport *t, bool clean) {
     if (t->fd < 0) {
         return;
     }
-    if (clean) {
-        notify_close(t);
+    if (clean && owes_close_notify(t)) {
+        (void)send_close_notify(t->tls);
     }
     let_go(t->tls);
     t->tls = NULL;

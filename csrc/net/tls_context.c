@@ -7,12 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 
 #include <openssl/err.h>
 #include <openssl/rand.h>
@@ -47,7 +43,6 @@ struct as_tls_context {
     uint64_t stamp;
     unsigned char ticket_key[AS_TLS_TICKET_KEY];
     unsigned char session_context[SSL_MAX_SID_CTX_LENGTH];
-    bool ktls; /* the kernel offers it */
 };
 
 /* --- settings --------------------------------------------------------------------------------- */
@@ -340,11 +335,8 @@ static as_err set_rules(const as_tls_context *c, SSL_CTX *ctx, char why[AS_TLS_W
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
                                  /* HTTP knows what is cut short by its own framing. */
                                  SSL_OP_IGNORE_UNEXPECTED_EOF);
-#ifdef SSL_OP_ENABLE_KTLS
-    if (c->ktls) {
-        SSL_CTX_set_options(ctx, SSL_OP_ENABLE_KTLS);
-    }
-#endif
+    /* The system's configuration may have it on (docs/decisions/tls-transport.md). */
+    SSL_CTX_clear_options(ctx, SSL_OP_ENABLE_KTLS);
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                               SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_read_ahead(ctx, 1); /* a record's head and body by one call */
@@ -524,18 +516,6 @@ static as_err make_table(as_tls_context *c) {
 
 /* --- making ----------------------------------------------------------------------------------- */
 
-/* Linux has it as a module that may be missing; then each connection would ask in vain. A socket
- * that is not connected cannot have it, and the error tells which of the two it is. */
-static bool kernel_offers_tls(void) {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool offered =
-        fd >= 0 && setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", 4) != 0 && errno == ENOTCONN;
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-    return offered;
-}
-
 /* A session is taken up again only where clients are judged alike: what the digest is made of. */
 static as_err read_authorities(as_tls_context *c, authorities *who, char why[AS_TLS_WHY]) {
     EVP_MD_CTX *digest = EVP_MD_CTX_new();
@@ -577,7 +557,6 @@ static as_err fill(as_tls_context *c, const as_tls_settings *settings, char why[
     }
     if (err == AS_OK) {
         c->stamp = take_stamp(&c->settings); /* before reading: a change in between is seen later */
-        c->ktls = kernel_offers_tls();
         err = read_authorities(c, &who, why);
     }
     if (err == AS_OK) {

@@ -52,7 +52,8 @@ struct as_tls {
     unsigned refs;
     as_err broken; /* why nothing can be read or written any more */
     bool begun;    /* the first byte was looked at */
-    bool finished; /* our close_notify was sent */
+    bool closing;  /* our close_notify waits until the socket takes it */
+    bool finished; /* it was sent, or waits */
 };
 
 /* --- tls_info.c ------------------------------------------------------------------------------- */

@@ -24,7 +24,8 @@ typedef struct as_transport_ops {
     ssize_t (*writev)(as_transport *t, const struct iovec *vec, int nvec);
     /* From a file; 0 for "not now", AS_E_IO when the file is shorter than promised. */
     ssize_t (*sendfile)(as_transport *t, int fd, off_t off, size_t n);
-    /* Our side is finished (FIN, close_notify). */
+    /* Our side is finished (FIN, close_notify), and nothing is read or written any more. Called
+     * again while it `wants` to write. */
     void (*shutdown)(as_transport *t);
     /* Not `clean`: something is cut off, and the client is to see that. */
     void (*close)(as_transport *t, bool clean);

@@ -93,6 +93,7 @@ def test_reuse_port(serve, kind):
     ask_until(server, set(workers_of(server)))
 
 
+@pytest.mark.plain("connections are shared before the handshakes, and its clients are plain")
 @pytest.mark.parametrize("kind", [ASGI, WSGI])
 def test_a_burst_is_shared(serve, kind):
     """Clients that come at once are not all taken by the worker that wakes first: they may stay."""

@@ -389,7 +389,9 @@ def test_a_client_that_reads_everything_holds_nobody(server: Server, item: bytes
         reader.start()
         for _ in range(20):
             assert fetch(server, "environ").status == 200
-        client.socket.shutdown(socket.SHUT_RDWR)  # which ends the reader
+        client.socket.shutdown(
+            socket.SHUT_RD
+        )  # which ends the reader, and tells the server nothing
         reader.join()
         client.reset()
 

@@ -217,6 +217,7 @@ def _pair() -> tuple[PipeSocket, socket.socket]:
 def open_pipe(remote: socket.socket, context: ssl.SSLContext, name: str | None) -> PipeSocket:
     """``remote`` is connected; ``name`` is the server's, as its certificate has it."""
     global _carrier  # noqa: PLW0603
+    remote.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)  # It would grow to megabytes.
     ours, local = _pair()
     ours.pipe = Pipe(local, remote, context, name)
     with _lock:

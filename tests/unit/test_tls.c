@@ -437,6 +437,49 @@ static void test_large_answers_to_a_slow_reader(void) {
     }
 }
 
+static void append(server *s, size_t n) {
+    char piece[20000];
+    fill(piece, s->stream_at, n);
+    assert(as_exchange_body(s->held, (as_bytes){.p = piece, .n = n}, true) == AS_OK);
+    s->stream_at += n;
+}
+
+/* What a socket does not take is copied elsewhere when more comes, and its old place used again. */
+static void test_what_waits_moves(void) {
+    for (unsigned i = 0; i < 20; i++) {
+        server s;
+        prepare(&s);
+        s.mode = HOLD;
+        start(&s);
+        client c = connect_to(&s, i % 2 == 0 ? TLS1_2_VERSION : TLS1_3_VERSION);
+        client other = connect_to(&s, TLS1_3_VERSION);
+        UNTIL(&s, established(&c) && established(&other));
+        c.lazy = true;
+        say(&c, GET);
+        UNTIL(&s, s.held != NULL);
+        assert(as_exchange_head_begin(s.held, 200, (as_slice){0}) == AS_OK);
+        do {
+            append(&s, 1000 + 100 * i);
+            turn(&s, 0);
+        } while (as_exchange_pending(s.held) == 0);
+        for (int j = 0; j < 20; j++) {
+            append(&s, 20000);
+        }
+        s.mode = ANSWER;
+        say(&other, GET GET GET);
+        UNTIL(&s, count_of(&other, "hello") == 3);
+        c.lazy = false;
+        UNTIL(&s, (pump(&c), as_exchange_pending(s.held) == 0));
+        assert(as_exchange_body(s.held, (as_bytes){0}, false) == AS_OK);
+        as_exchange_release(s.held);
+        UNTIL(&s, count_of(&c, "\r\n0\r\n\r\n") == 1);
+        check_stream(&c, s.stream_at, true);
+        hang_up(&c);
+        hang_up(&other);
+        stop(&s);
+    }
+}
+
 static void test_file(void) {
     server s;
     prepare(&s);
@@ -498,6 +541,36 @@ static void test_we_say_goodbye(void) {
     assert(idle.notified && idle.eof && !idle.reset);
     hang_up(&idle);
     stop(&s);
+}
+
+/* Also where the last bytes of an answer fill the socket. */
+static void test_goodbye_waits_for_the_socket(void) {
+    for (unsigned i = 0; i < 200; i++) {
+        server s;
+        prepare(&s);
+        s.mode = STREAM;
+        s.stream_end = 60000 + (uint64_t)i * 1000;
+        start(&s);
+        int small = 4096; /* accepted sockets have it, too */
+        assert(setsockopt(s.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)) == 0);
+        client c = connect_to(&s, i % 2 == 0 ? TLS1_2_VERSION : TLS1_3_VERSION);
+        UNTIL(&s, established(&c));
+        c.lazy = true;
+        say(&c, GET_CLOSE);
+        if (i % 3 == 0) {
+            assert(SSL_shutdown(c.ssl) == 0); /* the client is finished before */
+            send_out(&c);
+        }
+        for (int j = 0; j < 5; j++) {
+            turn(&s, 1);
+        }
+        c.lazy = false;
+        UNTIL(&s, ended(&c));
+        assert(c.notified && c.eof && !c.reset);
+        check_stream(&c, s.stream_end, count_of(&c, "chunked") > 0);
+        hang_up(&c);
+        stop(&s);
+    }
 }
 
 /* The client's goodbye came with its request, and waits in OpenSSL: it keeps nobody awake. */
@@ -617,9 +690,11 @@ int main(void) {
     RUN(test_rest_of_a_full_buffer);
     RUN(test_paused_body_goes_on);
     RUN(test_large_answers_to_a_slow_reader);
+    RUN(test_what_waits_moves);
     RUN(test_file);
     RUN(test_stalled_reader_is_cut);
     RUN(test_we_say_goodbye);
+    RUN(test_goodbye_waits_for_the_socket);
     RUN(test_lingering_rests);
     RUN(test_client_says_goodbye);
     RUN(test_client_is_cut_off);
