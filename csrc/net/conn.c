@@ -24,7 +24,7 @@
 #define READ_ROUNDS 8u                     /* full read buffers */
 #define READ_CROWDED ((size_t)16 * 1024)   /* bytes read where others wait: a small body, too */
 #define WORK_ROUNDS 8u                     /* times drained and filled again */
-#define WRITE_MAX ((uint32_t)1024 * 1024)  /* bytes written */
+#define WRITE_MAX ((uint32_t)(1024 + 64) * 1024) /* bytes written: a MiB with its head */
 #define WRITE_CROWDED ((uint32_t)64 * 1024) /* … where others wait */
 #define WRITE_LEAST ((uint32_t)16 * 1024)  /* in a single call */
 #define MODEST_TIMES 7u
