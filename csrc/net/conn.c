@@ -22,10 +22,10 @@
 /* What one connection may do before the others get their turn. Who does all of it, and wants more,
  * is greedy, and has its turn behind those who are not, until it was modest so many times. */
 #define READ_ROUNDS 8u                     /* full read buffers */
-#define READ_CROWDED ((size_t)16 * 1024)   /* bytes read where others wait: a small body, too */
 #define WORK_ROUNDS 8u                     /* times drained and filled again */
 #define WRITE_MAX ((uint32_t)(1024 + 64) * 1024) /* bytes written: a MiB with its head */
 #define WRITE_CROWDED ((uint32_t)64 * 1024) /* … where others wait */
+#define WRITE_GREEDY ((uint32_t)256 * 1024) /* … by who goes behind them */
 #define WRITE_LEAST ((uint32_t)16 * 1024)  /* in a single call */
 #define MODEST_TIMES 7u
 
@@ -397,7 +397,8 @@ static bool may_read_on(as_conn *conn, unsigned rounds) {
 
 /* Bytes of a read: bounded, so that one client cannot keep the others waiting. */
 static size_t read_size(const as_conn *conn) {
-    return loop_of(conn)->crowded && conn->greedy == 0 ? READ_CROWDED : AS_READ_BUFFER;
+    const as_loop *loop = loop_of(conn);
+    return loop->crowded && conn->greedy == 0 ? loop->share : AS_READ_BUFFER;
 }
 
 /* Reads what is there and feeds it. */
@@ -941,7 +942,9 @@ static void run_out(as_conn *conn) {
 
 /* What it may do begins anew. */
 static void begin_turn(as_conn *conn) {
-    conn->room = loop_of(conn)->crowded && conn->greedy == 0 ? WRITE_CROWDED : WRITE_MAX;
+    conn->room = !loop_of(conn)->crowded ? WRITE_MAX
+                 : conn->greedy == 0     ? WRITE_CROWDED
+                                         : WRITE_GREEDY;
     if (conn->greedy > 0 && conn->handshake == NULL) {
         conn->greedy--;
     }

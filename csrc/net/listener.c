@@ -16,7 +16,7 @@
 #include "net/tls.h"
 
 #define ACCEPT_MAX 16u   /* connections taken at once, before the others are served again */
-#define UNSENT_MAX (1024 * 1024) /* bytes that the kernel keeps beyond what it may send */
+#define UNSENT_MAX (256 * 1024) /* bytes that the kernel keeps beyond what it may send */
 #define QUEUE_MAX 65536u /* connections taken before accepting ends: a backlog's largest size */
 #define RETRY_AFTER 500u /* milliseconds without a connection that closed, then accepting is tried */
 #define YIELD_TIME 1000000 /* nanoseconds that other processes have to take connections */

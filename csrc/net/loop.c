@@ -394,7 +394,13 @@ static bool look_at_sockets(as_loop *loop, bool *more) {
         abort(); /* the application has closed it: nothing can be served any more, and libuv says so
                     too */
     }
-    loop->crowded = loop->crowded || n > AS_CROWD;
+    if (n > AS_CROWD) {
+        uint32_t share = AS_SHARED_READ / (uint32_t)n;
+        loop->crowded = true;
+        loop->share = share > AS_SHARE_MOST    ? AS_SHARE_MOST
+                      : share < AS_SHARE_LEAST ? AS_SHARE_LEAST
+                                               : share;
+    }
     for (int i = 0; i < n; i++) {
         if (events[i].data.ptr != NULL) {
             served += as__conn_event(events[i].data.ptr, events[i].events);
@@ -445,6 +451,7 @@ __attribute__((noinline)) void as_loop_poll(as_loop *loop) {
     loop->env.turn_end = loop->turn + TURN_TIME;
     loop->env.turn_over = false;
     loop->crowded = false;
+    loop->share = AS_SHARE_MOST;
     unsigned round = 0;
     do {
         poll_once(loop);

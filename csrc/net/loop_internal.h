@@ -12,6 +12,9 @@
 #include "net/timeout.h"
 
 #define AS_READ_BUFFER ((size_t)64 * 1024) /* bytes; one for all connections of a loop */
+#define AS_SHARED_READ 1048576 /* bytes that a crowd reads in a turn, as far as AS_SHARE_… allow it */
+#define AS_SHARE_MOST 16384    /* a small body, too */
+#define AS_SHARE_LEAST 8192    /* a usual head, and more */
 #define AS_CROWD 4 /* connections that have something to do at once, and each all that it wants */
 
 struct as_loop {
@@ -54,6 +57,7 @@ struct as_loop {
 
     bool polling;        /* as_loop_poll is on the stack */
     bool crowded;        /* several connections have something to do: each may take less at once */
+    uint32_t share;      /* bytes that each of them may read */
     bool closing;        /* as_loop_free is */
     bool again;          /* one more round is due: a watcher changed, or somebody asked for it */
     bool woken;          /* the hook `wake` was called and no poll came since */
