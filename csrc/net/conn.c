@@ -122,7 +122,7 @@ static void enqueue_behind(as_conn *conn) {
     }
 }
 
-static void is_greedy(as_conn *conn) {
+static void mark_greedy(as_conn *conn) {
     conn->greedy = MODEST_TIMES + 1;
 }
 
@@ -391,7 +391,7 @@ static bool may_read_on(as_conn *conn, unsigned rounds) {
         as_microseconds() < loop->env.turn_end) {
         return true;
     }
-    is_greedy(conn);
+    mark_greedy(conn);
     return false;
 }
 
@@ -524,7 +524,7 @@ static void flush(as_conn *conn) {
         conn->cut = write_once(conn, &out, &full);
     }
     if (conn->room == 0) {
-        is_greedy(conn);
+        mark_greedy(conn);
     }
     conn->flushing = false;
 }
@@ -881,7 +881,7 @@ static void work(as_conn *conn) {
     watch(conn);
     set_timeout(conn);
     if (conn->h1.yielded) {
-        is_greedy(conn);
+        mark_greedy(conn);
         conn->resume = true;
         enqueue_behind(conn);
     }
