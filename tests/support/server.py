@@ -32,9 +32,10 @@ FORBIDDEN = re.compile(
     r"AddressSanitizer|LeakSanitizer|runtime error:|Fatal Python error|was never (awaited|retrieved)"
     r"|Exception ignored|Task was destroyed|SystemError|Assertion .* failed"
 )
-# How a worker ends that is killed for hanging, or whose descriptors are gone: Python's words and uvloop's.
+# How a worker ends that is killed for hanging, or whose descriptors are gone: Python's words, which it
+# writes in pieces, so that lines of the log can come between, and uvloop's.
 ABORTED = re.compile(
-    r"Fatal Python error: Aborted|Assertion `errno == EINTR' failed"
+    r"Fatal Python error: (?:[A-Z]+: .*\n)*Aborted|Assertion `errno == EINTR' failed"
     r"|Exception ignored when trying to write to the signal wakeup fd"
 )
 
