@@ -219,7 +219,7 @@ def _watched_wsgi(app: Any, watching: Watch) -> Any:
             response.status = response.status or _FAILED
             end(None)
             raise
-        return (_SizedBody if hasattr(body, "__len__") else _Body)(body, response, end)
+        return _Body(body, response, end)
 
     return watched
 
@@ -248,13 +248,6 @@ class _Body:
 
     def close(self) -> None:
         self._end(getattr(self._body, "close", None))
-
-
-class _SizedBody(_Body):
-    """So too, where the number of pieces is known: one piece is a length for the server."""
-
-    def __len__(self) -> int:
-        return len(self._body)  # type: ignore[arg-type]
 
 
 def _request_of_environ(environ: dict[str, Any]) -> Request:

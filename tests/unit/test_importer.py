@@ -103,6 +103,7 @@ def test_app_dir(write: Write) -> None:
         (".p_main:app", '".p_main" is not the name of a module.'),
         ("p_pkg/web:app", "not the name of a module. Did you mean p_pkg/web.py:app?"),
         ("./no/where:app", "Did you mean no.where:app?"),
+        ("p_none.p_web", 'There is no module "p_none.p_web" in {cwd}'),
         ("p_mian.py", "There is no file p_mian.py in {cwd}. Did you mean p_main.py?"),
         ("p.dot.py", "there is a dot in its name"),
         ("json.py", '{cwd}/json.py cannot be imported as "json": that name belongs to '),

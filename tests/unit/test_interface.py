@@ -78,12 +78,18 @@ class Methods:
     async def asgi(self, scope: Any, receive: Any, send: Any) -> None: ...
 
 
+class PartialCall:
+    def __init__(self) -> None:
+        self.__call__ = functools.partial(asgi3)
+
+
 CASES = [
     (asgi3, "asgi3"),
     (asgi3_anything, "asgi3"),
     (returns_awaitable, "asgi3"),
     (AsgiObject(), "asgi3"),
     (OwnCall(), "asgi3"),
+    (PartialCall(), "asgi3"),
     (AwaitedClass, "asgi3"),
     (Methods().asgi, "asgi3"),
     (functools.partial(asgi3), "asgi3"),

@@ -518,3 +518,19 @@ def test_the_descriptor_is_the_callers() -> None:
     core.close()
     assert os.read(reader, 1) == b""
     os.close(reader)
+
+
+def test_an_access_file_that_cannot_be_opened(sink: Sink) -> None:
+    with pytest.raises(
+        StartError, match="^--access-log-file /nowhere/x: No such file or directory$"
+    ):
+        sink(access_log_file="/nowhere/x")
+
+
+def test_access_lines_without_a_descriptor(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standard output that is no file takes lines through its logger."""
+    sink()
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "__stdout__", stream)
+    assert logs.access_sink(Config()).target is logs.log_access

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from asgiserver import notify
+from asgiserver.errors import StartError
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,11 @@ def test_watchdog_interval(monkeypatch, microseconds, pid, seconds):
         if value is not None:
             monkeypatch.setenv(name, str(os.getpid()) if value == "me" else value)
     assert notify.watchdog_interval() == seconds
+
+
+def test_passed_descriptors_that_are_no_number(monkeypatch):
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "many")
+    with pytest.raises(StartError, match="LISTEN_FDS=many in the environment is not a number"):
+        notify.passed_descriptors()
+    assert "LISTEN_FDS" not in os.environ

@@ -154,3 +154,23 @@ def test_config_page_is_up_to_date() -> None:
         check=False,
     )
     assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("access_log", True, "on"),
+        ("access_log", False, "off"),
+        ("umask", 0o27, "27"),
+        ("reload_dir", ("a", "b"), "a,b"),
+        ("timeout_write", 2.5, "2.5"),
+        ("port", 80, "80"),
+    ],
+)
+def test_values_as_they_are_written(name: str, value: object, text: str) -> None:
+    assert by_name(name).text(value) == text
+
+
+def test_an_empty_word() -> None:
+    with pytest.raises(ValueError, match="^reload_dir: a value is empty$"):
+        options.check(by_name("reload_dir"), [""])

@@ -1,5 +1,6 @@
 """Binding: addresses, Unix sockets, inherited sockets, and the words when it fails."""
 
+import errno
 import os
 import re
 import socket
@@ -326,3 +327,16 @@ def test_shares(count, workers):
         assert share
         taken.update(share)
     assert len(taken) == count
+
+
+@pytest.mark.parametrize(
+    ("address", "number", "text"),
+    [
+        (("127.0.0.1", 80), errno.ENOBUFS, "Cannot listen at 127.0.0.1:80: No buffer space available."),
+        (("::1", 80, 0, 0), errno.ENOBUFS, "Cannot listen at [::1]:80: No buffer space available."),
+        ("/run/x", errno.EACCES, "Cannot listen at /run/x: Permission denied."),
+        (b"/run/x", errno.EADDRINUSE, "Cannot listen at /run/x: it is in use."),
+    ],
+)  # fmt: skip
+def test_words_for_what_the_system_says(address, number, text):
+    assert str(sockets._explained(OSError(number, os.strerror(number)), address)) == text
