@@ -522,7 +522,7 @@ def test_the_descriptor_is_the_callers() -> None:
 
 def test_an_access_file_that_cannot_be_opened(sink: Sink) -> None:
     with pytest.raises(
-        StartError, match="^--access-log-file /nowhere/x: No such file or directory$"
+        StartError, match=r"^--access-log-file /nowhere/x: No such file or directory$"
     ):
         sink(access_log_file="/nowhere/x")
 

@@ -172,5 +172,5 @@ def test_values_as_they_are_written(name: str, value: object, text: str) -> None
 
 
 def test_an_empty_word() -> None:
-    with pytest.raises(ValueError, match="^reload_dir: a value is empty$"):
+    with pytest.raises(ValueError, match=r"^reload_dir: a value is empty$"):
         options.check(by_name("reload_dir"), [""])
