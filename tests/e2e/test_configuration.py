@@ -126,6 +126,7 @@ def test_print_config(tmp_path: Path) -> None:
     env = {
         "ASGISERVER_ROOT_PATH": "/a", "WEB_CONCURRENCY": "3", "ASGISERVER_CONFIG": "a.toml",
         "ASGISERVER_LIFESPAN": "on", "FORWARDED_ALLOW_IPS": "*",
+        "ASGISERVER_RELOAD_INCLUDE": "*.html, *.txt *.j2",
     }  # fmt: skip
     args = ["--uds-mode", "600", "--header", "A: b", "--no-access-log", "main:app"]
     done = command("--print-config", *args, env=env, cwd=tmp_path)
@@ -140,6 +141,7 @@ def test_print_config(tmp_path: Path) -> None:
         'lifespan = "on"  # environment variable ASGISERVER_LIFESPAN',
         "workers = 3  # environment variable WEB_CONCURRENCY",
         'forwarded_allow_ips = "*"  # environment variable FORWARDED_ALLOW_IPS',
+        'reload_include = ["*.html", "*.txt", "*.j2"]  # environment variable ASGISERVER_RELOAD_INCLUDE',
         "port = 9  # a.toml:1",
         "backlog = 2048  # default",
         "# pid is not set",
