@@ -652,13 +652,6 @@ static int set_other(PyObject *environ, as_slice name, as_slice text) {
     return result;
 }
 
-/* "Content-Length: 0" is no body, but it was said. The others without a key are left out. */
-static int set_keyless(as_environ_maker *m, PyObject *environ, const as_head *head, unsigned id) {
-    return id == AS_NAME_CONTENT_LENGTH && head->body == AS_BODY_NONE
-               ? PyDict_SetItem(environ, m->key.content_length, m->zero)
-               : 0;
-}
-
 /* What the template does not show of the fields. */
 static int set_field(as_environ_maker *m, PyObject *environ, const as_head *head,
                      const as_field *field, bool is_first) {
@@ -669,7 +662,7 @@ static int set_field(as_environ_maker *m, PyObject *environ, const as_head *head
     }
     PyObject *key = m->state->name_environ[id];
     if (key == NULL) {
-        return set_keyless(m, environ, head, id);
+        return 0; /* the length of the body is set_input's to show; the others are left out */
     }
     PyObject *value = as_latin1(text);
     if (is_first) {

@@ -188,6 +188,25 @@ def too_late(environ, start_response):
             raise
 
 
+def too_late_for_nothing(environ, start_response):
+    """exc_info that is none, once the head has left."""
+    start_response("200 OK", PLAIN)
+    yield b"first"
+    try:
+        start_response("500 Oops", PLAIN, ("no", "exception"))
+    except AssertionError as error:
+        say("refused:", error)
+        raise
+
+
+def keyword(environ, start_response):
+    try:
+        start_response("200 OK", PLAIN, information=None)
+    except TypeError as error:
+        start_response("200 OK", PLAIN, exc_info=None)
+        return [str(error).encode()]
+
+
 def late(environ, start_response):
     """start_response is called in the first step of the iteration."""
     yield b""

@@ -783,15 +783,27 @@ def test_receive_sees_the_client_leave_in_the_body(
         assert client.recv_response().text == "waited body"
 
 
+MORE = {**BODY, "more_body": True}
+TRAILERS = {"type": "http.response.trailers", "headers": []}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((START, MORE), (MORE, BODY)),
+        ((START, MORE), (MORE, pathsend("/etc/hostname"))),
+        (({**START, "trailers": True}, BODY), ({**TRAILERS, "more_trailers": True}, TRAILERS)),
+    ],
+    ids=["body", "pathsend", "trailers"],
+)
 def test_send_raises_when_the_client_has_left(
-    messages: Server, request: pytest.FixtureRequest
+    messages: Server, request: pytest.FixtureRequest, before: Any, after: Any
 ) -> None:
     """An OSError that says so (spec 2.4); not before a byte was refused or the end was seen."""
     name = request.node.name.replace("[", "-").replace("]", "")
-    more = {**BODY, "more_body": True}
     client = messages.raw()
     key = post_messages(
-        client, [START, more, {"type": "wait", "name": name}, {"type": "receive"}, more, BODY]
+        client, [*before, {"type": "wait", "name": name}, {"type": "receive"}, *after]
     )
     client.recv_until(b"ok\r\n")
     client.reset()

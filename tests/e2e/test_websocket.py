@@ -480,6 +480,15 @@ def test_returns_without_an_answer(serve: Factory, loop: str) -> None:
     server.wait_log(r'" 500 Internal')
 
 
+def test_returns_within_a_denial(serve: Factory, loop: str) -> None:
+    """The client sees that the rest of the answer is missing."""
+    server = serve(APP, interface="asgi", loop=loop)
+    client, _ = run(server, "receive", *denial(401, b"who", b"?")[:2])
+    with client, pytest.raises((AssertionError, ConnectionResetError)):
+        client.recv_response()
+    server.wait_log("returned without completing its response")
+
+
 def test_raises_before_an_answer(serve: Factory, loop: str) -> None:
     server = serve(APP, interface="asgi", loop=loop)
     server.expect_tracebacks()

@@ -153,6 +153,18 @@ def test_exc_info_raises_when_the_head_has_left(server: Server) -> None:
     server.wait_log("KeyError: 'the original'")
 
 
+def test_exc_info_that_is_none_when_the_head_has_left(server: Server) -> None:
+    server.expect_tracebacks()
+    with server.raw() as client:
+        client.get("/too-late-for-nothing")
+        assert_broken(client)
+    server.wait_log(r"app: refused: start_response\(\): the head has been sent already")
+
+
+def test_a_keyword_that_there_is_not(server: Server) -> None:
+    assert b"exc_info=None" in fetch(server, "keyword").body
+
+
 def test_start_response_in_the_iteration(server: Server) -> None:
     assert fetch(server, "late").body == b"late"
 

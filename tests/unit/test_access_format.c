@@ -137,6 +137,15 @@ static const request with_token = {
     .status = 200,
 };
 
+static const request with_all_digits = {
+    .method = "GET",
+    .target = "/",
+    .path = "/",
+    .fields = {"Authorization", "Basic Pz8/fn5+OTk6eA=="},
+    .minor = 1,
+    .status = 200,
+};
+
 static const request without_colon = {
     .method = "GET",
     .target = "/",
@@ -196,6 +205,7 @@ static const struct {
     {"%({HTTP_X_TWO}e)s %({HTTP_REFERER}e)s %({CONTENT_TYPE}e)s", &plain, "1, 2 http://x/ -"},
     {"%({CONTENT_LENGTH}e)s", &plain, "-"},
     {"%(u)s", &with_user, "Aladdin"},
+    {"%(u)s", &with_all_digits, "???~~~99"},
     {"%(u)s", &with_token, "-"},
     {"%(u)s", &without_colon, "-"},
     {"100 %% %(s)s%(s)s%%", &plain, "100 % 200200%"},

@@ -110,6 +110,35 @@ def test_closed(core: _core.Server, name: str) -> None:
         getattr(core, name)(*arguments)
 
 
+def test_threads_run_once() -> None:
+    core = _core.Server(wsgi, interface="wsgi", threads=2)
+    core.stop()
+    core.run()
+    with pytest.raises(RuntimeError, match="runs once"):
+        core.run()
+    core.close()
+
+
+def test_no_standard_error(monkeypatch: pytest.MonkeyPatch, listener: socket.socket) -> None:
+    """wsgi.errors is a stream all the same."""
+    monkeypatch.setattr(sys, "stderr", None)
+    told: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        environ["wsgi.errors"].write("nobody hears it")
+        environ["wsgi.errors"].flush()
+        told.append(core.stop())
+        return wsgi(environ, start_response)
+
+    core = _core.Server(app, interface="wsgi")
+    core.listen(listener.fileno())
+    with socket.create_connection(listener.getsockname()) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        core.run()
+    core.close()
+    assert told == [None]
+
+
 def test_never_made() -> None:
     """An object of the type alone, without __init__, is a closed server."""
     empty = _core.Server.__new__(_core.Server)
