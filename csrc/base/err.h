@@ -66,6 +66,8 @@
     X(TIMEOUT_WRITE, 0, "client stopped reading the response, or is too slow")                         \
     X(OVERLOADED, 503, "too many requests in flight")                                                  \
     X(SHUTDOWN, 503, "server is shutting down")                                                        \
+    X(SPOOL_FULL, 503, "no room for the request body beside others")                                   \
+    X(SPOOL_LARGE, 413, "request body too large to be kept")                                           \
     /* what an application may do wrong with a response */                                             \
     X(APP, 500, "the application failed")                                                              \
     X(RESPONSE_STATE, 500, "call not allowed in this state of the response")                           \
