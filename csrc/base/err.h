@@ -58,6 +58,7 @@
     X(TLS_NONE, 0, "what came is no TLS handshake")                                                    \
     X(TLS_HANDSHAKE, 0, "TLS handshake failed")                                                        \
     X(TLS_RECORD, 0, "broken TLS record")                                                              \
+    X(TLS_FLOOD, 0, "too many TLS records without data")                                               \
     X(TLS_CROWD, 0, "more TLS handshakes at once than limit_tls_handshakes")                           \
     /* time and load */                                                                                \
     X(TIMEOUT_HANDSHAKE, 0, "TLS handshake not complete in time")                                      \
