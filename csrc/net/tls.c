@@ -88,8 +88,11 @@ static void on_message(int written, int version, int type, const void *data, siz
     (void)version;
     (void)data;
     (void)n;
-    if (written == 0 && type == SSL3_RT_HEADER && SSL_is_init_finished(ssl) && tls->spare > 0 &&
-        --tls->spare == 0) {
+    if (written != 0 || type != SSL3_RT_HEADER || !SSL_is_init_finished(ssl) || tls->spare == 0) {
+        return;
+    }
+    tls->spare--;
+    if (tls->spare == 0) {
         SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
     }
 }
