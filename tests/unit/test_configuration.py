@@ -202,6 +202,8 @@ def test_a_mistake_in_a_projects_table(write: Write) -> None:
     assert refused(Sources())[0].startswith("prot (pyproject.toml:5): there is no such setting.")
     write("[tool.asgiserver.wokers]\nprot = 2\n", "pyproject.toml")
     assert refused(Sources())[0].startswith("wokers (pyproject.toml:1): there is no such setting.")
+    write("[tool]\nasgiserver = {prot = 1}\n", "pyproject.toml")  # no line of its own
+    assert refused(Sources())[0].startswith("prot (pyproject.toml): there is no such setting.")
     write("tool.asgiserver = 3\n", "pyproject.toml")
     assert refused(Sources())[0] == "pyproject.toml: tool.asgiserver is not a table."
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from asgiserver import interface
+from asgiserver import Config, application, interface
 from asgiserver.errors import StartError
 
 
@@ -161,6 +161,12 @@ def test_an_explicit_choice_is_kept_and_doubted() -> None:
 def test_unresolved(app: Any, wanted: str, text: str) -> None:
     with pytest.raises(StartError, match=text):
         interface.resolve(app, wanted, "m:app")
+
+
+def test_a_doubt_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    loaded = application.load(Config(app=wsgi, interface="asgi3"))
+    assert loaded.interface == "asgi3"
+    assert "looks like WSGI; it is served as ASGI 3, by --interface." in caplog.text
 
 
 def test_asgi2_is_called_twice_and_sees_its_version() -> None:
