@@ -63,7 +63,7 @@ class _Stopper:
             return
         self.cut += self._core.abort()
         self._core.stop()
-        if frame is not None and _is_in_application(frame):
+        if frame is not None and not self._config.threads and _is_in_application(frame):
             raise _Cut("the server is stopping")
 
     def _drain(self, idle: float | None = None) -> None:

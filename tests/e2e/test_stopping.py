@@ -144,6 +144,40 @@ def test_a_second_signal_while_the_first_is_handled(serve: Any, tmp_path: Path) 
     assert server.log().endswith("Stopped\n")
 
 
+STARTING = """
+import os, signal, threading
+
+class Thread(threading.Thread):
+    def start(self):
+        super().start()
+        if self.name != "asgiserver-0":
+            return
+        try:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+                for _ in range(1000):
+                    pass
+        except BaseException as error:
+            print("interrupted by", repr(error))
+            raise
+
+threading.Thread = Thread
+
+def app(environ, start_response):
+    raise AssertionError("nobody asks")
+"""
+
+
+def test_a_second_signal_while_threads_start(serve: Any, tmp_path: Path) -> None:
+    """There is no application to cut: what starts them is not interrupted, and ends in order."""
+    (tmp_path / "main.py").write_text(STARTING)
+    args = ("main:app", "--app-dir", str(tmp_path), "--threads", "4")
+    server = serve(*args, interface="wsgi", wait=False)
+    assert server.wait() == 0
+    assert "interrupted" not in server.log()
+    assert server.log().endswith("Stopped\n")
+
+
 EARLY = """
 import asyncio, os, signal
 from asgiserver import Config, Server
