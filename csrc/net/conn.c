@@ -19,15 +19,7 @@
 #include "net/listener.h"
 #include "net/tls.h"
 
-/* What one connection may do before the others get their turn. Who does all of it, and wants more,
- * is greedy, and has its turn behind those who are not, until it was modest so many times. */
-#define READ_ROUNDS 8u                     /* full read buffers */
-#define WORK_ROUNDS 8u                     /* times drained and filled again */
-#define WRITE_MAX ((uint32_t)(1024 + 64) * 1024) /* bytes written: a MiB with its head */
-#define WRITE_CROWDED ((uint32_t)64 * 1024) /* … where others wait */
-#define WRITE_GREEDY ((uint32_t)256 * 1024) /* … by who goes behind them */
-#define WRITE_LEAST ((uint32_t)16 * 1024)  /* in a single call */
-#define MODEST_TIMES 7u
+#define WORK_ROUNDS 8u /* times drained and filled again in one turn */
 
 /* How long lingering goes on while bytes keep coming. */
 #define LINGER_BYTES ((uint32_t)64 * 1024 * 1024)
@@ -75,17 +67,16 @@ struct as_conn {
         uint32_t linger_left; /* bytes; while it is lingering */
     };
     uint32_t got, wrote;     /* bytes since the timeout was looked at */
-    uint32_t room;           /* bytes that may be written in this turn */
-    uint32_t alarm;          /* milliseconds of WAIT_ALARM, 0: none */
+    as_share share;          /* of the loop's turn */
     as_buf *proxy;           /* a PROXY header is due: its bytes so far; else NULL */
     as_handshake *handshake; /* NULL: over, or no TLS */
     as_err cut;              /* why it must be closed without ado */
+    uint32_t alarm;          /* milliseconds of WAIT_ALARM, 0: none */
     uint8_t interest;        /* what the kernel is asked for: EPOLLIN … */
     uint8_t waiting : 4;     /* wait_kind whose timeout runs */
     uint8_t progress : 4;    /* GOT_BYTES … since the timeout was looked at */
     uint8_t late;            /* where in as_loop.late bytes of ours are, 0: none are */
     uint8_t ready;           /* EPOLLIN …, as it was told while others had their turn */
-    uint8_t greedy;          /* events until it is modest; 0: it is */
     bool fresh : 1;          /* something may have come that nobody has looked for yet */
     bool flushing : 1;
     bool resume : 1;     /* the gateway did something between events */
@@ -120,10 +111,6 @@ static void enqueue_behind(as_conn *conn) {
     if (!as__link_linked(&conn->todo)) {
         as__list_push(&loop_of(conn)->greedy, &conn->todo);
     }
-}
-
-static void mark_greedy(as_conn *conn) {
-    conn->greedy = MODEST_TIMES + 1;
 }
 
 /* --- closing ---------------------------------------------------------------------------------- */
@@ -251,7 +238,7 @@ static as_err begin_handshake(as_conn *conn) {
     handshake->conn = conn;
     as__list_push(&loop->handshakes, &handshake->open);
     conn->handshake = handshake;
-    conn->greedy = 1; /* a step takes as long as dozens of requests */
+    conn->share.greedy = 1; /* a step takes as long as dozens of requests */
     loop->nhandshakes++;
     return AS_OK;
 }
@@ -384,27 +371,10 @@ static bool read_proxy_header(as_conn *conn) {
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-/* Whether it may read on, having filled so many buffers. */
-static bool may_read_on(as_conn *conn, unsigned rounds) {
-    const as_loop *loop = loop_of(conn);
-    if (rounds < READ_ROUNDS && (!loop->crowded || conn->greedy > 0) &&
-        as_microseconds() < loop->env.turn_end) {
-        return true;
-    }
-    mark_greedy(conn);
-    return false;
-}
-
-/* Bytes of a read: bounded, so that one client cannot keep the others waiting. */
-static size_t read_size(const as_conn *conn) {
-    const as_loop *loop = loop_of(conn);
-    return loop->crowded && conn->greedy == 0 ? loop->share : AS_READ_BUFFER;
-}
-
 /* Reads what is there and feeds it. */
 static inline void read_and_feed(as_conn *conn) {
     as_loop *loop = loop_of(conn);
-    size_t size = read_size(conn);
+    size_t size = as__share_read_size(&conn->share, &loop->turn);
     if (conn->proxy != NULL && !read_proxy_header(conn)) {
         return;
     }
@@ -431,7 +401,8 @@ static inline void read_and_feed(as_conn *conn) {
             conn->progress |= GOT_REQUEST;
         }
         if ((size_t)n < size || conn->cut != AS_OK || conn->h1.yielded ||
-            !as_h1_wants_read(&conn->h1) || !may_read_on(conn, round)) {
+            !as_h1_wants_read(&conn->h1) ||
+            !as__share_may_read_on(&conn->share, &loop->turn, &loop->env, round)) {
             return;
         }
     }
@@ -454,7 +425,7 @@ static void read_and_drop(as_conn *conn) {
     if (t->wants != 0) {
         t->ops->shutdown(t);
     }
-    for (unsigned round = 0; t->wants == 0 && round < READ_ROUNDS; round++) {
+    for (unsigned round = 0; t->wants == 0 && round < AS_READ_ROUNDS; round++) {
         ssize_t n = drop(conn);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
             return;
@@ -490,7 +461,7 @@ static void shorten(as_out *out, uint64_t max) {
 static as_err write_once(as_conn *conn, as_out *out, bool *full) {
     as_transport *t = &conn->transport;
     ssize_t n;
-    shorten(out, conn->room > WRITE_LEAST ? conn->room : WRITE_LEAST);
+    shorten(out, as__share_write_size(&conn->share));
     if (out->nvec > 0) {
         n = t->ops->writev(t, out->vec, out->nvec);
         *full = n >= 0 && (uint64_t)n < out->n;
@@ -504,7 +475,7 @@ static as_err write_once(as_conn *conn, as_out *out, bool *full) {
     if (n > 0) {
         conn->wrote += (uint32_t)n;
         conn->progress |= WROTE;
-        conn->room = (uint64_t)n < conn->room ? conn->room - (uint32_t)n : 0;
+        as__share_wrote(&conn->share, (uint64_t)n);
         as_outq_taken(&conn->h1.out, (uint64_t)n);
     }
     return AS_OK;
@@ -520,11 +491,9 @@ static void flush(as_conn *conn) {
     conn->flushing = true; /* as_outq_taken may run Python, which may write */
     bool full = false;
     as_out out;
-    while (!full && conn->cut == AS_OK && conn->room > 0 && as_outq_peek(&conn->h1.out, &out)) {
+    while (!full && conn->cut == AS_OK && conn->share.room > 0 &&
+           as_outq_peek(&conn->h1.out, &out)) {
         conn->cut = write_once(conn, &out, &full);
-    }
-    if (conn->room == 0) {
-        mark_greedy(conn);
     }
     conn->flushing = false;
 }
@@ -787,7 +756,7 @@ static bool start_lingering(as_conn *conn) {
         return false; /* the client is finished, too */
     }
     conn->lingering = true;
-    conn->greedy = 0; /* what is dropped costs next to nothing */
+    conn->share.greedy = 0; /* what is dropped costs next to nothing */
     conn->linger_left = LINGER_BYTES;
     conn->linger_end = as__loop_now(loop_of(conn)) + (uint64_t)time * LINGER_TIMES;
     return true;
@@ -853,7 +822,7 @@ static __attribute__((noinline)) void enqueue_buffered(as_conn *conn) {
     if ((conn->interest & EPOLLIN) == 0) {
         return;
     }
-    if (conn->greedy > 0) {
+    if (conn->share.greedy > 0) {
         enqueue_behind(conn);
     } else {
         enqueue(conn);
@@ -881,7 +850,7 @@ static void work(as_conn *conn) {
     watch(conn);
     set_timeout(conn);
     if (conn->h1.yielded) {
-        mark_greedy(conn);
+        as__share_mark_greedy(&conn->share);
         conn->resume = true;
         enqueue_behind(conn);
     }
@@ -940,14 +909,8 @@ static void run_out(as_conn *conn) {
     }
 }
 
-/* What it may do begins anew. */
 static void begin_turn(as_conn *conn) {
-    conn->room = !loop_of(conn)->crowded ? WRITE_MAX
-                 : conn->greedy == 0     ? WRITE_CROWDED
-                                         : WRITE_GREEDY;
-    if (conn->greedy > 0 && conn->handshake == NULL) {
-        conn->greedy--;
-    }
+    as__share_begin(&conn->share, &loop_of(conn)->turn, conn->handshake == NULL);
 }
 
 static void on_ready(as_conn *conn, uint32_t events);
@@ -1033,7 +996,7 @@ bool as__conn_event(as_conn *conn, uint32_t events) {
     } else if (wanted == 0) {
         return false; /* what it is watched for has changed since */
     }
-    if (conn->greedy > 0 && conn->cut == AS_OK) {
+    if (conn->share.greedy > 0 && conn->cut == AS_OK) {
         conn->ready |= (uint8_t)wanted;
         enqueue_behind(conn);
         return false;
