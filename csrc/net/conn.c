@@ -6,16 +6,14 @@
  * `work` is the one place that looks at what the protocol wants (as_h1_get_phase, as_h1_wants_read,
  * `out`) and makes what the socket is watched for and the timeout follow; it runs at the end of
  * every event, and from the loop's todo list for what happened outside of events. */
-#include "net/conn.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "net/conn_internal.h"
 #include "net/listener.h"
 #include "net/tls.h"
 
@@ -25,91 +23,16 @@
 #define LINGER_BYTES ((uint32_t)64 * 1024 * 1024)
 #define LINGER_TIMES 15u /* timeout_linger in all */
 
-/* Milliseconds from its beginning in which a connection's first request is waited for while
- * draining: the client has connected, and may be sending it. */
-#define NEWCOMER_TIME 1000u
-
-/* What a connection can run out of time for. */
-typedef enum wait_kind {
-    WAIT_NONE, /* nothing is expected of the client */
-    WAIT_HANDSHAKE,
-    WAIT_HEAD,
-    WAIT_BODY,
-    WAIT_KEEP_ALIVE,
-    WAIT_LAST, /* draining: a request that may be under way */
-    WAIT_WRITE,
-    WAIT_LINGER,
-    WAIT_ALARM /* the gateway's, in a tunnel */
-} wait_kind;
-
-/* What can restart a timeout that is already running. */
-enum { GOT_BYTES = 1, GOT_REQUEST = 2, WROTE = 4, ALARM_SET = 8 };
-
-/* A TLS handshake that is under way. */
-typedef struct as_handshake {
-    as_conn *conn;
-    as_link open; /* in as_loop.handshakes */
-} as_handshake;
-
-struct as_conn {
-    as_h1 h1;
-    as_conn_info info;
-    as_transport transport;
-    as_link all;  /* in as_loop.conns; closed: in .gone */
-    as_link todo; /* in as_loop.todo, or .greedy */
-    as_timeout timeout;
-    union {
-        uint64_t opened;     /* milliseconds; while it is not lingering */
-        uint64_t linger_end; /* milliseconds; while it is */
-    };
-    union {
-        uint32_t unsent;      /* bytes that the kernel had not got rid of when it was last asked */
-        uint32_t linger_left; /* bytes; while it is lingering */
-    };
-    uint32_t got, wrote;     /* bytes since the timeout was looked at */
-    as_share share;          /* of the loop's turn */
-    as_buf *proxy;           /* a PROXY header is due: its bytes so far; else NULL */
-    as_handshake *handshake; /* NULL: over, or no TLS */
-    as_err cut;              /* why it must be closed without ado */
-    uint32_t alarm;          /* milliseconds of WAIT_ALARM, 0: none */
-    uint8_t interest;        /* what the kernel is asked for: EPOLLIN … */
-    uint8_t waiting : 4;     /* wait_kind whose timeout runs */
-    uint8_t progress : 4;    /* GOT_BYTES … since the timeout was looked at */
-    uint8_t late;            /* where in as_loop.late bytes of ours are, 0: none are */
-    uint8_t ready;           /* EPOLLIN …, as it was told while others had their turn */
-    bool fresh : 1;          /* something may have come that nobody has looked for yet */
-    bool flushing : 1;
-    bool resume : 1;     /* the gateway did something between events */
-    bool drain : 1;      /* draining has begun */
-    bool disconnect : 1; /* as_h1_disconnect is due */
-    bool lingering : 1;
-    bool may_introduce : 1; /* the peer may send a PROXY header */
-    bool expired : 1;       /* its time is over, and what follows from that is due */
-    bool closed : 1;
-    /* AS_ADDRESS_MAX bytes behind a wildcard listener, AS_SERVER_MAX where a PROXY header tells it,
-     * else nothing. */
-    char server[];
-};
-
-static as_conn *conn_of(as_h1 *h1) {
-    return AS_OWNER(h1, as_conn, h1);
-}
-
-static as_loop *loop_of(const as_conn *conn) {
-    return AS_OWNER(conn->h1.env, as_loop, env);
-}
-
-static void enqueue(as_conn *conn) {
+void as__conn_enqueue(as_conn *conn) {
     if (!as__link_linked(&conn->todo)) {
-        as__list_push(&loop_of(conn)->todo, &conn->todo);
+        as__list_push(&as__loop_of(conn)->todo, &conn->todo);
     }
-    as__loop_again(loop_of(conn));
+    as__loop_again(as__loop_of(conn));
 }
 
-/* … and others go first. */
-static void enqueue_behind(as_conn *conn) {
+void as__conn_enqueue_behind(as_conn *conn) {
     if (!as__link_linked(&conn->todo)) {
-        as__list_push(&loop_of(conn)->greedy, &conn->todo);
+        as__list_push(&as__loop_of(conn)->greedy, &conn->todo);
     }
 }
 
@@ -127,7 +50,7 @@ static void end_handshake(as_conn *conn) {
     as_handshake *handshake = conn->handshake;
     if (handshake != NULL) {
         conn->handshake = NULL;
-        loop_of(conn)->nhandshakes--;
+        as__loop_of(conn)->nhandshakes--;
         as__link_remove(&handshake->open);
         free(handshake);
     }
@@ -143,7 +66,7 @@ void as__conn_free_gone(as_loop *loop) {
 /* Not left to close(): a child of the application's may have the socket as well. */
 static void unwatch(const as_conn *conn) {
     if (conn->interest != 0) {
-        (void)epoll_ctl(loop_of(conn)->epoll_fd, EPOLL_CTL_DEL, conn->transport.fd, NULL);
+        (void)epoll_ctl(as__loop_of(conn)->epoll_fd, EPOLL_CTL_DEL, conn->transport.fd, NULL);
     }
 }
 
@@ -162,10 +85,10 @@ static void take_back(as_conn *conn) {
     if (conn->late == 0) {
         return;
     }
-    ssize_t n = as__late_take(loop_of(conn)->late, conn->late, &buf, &off);
+    ssize_t n = as__late_take(as__loop_of(conn)->late, conn->late, &buf, &off);
     conn->late = 0;
     if (n > 0) {
-        conn->progress |= WROTE;
+        conn->progress |= AS_WROTE;
         conn->wrote += (uint32_t)n;
         off += (size_t)n;
     }
@@ -180,7 +103,7 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     if (conn->closed) {
         return;
     }
-    as_loop *loop = loop_of(conn);
+    as_loop *loop = as__loop_of(conn);
     take_back(conn);
     conn->closed = true; /* the handlers below reach the connection no more */
     as__link_remove(&conn->todo);
@@ -205,13 +128,13 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
 
 /* For the log, by its name in the table of errors. */
 static void tell_refused(as_conn *conn, as_err why, as_slice detail) {
-    const as_loop_config *config = &loop_of(conn)->config;
+    const as_loop_config *config = &as__loop_of(conn)->config;
     if (config->handlers->on_refused != NULL) {
         config->handlers->on_refused(config->ctx, &conn->info, why, detail, 0);
     }
 }
 
-static void refuse(as_conn *conn, as_err why) {
+void as__conn_refuse(as_conn *conn, as_err why) {
     conn->cut = why;
     tell_refused(conn, why, AS_SLICE(""));
 }
@@ -224,13 +147,13 @@ static void limit_handshakes(as_loop *loop) {
     if (limit != 0 && loop->nhandshakes > limit) {
         as_conn *oldest = AS_OWNER(loop->handshakes.next, as_handshake, open)->conn;
         end_handshake(oldest);
-        refuse(oldest, AS_E_TLS_CROWD);
-        enqueue(oldest);
+        as__conn_refuse(oldest, AS_E_TLS_CROWD);
+        as__conn_enqueue(oldest);
     }
 }
 
 static as_err begin_handshake(as_conn *conn) {
-    as_loop *loop = loop_of(conn);
+    as_loop *loop = as__loop_of(conn);
     as_handshake *handshake = malloc(sizeof(*handshake));
     if (handshake == NULL) {
         return AS_E_NOMEM;
@@ -277,11 +200,11 @@ static __attribute__((noinline)) void read_failed(as_conn *conn, as_err why) {
     }
 }
 
-static void handshake_expired(as_conn *conn) {
+void as__conn_handshake_expired(as_conn *conn) {
     if (conn->proxy != NULL && conn->proxy->len > 0) {
-        refuse(conn, AS_E_PROXY_TRUNCATED);
+        as__conn_refuse(conn, AS_E_PROXY_TRUNCATED);
     } else if (as_tls_begun(conn->info.tls)) {
-        refuse(conn, AS_E_TIMEOUT_HANDSHAKE);
+        as__conn_refuse(conn, AS_E_TIMEOUT_HANDSHAKE);
     } else {
         conn->cut = AS_E_CLOSED; /* somebody looked whether the port is open */
     }
@@ -292,7 +215,7 @@ static void handshake_expired(as_conn *conn) {
 /* From here on the connection is that of the client behind the proxy, who is believed about others
  * only if he is a proxy himself. */
 static void introduce(as_conn *conn, const as_proxy_header *header) {
-    const as_forwarding *forwarding = loop_of(conn)->config.forwarding;
+    const as_forwarding *forwarding = as__loop_of(conn)->config.forwarding;
     as_conn_info *info = &conn->info;
     if (header->kind == AS_PROXY_LOCAL) {
         return;
@@ -327,7 +250,7 @@ static as_err parse_proxy_header(as_conn *conn, as_slice fresh, as_proxy_header 
         }
         all = (as_slice){bytes->data, bytes->len};
     }
-    as_err err = as_proxy_parse(loop_of(conn)->config.proxy_protocol, all, out, &size);
+    as_err err = as_proxy_parse(as__loop_of(conn)->config.proxy_protocol, all, out, &size);
     *complete = size > 0;
     *own = size > 0 ? size - before : fresh.n;
     if (err == AS_OK && size == 0 && before == 0) {
@@ -339,17 +262,17 @@ static as_err parse_proxy_header(as_conn *conn, as_slice fresh, as_proxy_header 
 /* The header is looked at while the kernel still has it, and only its own bytes are taken: whoever
  * reads next finds his first byte first. True when the header is behind. */
 static bool read_proxy_header(as_conn *conn) {
-    char *buf = loop_of(conn)->read_buf;
+    char *buf = as__loop_of(conn)->read_buf;
     int fd = conn->transport.fd;
     ssize_t n = recv(fd, buf, AS_PROXY_V2_MAX, MSG_PEEK);
     if (n == 0 && conn->proxy->len > 0) {
-        refuse(conn, AS_E_PROXY_TRUNCATED);
+        as__conn_refuse(conn, AS_E_PROXY_TRUNCATED);
     } else if (n == 0) {
         conn->cut = AS_E_CLOSED;
     } else if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
         conn->cut = AS_E_RESET;
     } else if (n > 0 && !conn->may_introduce) {
-        refuse(conn, AS_E_PROXY_PEER);
+        as__conn_refuse(conn, AS_E_PROXY_PEER);
     }
     if (n <= 0 || conn->cut != AS_OK) {
         return false;
@@ -359,7 +282,7 @@ static bool read_proxy_header(as_conn *conn) {
     bool complete;
     as_err err = parse_proxy_header(conn, (as_slice){buf, (size_t)n}, &header, &own, &complete);
     if (err != AS_OK || recv(fd, buf, own, 0) != (ssize_t)own) {
-        refuse(conn, err != AS_OK ? err : AS_E_IO);
+        as__conn_refuse(conn, err != AS_OK ? err : AS_E_IO);
         return false;
     }
     if (complete) {
@@ -373,7 +296,7 @@ static bool read_proxy_header(as_conn *conn) {
 
 /* Reads what is there and feeds it. */
 static inline void read_and_feed(as_conn *conn) {
-    as_loop *loop = loop_of(conn);
+    as_loop *loop = as__loop_of(conn);
     size_t size = as__share_read_size(&conn->share, &loop->turn);
     if (conn->proxy != NULL && !read_proxy_header(conn)) {
         return;
@@ -396,9 +319,9 @@ static inline void read_and_feed(as_conn *conn) {
         uint64_t requests = loop->env.requests_total;
         as_h1_feed(&conn->h1, loop->read_buf, (size_t)n);
         conn->got += (uint32_t)n;
-        conn->progress |= GOT_BYTES;
+        conn->progress |= AS_GOT_BYTES;
         if (loop->env.requests_total != requests) {
-            conn->progress |= GOT_REQUEST;
+            conn->progress |= AS_GOT_REQUEST;
         }
         if ((size_t)n < size || conn->cut != AS_OK || conn->h1.yielded ||
             !as_h1_wants_read(&conn->h1) ||
@@ -413,7 +336,7 @@ static inline void read_and_feed(as_conn *conn) {
 static ssize_t drop(const as_conn *conn) {
     ssize_t n;
     do {
-        n = recv(conn->transport.fd, loop_of(conn)->read_buf, AS_READ_BUFFER, MSG_TRUNC);
+        n = recv(conn->transport.fd, as__loop_of(conn)->read_buf, AS_READ_BUFFER, MSG_TRUNC);
     } while (n < 0 && errno == EINTR);
     return n;
 }
@@ -435,7 +358,7 @@ static void read_and_drop(as_conn *conn) {
             return;
         }
         conn->linger_left -= (uint32_t)n;
-        conn->progress |= GOT_BYTES;
+        conn->progress |= AS_GOT_BYTES;
     }
 }
 
@@ -474,7 +397,7 @@ static as_err write_once(as_conn *conn, as_out *out, bool *full) {
     }
     if (n > 0) {
         conn->wrote += (uint32_t)n;
-        conn->progress |= WROTE;
+        conn->progress |= AS_WROTE;
         as__share_wrote(&conn->share, (uint64_t)n);
         as_outq_taken(&conn->h1.out, (uint64_t)n);
     }
@@ -499,13 +422,13 @@ static void flush(as_conn *conn) {
 }
 
 as_err as__conn_flush(as_h1 *h1) {
-    as_conn *conn = conn_of(h1);
+    as_conn *conn = as__conn_of(h1);
     if (conn->closed) {
         return AS_E_CLOSED;
     }
     flush(conn);
     if (conn->cut != AS_OK) {
-        enqueue(conn);
+        as__conn_enqueue(conn);
         return AS_E_CLOSED;
     }
     return AS_OK;
@@ -519,7 +442,7 @@ static bool put_late(as_conn *conn) {
         !as_outq_detach(&conn->h1.out, &buf, &off)) {
         return false;
     }
-    conn->late = (uint8_t)as__late_put(loop_of(conn)->late, &conn->transport, &buf, off, conn);
+    conn->late = (uint8_t)as__late_put(as__loop_of(conn)->late, &conn->transport, &buf, off, conn);
     if (conn->late == 0) {
         (void)as_outq_attach(&conn->h1.out, buf, off); /* the queue is empty: no memory is needed */
     }
@@ -527,182 +450,22 @@ static bool put_late(as_conn *conn) {
 }
 
 as_err as__conn_lend(as_h1 *h1) {
-    as_conn *conn = conn_of(h1);
+    as_conn *conn = as__conn_of(h1);
     if (conn->closed || !put_late(conn)) {
         return as__conn_flush(h1);
     }
-    if (!as__late_guard(loop_of(conn)->late)) {
+    if (!as__late_guard(as__loop_of(conn)->late)) {
         return as__conn_flush(h1); /* without a thread nobody else would write */
     }
     return AS_OK;
 }
 
 void as__conn_reclaim(as_h1 *h1) {
-    as_conn *conn = conn_of(h1);
+    as_conn *conn = as__conn_of(h1);
     take_back(conn);
     if (conn->cut != AS_OK && !conn->closed) {
-        enqueue(conn);
+        as__conn_enqueue(conn);
     }
-}
-
-/* --- timeouts --------------------------------------------------------------------------------- */
-
-static wait_kind waits_for(const as_conn *conn) {
-    if (conn->lingering) {
-        return conn->transport.wants == 0 ? WAIT_LINGER : WAIT_WRITE;
-    }
-    if (conn->h1.out.size > 0) {
-        return WAIT_WRITE;
-    }
-    switch (as_h1_get_phase(&conn->h1)) {
-    case AS_H1_IDLE:
-        return loop_of(conn)->env.draining   ? WAIT_LAST
-               : conn->h1.served             ? WAIT_KEEP_ALIVE
-               : conn->transport.handshaking ? WAIT_HANDSHAKE
-                                             : WAIT_HEAD;
-    case AS_H1_HEAD:
-        return WAIT_HEAD;
-    case AS_H1_BODY:
-        return WAIT_BODY;
-    case AS_H1_TUNNEL:
-        return WAIT_ALARM;
-    default:
-        return WAIT_NONE;
-    }
-}
-
-/* Milliseconds that an idle connection has for a request while draining. */
-static uint32_t last_wait(const as_conn *conn) {
-    as_loop *loop = loop_of(conn);
-    uint64_t newcomer_until = conn->h1.served ? 0 : conn->opened + NEWCOMER_TIME;
-    uint64_t now = as__loop_now(loop);
-    uint32_t left = newcomer_until > now ? (uint32_t)(newcomer_until - now) : 0;
-    return left > loop->drain_idle ? left : loop->drain_idle;
-}
-
-/* A time of 0 is without end; but what is `left` is not, even if it ran out just now. */
-static uint32_t shorter(uint32_t left, uint32_t time) {
-    left = left > 0 ? left : 1;
-    return time == 0 || time > left ? left : time;
-}
-
-static uint32_t time_for(const as_conn *conn, wait_kind kind) {
-    const as_limits *limits = &loop_of(conn)->limits;
-    switch (kind) {
-    case WAIT_HANDSHAKE:
-        return limits->timeout_tls_handshake;
-    case WAIT_HEAD:
-        return limits->timeout_request_head;
-    case WAIT_BODY:
-        return limits->timeout_request_body;
-    case WAIT_KEEP_ALIVE:
-        return limits->timeout_keep_alive;
-    case WAIT_LAST:
-        return shorter(last_wait(conn),
-                       conn->h1.served ? limits->timeout_keep_alive : limits->timeout_request_head);
-    case WAIT_WRITE:
-        return limits->timeout_write;
-    case WAIT_LINGER:
-        return limits->timeout_linger;
-    case WAIT_ALARM:
-        return conn->alarm;
-    default:
-        return 0;
-    }
-}
-
-/* A head has its time as a whole, however slowly its bytes drip in; so has the pause before it. */
-static uint8_t restarted_by(wait_kind kind) {
-    switch (kind) {
-    case WAIT_HEAD:
-    case WAIT_KEEP_ALIVE:
-    case WAIT_LAST:
-        return GOT_REQUEST;
-    case WAIT_BODY:
-    case WAIT_LINGER:
-        return GOT_BYTES;
-    case WAIT_WRITE:
-        return WROTE;
-    case WAIT_ALARM:
-        return ALARM_SET;
-    default:
-        return 0;
-    }
-}
-
-/* What the kernel still holds of what it took. A socket is writable again only when a good part of
- * its buffer is free: a client that reads slowly makes progress long before. */
-static uint32_t unsent_bytes(const as_conn *conn) {
-    int bytes = 0;
-    return ioctl(conn->transport.fd, SIOCOUTQ, &bytes) == 0 && bytes > 0 ? (uint32_t)bytes : 0;
-}
-
-/* Bytes a second below which a client is too slow; 0: any will do. */
-static uint32_t least_rate(const as_conn *conn, wait_kind kind) {
-    const as_limits *limits = &loop_of(conn)->limits;
-    return kind == WAIT_BODY    ? limits->min_body_rate
-           : kind == WAIT_WRITE ? limits->min_write_rate
-                                : 0;
-}
-
-/* How many bytes the client has taken from the kernel since this was last asked. */
-static uint64_t count_taken(as_conn *conn) {
-    uint64_t had = (uint64_t)conn->unsent + conn->wrote;
-    conn->unsent = unsent_bytes(conn);
-    return had > conn->unsent ? had - conn->unsent : 0; /* TLS adds to what we wrote */
-}
-
-/* A wait that goes on has what was left of its time, and what its bytes may take at the least rate,
- * but never more than the whole time. Without a rate any byte restores the whole. */
-static uint64_t prolonged(const as_conn *conn, wait_kind kind, uint64_t left, uint64_t moved) {
-    uint64_t whole = time_for(conn, kind);
-    uint32_t rate = least_rate(conn, kind);
-    if (rate == 0 || moved >= rate * whole / 1000) {
-        return moved > 0 ? whole : left;
-    }
-    uint64_t time = left + moved * 1000 / rate;
-    return time < whole ? time : whole;
-}
-
-static void set_timeout(as_conn *conn) {
-    as_loop *loop = loop_of(conn);
-    wait_kind kind = waits_for(conn);
-    bool fresh = kind != conn->waiting;
-    bool restart = fresh || (conn->progress & restarted_by(kind)) != 0;
-    uint64_t moved = kind == WAIT_WRITE && restart ? count_taken(conn) : conn->got;
-    conn->progress = 0;
-    conn->got = conn->wrote = 0;
-    if (!restart) {
-        return;
-    }
-    conn->waiting = (uint8_t)kind;
-    conn->expired = false;
-    uint64_t time = time_for(conn, kind);
-    if (time == 0) {
-        as__timeout_clear(&conn->timeout);
-        return;
-    }
-    uint64_t now = as__loop_now(loop), deadline = now + time;
-    if (!fresh && least_rate(conn, kind) != 0) {
-        uint64_t due = conn->timeout.deadline;
-        deadline = now + prolonged(conn, kind, due > now ? due - now : 0, moved);
-    }
-    if (kind == WAIT_LINGER && deadline > conn->linger_end) {
-        deadline = conn->linger_end;
-    }
-    as__timeout_set(&loop->wheel, &conn->timeout, now, deadline);
-}
-
-/* The kernel has got rid of more for a client that reads on: true, and the wait goes on. */
-static bool goes_on_reading(as_conn *conn) {
-    as_loop *loop = loop_of(conn);
-    uint64_t time = prolonged(conn, WAIT_WRITE, 0, count_taken(conn));
-    if (time > 0) {
-        uint64_t now = as__loop_now(loop);
-        conn->waiting = WAIT_WRITE;
-        as__timeout_set(&loop->wheel, &conn->timeout, now, now + time);
-    }
-    return time > 0;
 }
 
 /* --- watching --------------------------------------------------------------------------------- */
@@ -723,7 +486,7 @@ static uint8_t wanted_interest(const as_conn *conn) {
 /* Only once there is something to wait for: a connection that is over with its first read, as are
  * many that carry a single request, costs the kernel's set nothing. */
 static void watch(as_conn *conn) {
-    as_loop *loop = loop_of(conn);
+    as_loop *loop = as__loop_of(conn);
     uint8_t interest = wanted_interest(conn);
     if (interest == conn->interest) {
         return;
@@ -738,7 +501,7 @@ static void watch(as_conn *conn) {
         as__listeners_pause(loop, errno); /* no more are taken for a while */
     }
     conn->cut = AS_E_IO;
-    enqueue(conn);
+    as__conn_enqueue(conn);
 }
 
 /* --- work ------------------------------------------------------------------------------------- */
@@ -746,7 +509,7 @@ static void watch(as_conn *conn) {
 /* Our side is finished, but closing now would make the kernel answer bytes that are still under way
  * with a reset, which can destroy our last answer before the client has read it (RFC 9112, 9.6). */
 static bool start_lingering(as_conn *conn) {
-    uint32_t time = loop_of(conn)->limits.timeout_linger;
+    uint32_t time = as__loop_of(conn)->limits.timeout_linger;
     as_transport *t = &conn->transport;
     if (!as_h1_wants_linger(&conn->h1) || (conn->h1.eof && t->tls == NULL) || time == 0) {
         return false;
@@ -758,7 +521,7 @@ static bool start_lingering(as_conn *conn) {
     conn->lingering = true;
     conn->share.greedy = 0; /* what is dropped costs next to nothing */
     conn->linger_left = LINGER_BYTES;
-    conn->linger_end = as__loop_now(loop_of(conn)) + (uint64_t)time * LINGER_TIMES;
+    conn->linger_end = as__loop_now(as__loop_of(conn)) + (uint64_t)time * LINGER_TIMES;
     return true;
 }
 
@@ -766,15 +529,15 @@ static bool start_lingering(as_conn *conn) {
 static bool drain_due(const as_conn *conn) {
     const as_h1 *h1 = &conn->h1;
     return h1->above_high && h1->phase < AS_H1_CLOSING &&
-           h1->out.size <= loop_of(conn)->limits.limit_write_buffer / 4;
+           h1->out.size <= as__loop_of(conn)->limits.limit_write_buffer / 4;
 }
 
 /* Lets the protocol and the gateway go on. */
 static void resume(as_conn *conn) {
-    uint64_t requests = loop_of(conn)->env.requests_total;
+    uint64_t requests = as__loop_of(conn)->env.requests_total;
     as_h1_resume(&conn->h1);
-    if (loop_of(conn)->env.requests_total != requests) {
-        conn->progress |= GOT_REQUEST;
+    if (as__loop_of(conn)->env.requests_total != requests) {
+        conn->progress |= AS_GOT_REQUEST;
     }
 }
 
@@ -787,25 +550,23 @@ static void flush_and_resume(as_conn *conn) {
         }
         resume(conn);
     }
-    enqueue(conn);
+    as__conn_enqueue(conn);
 }
 
-/* Something came since the socket was looked at: a request of the last moment, which closing would
- * answer by a reset. */
-static bool has_unread(const as_conn *conn) {
+bool as__conn_has_unread(const as_conn *conn) {
     char byte;
     return recv(conn->transport.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
 /* The server stops: an idle connection closes, unless a request may be under way. */
 static void close_if_drained(as_conn *conn) {
-    if (!loop_of(conn)->env.draining || as_h1_get_phase(&conn->h1) != AS_H1_IDLE ||
-        last_wait(conn) != 0) {
+    if (!as__loop_of(conn)->env.draining || as_h1_get_phase(&conn->h1) != AS_H1_IDLE ||
+        as__conn_last_wait(conn) != 0) {
         return;
     }
-    if (has_unread(conn)) {
+    if (as__conn_has_unread(conn)) {
         conn->fresh = true;
-        enqueue(conn);
+        as__conn_enqueue(conn);
     } else {
         as_h1_drain(&conn->h1);
     }
@@ -823,9 +584,9 @@ static __attribute__((noinline)) void enqueue_buffered(as_conn *conn) {
         return;
     }
     if (conn->share.greedy > 0) {
-        enqueue_behind(conn);
+        as__conn_enqueue_behind(conn);
     } else {
-        enqueue(conn);
+        as__conn_enqueue(conn);
     }
 }
 
@@ -848,11 +609,11 @@ static void work(as_conn *conn) {
         return;
     }
     watch(conn);
-    set_timeout(conn);
+    as__conn_set_timeout(conn);
     if (conn->h1.yielded) {
         as__share_mark_greedy(&conn->share);
         conn->resume = true;
-        enqueue_behind(conn);
+        as__conn_enqueue_behind(conn);
     }
     if (conn->transport.buffered) {
         enqueue_buffered(conn);
@@ -862,55 +623,21 @@ static void work(as_conn *conn) {
 /* What was answered leaves with the answers to others, at the end of the loop's turn. */
 static bool may_wait(const as_conn *conn) {
     return conn->cut == AS_OK && !conn->lingering && conn->h1.phase < AS_H1_TUNNEL &&
-           !conn->h1.above_high && !loop_of(conn)->env.draining;
+           !conn->h1.above_high && !as__loop_of(conn)->env.draining;
 }
 
 /* Before handlers run: answers that have waited long enough leave; a thread looks after the others.
  * False: that has closed `conn`. */
 static bool may_run_handlers(const as_conn *conn) {
-    as_loop *loop = loop_of(conn);
+    as_loop *loop = as__loop_of(conn);
     if (as__late_any(loop->late) && (as__late_is_due(loop->late) || !as__late_guard(loop->late))) {
         as__conn_work_late(loop);
     }
     return !conn->closed;
 }
 
-/* Its time is over. */
-static void run_out(as_conn *conn) {
-    wait_kind kind = (wait_kind)conn->waiting;
-    conn->expired = false;
-    conn->waiting = WAIT_NONE;
-    switch (kind) {
-    case WAIT_HANDSHAKE:
-        handshake_expired(conn);
-        break;
-    case WAIT_WRITE:
-        if (!goes_on_reading(conn)) {
-            refuse(conn, AS_E_TIMEOUT_WRITE);
-        }
-        break;
-    case WAIT_LINGER:
-        conn->cut = AS_E_CLOSED;
-        break;
-    case WAIT_ALARM:
-        conn->alarm = 0;
-        as_h1_alarm(&conn->h1);
-        break;
-    default:
-        if (as_h1_get_phase(&conn->h1) == AS_H1_IDLE && has_unread(conn)) {
-            conn->fresh = true;
-            return;
-        }
-        if (conn->proxy != NULL && conn->proxy->len > 0) {
-            refuse(conn, AS_E_PROXY_TRUNCATED);
-        }
-        as_h1_timeout(&conn->h1);
-        break;
-    }
-}
-
 static void begin_turn(as_conn *conn) {
-    as__share_begin(&conn->share, &loop_of(conn)->turn, conn->handshake == NULL);
+    as__share_begin(&conn->share, &as__loop_of(conn)->turn, conn->handshake == NULL);
 }
 
 static void on_ready(as_conn *conn, uint32_t events);
@@ -924,12 +651,12 @@ void as__conn_work(as_link *todo) {
     }
     begin_turn(conn);
     if (conn->expired) {
-        run_out(conn);
+        as__conn_run_out(conn);
     }
     if (conn->cut == AS_OK && !conn->lingering) {
         if (conn->drain) {
             conn->drain = false;
-            conn->waiting = WAIT_NONE; /* its time is another now */
+            as__conn_renew_timeout(conn);
         }
         if (conn->disconnect) {
             conn->disconnect = false;
@@ -998,20 +725,12 @@ bool as__conn_event(as_conn *conn, uint32_t events) {
     }
     if (conn->share.greedy > 0 && conn->cut == AS_OK) {
         conn->ready |= (uint8_t)wanted;
-        enqueue_behind(conn);
+        as__conn_enqueue_behind(conn);
         return false;
     }
     begin_turn(conn);
     on_ready(conn, wanted);
     return true;
-}
-
-/* Many may run out of time at once, and to close a connection can take a while: where the kernel
- * has much to forget. */
-void as__conn_expire(as_timeout *timeout) {
-    as_conn *conn = AS_OWNER(timeout, as_conn, timeout);
-    conn->expired = true;
-    enqueue_behind(conn);
 }
 
 /* Those that come meanwhile have their turn with the next one. */
@@ -1045,34 +764,24 @@ static bool is_settled(const as_conn *conn) {
 }
 
 void as__conn_notify(as_h1 *h1) {
-    as_conn *conn = conn_of(h1);
+    as_conn *conn = as__conn_of(h1);
     if (conn->closed) {
         return;
     }
     flush(conn);
     if (is_settled(conn)) {
-        set_timeout(conn);
-        as__loop_timer(loop_of(conn));
+        as__conn_set_timeout(conn);
+        as__loop_timer(as__loop_of(conn));
         return;
     }
     conn->resume = true;
-    enqueue(conn);
+    as__conn_enqueue(conn);
 }
 
 void as__conn_flush_soon(as_h1 *h1) {
-    as_conn *conn = conn_of(h1);
+    as_conn *conn = as__conn_of(h1);
     if (!conn->closed) {
-        enqueue(conn);
-    }
-}
-
-void as__conn_set_alarm(as_h1 *h1, uint32_t ms) {
-    as_conn *conn = conn_of(h1);
-    conn->alarm = ms;
-    conn->progress |= ALARM_SET;
-    if (!h1->feeding && !conn->closed) {
-        set_timeout(conn);
-        as__loop_timer(loop_of(conn));
+        as__conn_enqueue(conn);
     }
 }
 
@@ -1080,7 +789,7 @@ void as__conn_drain_all(as_loop *loop) {
     for (as_link *at = loop->conns.next; at != &loop->conns; at = at->next) {
         as_conn *conn = AS_OWNER(at, as_conn, all);
         conn->drain = true;
-        enqueue(conn);
+        as__conn_enqueue(conn);
     }
 }
 
@@ -1089,7 +798,7 @@ void as__conn_disconnect_all(as_loop *loop) {
         as_conn *conn = AS_OWNER(at, as_conn, all);
         if (conn->h1.ex != NULL) {
             conn->disconnect = true;
-            enqueue(conn);
+            as__conn_enqueue(conn);
         }
     }
 }
@@ -1108,7 +817,7 @@ unsigned as__conn_cut_all(as_loop *loop) {
         if (conn->cut == AS_OK) {
             conn->cut = AS_E_SHUTDOWN;
         }
-        enqueue(conn);
+        as__conn_enqueue(conn);
     }
     return exchanges;
 }
@@ -1123,7 +832,7 @@ static void describe(as_conn *conn, const as_listener *listener, const struct so
     info->server = listener->server;
     info->server_port = listener->port;
     as_address address = as_address_of_socket(peer);
-    const as_loop_config *config = &loop_of(conn)->config;
+    const as_loop_config *config = &as__loop_of(conn)->config;
     if (address.n > 0 || info->is_unix) {
         info->trusted =
             config->forwarding != NULL && as_trust_has(&config->forwarding->trust, &address);
@@ -1154,7 +863,7 @@ static as_conn *allocate(const as_loop *loop, const as_listener *listener) {
 
 /* Takes over `fd`, also when it fails. */
 static as_err open_transport(as_conn *conn, const as_listener *listener, int fd) {
-    as_loop *loop = loop_of(conn);
+    as_loop *loop = as__loop_of(conn);
     as_tcp_transport_init(&conn->transport, fd);
     as_err err = AS_OK;
     if (listener->tls != NULL) {
@@ -1198,6 +907,6 @@ as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
         conn->fresh = true;
         as__list_push(&loop->todo, &conn->todo);
     }
-    set_timeout(conn);
+    as__conn_set_timeout(conn);
     return AS_OK;
 }
