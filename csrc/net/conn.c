@@ -6,7 +6,6 @@
  * `work` is the one place that looks at what the protocol wants (as_h1_get_phase, as_h1_wants_read,
  * `out`) and makes what the socket is watched for and the timeout follow; it runs at the end of
  * every event, and from the loop's todo list for what happened outside of events. */
-
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -38,24 +37,6 @@ void as__conn_enqueue_behind(as_conn *conn) {
 
 /* --- closing ---------------------------------------------------------------------------------- */
 
-static void forget_proxy_header(as_conn *conn) {
-    if (conn->proxy != NULL) {
-        as_buf_fini(conn->proxy, NULL);
-        free(conn->proxy);
-        conn->proxy = NULL;
-    }
-}
-
-static void end_handshake(as_conn *conn) {
-    as_handshake *handshake = conn->handshake;
-    if (handshake != NULL) {
-        conn->handshake = NULL;
-        as__loop_of(conn)->nhandshakes--;
-        as__link_remove(&handshake->open);
-        free(handshake);
-    }
-}
-
 void as__conn_free_gone(as_loop *loop) {
     as_link *gone;
     while ((gone = as__list_pop(&loop->gone)) != NULL) {
@@ -78,33 +59,12 @@ static void set_reset(as_conn *conn) {
     }
 }
 
-/* What the loop was to write later is ours again, as far as it has not left. */
-static void take_back(as_conn *conn) {
-    as_buf buf;
-    size_t off;
-    if (conn->late == 0) {
-        return;
-    }
-    ssize_t n = as__late_take(as__loop_of(conn)->late, conn->late, &buf, &off);
-    conn->late = 0;
-    if (n > 0) {
-        conn->progress |= AS_WROTE;
-        conn->wrote += (uint32_t)n;
-        off += (size_t)n;
-    }
-    as_err err = as_outq_attach(&conn->h1.out, buf, off);
-    err = n < 0 ? (as_err)n : err;
-    if (conn->cut == AS_OK) {
-        conn->cut = err;
-    }
-}
-
 static void close_now(as_conn *conn, as_err why, bool reset) {
     if (conn->closed) {
         return;
     }
     as_loop *loop = as__loop_of(conn);
-    take_back(conn);
+    as__conn_take_back(conn);
     conn->closed = true; /* the handlers below reach the connection no more */
     as__link_remove(&conn->todo);
     as__link_remove(&conn->all);
@@ -112,8 +72,8 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     as__timeout_remove(&loop->wheel, &conn->timeout);
     loop->nconns--;
     as__balance_tell(&loop->balance, loop->nconns);
-    forget_proxy_header(conn);
-    end_handshake(conn);
+    as__conn_forget_proxy_header(conn);
+    as__conn_end_handshake(conn);
     as_h1_fini(&conn->h1, why);
     if (loop->config.handlers->on_close != NULL) {
         loop->config.handlers->on_close(loop->config.ctx, &conn->info);
@@ -126,8 +86,7 @@ static void close_now(as_conn *conn, as_err why, bool reset) {
     as__loop_conn_gone(loop);
 }
 
-/* For the log, by its name in the table of errors. */
-static void tell_refused(as_conn *conn, as_err why, as_slice detail) {
+void as__conn_tell_refused(as_conn *conn, as_err why, as_slice detail) {
     const as_loop_config *config = &as__loop_of(conn)->config;
     if (config->handlers->on_refused != NULL) {
         config->handlers->on_refused(config->ctx, &conn->info, why, detail, 0);
@@ -136,336 +95,7 @@ static void tell_refused(as_conn *conn, as_err why, as_slice detail) {
 
 void as__conn_refuse(as_conn *conn, as_err why) {
     conn->cut = why;
-    tell_refused(conn, why, AS_SLICE(""));
-}
-
-/* --- TLS -------------------------------------------------------------------------------------- */
-
-/* Whoever opens connections and says nothing on them must not keep out the others. */
-static void limit_handshakes(as_loop *loop) {
-    uint32_t limit = loop->limits.limit_tls_handshakes;
-    if (limit != 0 && loop->nhandshakes > limit) {
-        as_conn *oldest = AS_OWNER(loop->handshakes.next, as_handshake, open)->conn;
-        end_handshake(oldest);
-        as__conn_refuse(oldest, AS_E_TLS_CROWD);
-        as__conn_enqueue(oldest);
-    }
-}
-
-static as_err begin_handshake(as_conn *conn) {
-    as_loop *loop = as__loop_of(conn);
-    as_handshake *handshake = malloc(sizeof(*handshake));
-    if (handshake == NULL) {
-        return AS_E_NOMEM;
-    }
-    handshake->conn = conn;
-    as__list_push(&loop->handshakes, &handshake->open);
-    conn->handshake = handshake;
-    conn->share.greedy = 1; /* a step takes as long as dozens of requests */
-    loop->nhandshakes++;
-    return AS_OK;
-}
-
-/* A client that took the port for a plain one is told so in its own language. */
-static void answer_plainly(as_conn *conn) {
-    as_tls_abandon(&conn->transport);
-    conn->info.is_tls = false;
-    conn->info.tls = NULL;
-    as_h1_refuse(&conn->h1, AS_E_TLS_PLAIN);
-}
-
-/* OpenSSL has sent the alert that says why, and the client is to read it. */
-static void handshake_failed(as_conn *conn) {
-    end_handshake(conn);
-    as_h1_hang_up(&conn->h1, AS_E_TLS_HANDSHAKE);
-    tell_refused(conn, AS_E_TLS_HANDSHAKE, as_tls_failure(conn->info.tls));
-}
-
-/* Not inlined, as it is no part of the way of a request. */
-static __attribute__((noinline)) void read_failed(as_conn *conn, as_err why) {
-    switch (why) {
-    case AS_E_TLS_PLAIN:
-        answer_plainly(conn);
-        break;
-    case AS_E_TLS_HANDSHAKE:
-        handshake_failed(conn);
-        break;
-    case AS_E_TLS_NONE:
-    case AS_E_TLS_RECORD:
-        conn->cut = why;
-        tell_refused(conn, why, as_tls_failure(conn->info.tls));
-        break;
-    default:
-        conn->cut = why;
-    }
-}
-
-void as__conn_handshake_expired(as_conn *conn) {
-    if (conn->proxy != NULL && conn->proxy->len > 0) {
-        as__conn_refuse(conn, AS_E_PROXY_TRUNCATED);
-    } else if (as_tls_begun(conn->info.tls)) {
-        as__conn_refuse(conn, AS_E_TIMEOUT_HANDSHAKE);
-    } else {
-        conn->cut = AS_E_CLOSED; /* somebody looked whether the port is open */
-    }
-}
-
-/* --- the PROXY protocol ----------------------------------------------------------------------- */
-
-/* From here on the connection is that of the client behind the proxy, who is believed about others
- * only if he is a proxy himself. */
-static void introduce(as_conn *conn, const as_proxy_header *header) {
-    const as_forwarding *forwarding = as__loop_of(conn)->config.forwarding;
-    as_conn_info *info = &conn->info;
-    if (header->kind == AS_PROXY_LOCAL) {
-        return;
-    }
-    if (header->kind == AS_PROXY_UNKNOWN) {
-        info->trusted = false;
-        return;
-    }
-    info->is_unix = header->kind == AS_PROXY_UNIX;
-    info->trusted = forwarding != NULL && as_trust_has(&forwarding->trust, &header->source);
-    as_address_format(&header->source, info->client);
-    info->client_port = header->source_port;
-    info->server_port = header->destination_port;
-    info->server = conn->server;
-    if (info->is_unix) {
-        memcpy(conn->server, header->path, sizeof(header->path));
-    } else {
-        as_address_format(&header->destination, conn->server);
-    }
-}
-
-/* `fresh` is what was not looked at before. Sets `own` to how many of these bytes are the header's,
- * and `complete` when that is all of it; else they are kept. */
-static as_err parse_proxy_header(as_conn *conn, as_slice fresh, as_proxy_header *out, size_t *own,
-                                 bool *complete) {
-    as_buf *bytes = conn->proxy;
-    size_t before = bytes->len, size;
-    as_slice all = fresh;
-    if (before > 0) {
-        if (as_buf_append(bytes, NULL, fresh.p, fresh.n) != AS_OK) {
-            return AS_E_NOMEM;
-        }
-        all = (as_slice){bytes->data, bytes->len};
-    }
-    as_err err = as_proxy_parse(as__loop_of(conn)->config.proxy_protocol, all, out, &size);
-    *complete = size > 0;
-    *own = size > 0 ? size - before : fresh.n;
-    if (err == AS_OK && size == 0 && before == 0) {
-        err = as_buf_append(bytes, NULL, fresh.p, fresh.n);
-    }
-    return err;
-}
-
-/* The header is looked at while the kernel still has it, and only its own bytes are taken: whoever
- * reads next finds his first byte first. True when the header is behind. */
-static bool read_proxy_header(as_conn *conn) {
-    char *buf = as__loop_of(conn)->read_buf;
-    int fd = conn->transport.fd;
-    ssize_t n = recv(fd, buf, AS_PROXY_V2_MAX, MSG_PEEK);
-    if (n == 0 && conn->proxy->len > 0) {
-        as__conn_refuse(conn, AS_E_PROXY_TRUNCATED);
-    } else if (n == 0) {
-        conn->cut = AS_E_CLOSED;
-    } else if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
-        conn->cut = AS_E_RESET;
-    } else if (n > 0 && !conn->may_introduce) {
-        as__conn_refuse(conn, AS_E_PROXY_PEER);
-    }
-    if (n <= 0 || conn->cut != AS_OK) {
-        return false;
-    }
-    as_proxy_header header;
-    size_t own;
-    bool complete;
-    as_err err = parse_proxy_header(conn, (as_slice){buf, (size_t)n}, &header, &own, &complete);
-    if (err != AS_OK || recv(fd, buf, own, 0) != (ssize_t)own) {
-        as__conn_refuse(conn, err != AS_OK ? err : AS_E_IO);
-        return false;
-    }
-    if (complete) {
-        introduce(conn, &header);
-        forget_proxy_header(conn);
-    }
-    return complete;
-}
-
-/* --- reading ---------------------------------------------------------------------------------- */
-
-/* Reads what is there and feeds it. */
-static inline void read_and_feed(as_conn *conn) {
-    as_loop *loop = as__loop_of(conn);
-    size_t size = as__share_read_size(&conn->share, &loop->turn);
-    if (conn->proxy != NULL && !read_proxy_header(conn)) {
-        return;
-    }
-    as__loop_tick_date(loop);
-    for (unsigned round = 1;; round++) {
-        int eof = 0;
-        ssize_t n = conn->transport.ops->read(&conn->transport, loop->read_buf, size, &eof);
-        if (n < 0) {
-            read_failed(conn, (as_err)n);
-            return;
-        }
-        if (eof) {
-            as_h1_eof(&conn->h1);
-            return;
-        }
-        if (n == 0) {
-            return;
-        }
-        uint64_t requests = loop->env.requests_total;
-        as_h1_feed(&conn->h1, loop->read_buf, (size_t)n);
-        conn->got += (uint32_t)n;
-        conn->progress |= AS_GOT_BYTES;
-        if (loop->env.requests_total != requests) {
-            conn->progress |= AS_GOT_REQUEST;
-        }
-        if ((size_t)n < size || conn->cut != AS_OK || conn->h1.yielded ||
-            !as_h1_wants_read(&conn->h1) ||
-            !as__share_may_read_on(&conn->share, &loop->turn, &loop->env, round)) {
-            return;
-        }
-    }
-}
-
-/* What came on a socket whose transport has nothing to say any more. Of TCP the kernel copies
- * nothing then (tcp(7)). */
-static ssize_t drop(const as_conn *conn) {
-    ssize_t n;
-    do {
-        n = recv(conn->transport.fd, as__loop_of(conn)->read_buf, AS_READ_BUFFER, MSG_TRUNC);
-    } while (n < 0 && errno == EINTR);
-    return n;
-}
-
-/* Reads and drops what a client still sends after our last answer; at its end, the connection is
- * cut. */
-static void read_and_drop(as_conn *conn) {
-    as_transport *t = &conn->transport;
-    if (t->wants != 0) {
-        t->ops->shutdown(t);
-    }
-    for (unsigned round = 0; t->wants == 0 && round < AS_READ_ROUNDS; round++) {
-        ssize_t n = drop(conn);
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-            return;
-        }
-        if (n <= 0 || (size_t)n >= conn->linger_left) {
-            conn->cut = AS_E_CLOSED;
-            return;
-        }
-        conn->linger_left -= (uint32_t)n;
-        conn->progress |= AS_GOT_BYTES;
-    }
-}
-
-/* --- writing ---------------------------------------------------------------------------------- */
-
-/* Leaves what is beyond `max` bytes out. */
-static void shorten(as_out *out, uint64_t max) {
-    uint64_t kept = 0;
-    if (out->n <= max) {
-        return;
-    }
-    for (int i = 0; i < out->nvec; i++) {
-        if (out->vec[i].iov_len >= max - kept) {
-            out->vec[i].iov_len = (size_t)(max - kept);
-            out->nvec = i + 1;
-        }
-        kept += out->vec[i].iov_len;
-    }
-    out->n = max;
-}
-
-/* The front of `out` to the kernel, once; `full`: the kernel takes no more now. */
-static as_err write_once(as_conn *conn, as_out *out, bool *full) {
-    as_transport *t = &conn->transport;
-    ssize_t n;
-    shorten(out, as__share_write_size(&conn->share));
-    if (out->nvec > 0) {
-        n = t->ops->writev(t, out->vec, out->nvec);
-        *full = n >= 0 && (uint64_t)n < out->n;
-    } else {
-        n = t->ops->sendfile(t, out->fd, out->off, out->n);
-        *full = n == 0;
-    }
-    if (n < 0) {
-        return (as_err)n;
-    }
-    if (n > 0) {
-        conn->wrote += (uint32_t)n;
-        conn->progress |= AS_WROTE;
-        as__share_wrote(&conn->share, (uint64_t)n);
-        as_outq_taken(&conn->h1.out, (uint64_t)n);
-    }
-    return AS_OK;
-}
-
-/* Writes until the queue is empty, the kernel is full or the turn's room is used up: for what is
- * left then, the watcher comes back at once. */
-static void flush(as_conn *conn) {
-    take_back(conn);
-    if (conn->flushing || conn->cut != AS_OK || conn->h1.out.size == 0) {
-        return;
-    }
-    conn->flushing = true; /* as_outq_taken may run Python, which may write */
-    bool full = false;
-    as_out out;
-    while (!full && conn->cut == AS_OK && conn->share.room > 0 &&
-           as_outq_peek(&conn->h1.out, &out)) {
-        conn->cut = write_once(conn, &out, &full);
-    }
-    conn->flushing = false;
-}
-
-as_err as__conn_flush(as_h1 *h1) {
-    as_conn *conn = as__conn_of(h1);
-    if (conn->closed) {
-        return AS_E_CLOSED;
-    }
-    flush(conn);
-    if (conn->cut != AS_OK) {
-        as__conn_enqueue(conn);
-        return AS_E_CLOSED;
-    }
-    return AS_OK;
-}
-
-/* Gives the queue to as_loop.late; false: it must be written now. TLS has its own buffers. */
-static bool put_late(as_conn *conn) {
-    as_buf buf;
-    size_t off;
-    if (conn->transport.tls != NULL || conn->cut != AS_OK || conn->flushing || conn->late != 0 ||
-        !as_outq_detach(&conn->h1.out, &buf, &off)) {
-        return false;
-    }
-    conn->late = (uint8_t)as__late_put(as__loop_of(conn)->late, &conn->transport, &buf, off, conn);
-    if (conn->late == 0) {
-        (void)as_outq_attach(&conn->h1.out, buf, off); /* the queue is empty: no memory is needed */
-    }
-    return conn->late != 0;
-}
-
-as_err as__conn_lend(as_h1 *h1) {
-    as_conn *conn = as__conn_of(h1);
-    if (conn->closed || !put_late(conn)) {
-        return as__conn_flush(h1);
-    }
-    if (!as__late_guard(as__loop_of(conn)->late)) {
-        return as__conn_flush(h1); /* without a thread nobody else would write */
-    }
-    return AS_OK;
-}
-
-void as__conn_reclaim(as_h1 *h1) {
-    as_conn *conn = as__conn_of(h1);
-    take_back(conn);
-    if (conn->cut != AS_OK && !conn->closed) {
-        as__conn_enqueue(conn);
-    }
+    as__conn_tell_refused(conn, why, AS_SLICE(""));
 }
 
 /* --- watching --------------------------------------------------------------------------------- */
@@ -544,7 +174,7 @@ static void resume(as_conn *conn) {
 /* Writes, and lets a gateway that waited for it write on. */
 static void flush_and_resume(as_conn *conn) {
     for (unsigned round = 0; round < WORK_ROUNDS; round++) {
-        flush(conn);
+        as__conn_write(conn);
         if (conn->cut != AS_OK || !drain_due(conn)) {
             return;
         }
@@ -592,7 +222,7 @@ static __attribute__((noinline)) void enqueue_buffered(as_conn *conn) {
 
 /* Makes everything follow what the protocol wants now. Closes `conn` when that is its end. */
 static void work(as_conn *conn) {
-    take_back(conn);
+    as__conn_take_back(conn);
     if (conn->cut == AS_OK && !conn->lingering) {
         flush_and_resume(conn);
         close_if_drained(conn);
@@ -696,17 +326,17 @@ static void on_ready(as_conn *conn, uint32_t events) {
     }
     if (conn->cut == AS_OK && (events & (EPOLLIN | conn->transport.wants)) != 0) {
         if (conn->lingering) {
-            read_and_drop(conn);
+            as__conn_drop(conn);
         } else {
-            read_and_feed(conn);
+            as__conn_read(conn);
         }
         if (conn->handshake != NULL && !conn->transport.handshaking) {
-            end_handshake(conn);
+            as__conn_end_handshake(conn);
         }
     } else if (conn->cut == AS_OK && (events & EPOLLPRI) != 0) {
         on_priority(conn);
     }
-    if (!may_wait(conn) || !put_late(conn)) {
+    if (!may_wait(conn) || !as__conn_put_late(conn)) {
         work(conn);
     }
 }
@@ -749,7 +379,7 @@ void as__conn_flush_late(as_loop *loop) {
     unsigned at = 0;
     as_conn *conn;
     while ((conn = as__late_next(loop->late, &at)) != NULL) {
-        flush(conn);
+        as__conn_write(conn);
     }
 }
 
@@ -768,7 +398,7 @@ void as__conn_notify(as_h1 *h1) {
     if (conn->closed) {
         return;
     }
-    flush(conn);
+    as__conn_write(conn);
     if (is_settled(conn)) {
         as__conn_set_timeout(conn);
         as__loop_timer(as__loop_of(conn));
@@ -870,7 +500,7 @@ static as_err open_transport(as_conn *conn, const as_listener *listener, int fd)
         err = as_tls_transport_init(&conn->transport, fd, listener->tls, loop->tls_scratch);
     }
     if (err == AS_OK && listener->tls != NULL) {
-        err = begin_handshake(conn);
+        err = as__conn_begin_handshake(conn);
     }
     if (err != AS_OK) {
         conn->transport.ops->close(&conn->transport, false);
@@ -888,7 +518,7 @@ as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
     as_h1_init(&conn->h1, &loop->env, &conn->info);
     as_err err = open_transport(conn, listener, fd);
     if (err != AS_OK) {
-        forget_proxy_header(conn);
+        as__conn_forget_proxy_header(conn);
         free(conn);
         return err;
     }
@@ -902,7 +532,7 @@ as_err as__conn_open(as_loop *loop, const as_listener *listener, int fd,
     loop->conns_total++;
     if (conn->handshake != NULL) {
         watch(conn); /* a step of it is not to be wasted where nothing came yet */
-        limit_handshakes(loop);
+        as__loop_limit_handshakes(loop);
     } else {
         conn->fresh = true;
         as__list_push(&loop->todo, &conn->todo);

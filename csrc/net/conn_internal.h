@@ -1,5 +1,6 @@
-/* A connection as its files see it: conn.c (its life, and what is done in which order),
- * conn_timeout.c (what it waits for, and how long). */
+/* A connection as its files see it: conn.c (its life: what is done, and when), conn_io.c (its
+ * bytes), conn_proxy.c (the header of the PROXY protocol), conn_tls.c (handshakes), conn_timeout.c
+ * (what it waits for, and how long). */
 #ifndef AS_NET_CONN_INTERNAL_H
 #define AS_NET_CONN_INTERNAL_H
 
@@ -68,13 +69,44 @@ static inline as_loop *as__loop_of(const as_conn *conn) {
 /* as__conn_work is due; or it is, and others go first. */
 void as__conn_enqueue(as_conn *conn);
 void as__conn_enqueue_behind(as_conn *conn);
-/* It is cut for that, and the log hears of it. */
+/* The log hears why its client is refused; the connection is cut for it, too. */
+void as__conn_tell_refused(as_conn *conn, as_err why, as_slice detail);
 void as__conn_refuse(as_conn *conn, as_err why);
 /* Something came since the socket was looked at: a request of the last moment, which closing would
  * answer by a reset. */
 bool as__conn_has_unread(const as_conn *conn);
-/* The time for its handshake is over. */
+
+/* --- conn_io.c -------------------------------------------------------------------------------- */
+
+/* Reads what is there and feeds it. May run handlers. */
+void as__conn_read(as_conn *conn);
+/* Reads and drops what a client still sends after our last answer; at its end, the connection is
+ * cut. */
+void as__conn_drop(as_conn *conn);
+/* Writes until the queue is empty, the kernel is full or the turn's room is used up: for what is
+ * left then, the watcher comes back at once. */
+void as__conn_write(as_conn *conn);
+/* Gives the queue to as_loop.late; false: it must be written now. */
+bool as__conn_put_late(as_conn *conn);
+/* What the loop was to write later is ours again, as far as it has not left. */
+void as__conn_take_back(as_conn *conn);
+
+/* --- conn_proxy.c ----------------------------------------------------------------------------- */
+
+/* Reads on in the header that is due. True: it is behind. */
+bool as__conn_read_proxy_header(as_conn *conn);
+void as__conn_forget_proxy_header(as_conn *conn);
+
+/* --- conn_tls.c ------------------------------------------------------------------------------- */
+
+as_err as__conn_begin_handshake(as_conn *conn);
+void as__conn_end_handshake(as_conn *conn);
+/* Its time is over. */
 void as__conn_handshake_expired(as_conn *conn);
+/* Whoever opens connections and says nothing on them must not keep out the others. */
+void as__loop_limit_handshakes(as_loop *loop);
+/* The transport's `read` has failed, of TLS or not. */
+void as__conn_read_failed(as_conn *conn, as_err why);
 
 /* --- conn_timeout.c --------------------------------------------------------------------------- */
 

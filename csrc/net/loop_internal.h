@@ -44,7 +44,7 @@ struct as_loop {
 
     /* Only where a listener is TLS. */
     char *tls_scratch;  /* AS_TLS_RECORD bytes for all connections; else NULL */
-    as_link handshakes; /* those under way, the oldest first: as_handshake.open in conn.c */
+    as_link handshakes; /* those under way, the oldest first: as_handshake.open */
     uint32_t nhandshakes;
     as_timeout tls_watch; /* files are looked at */
     uint32_t nreadings;   /* … and read, by other threads */
