@@ -27,10 +27,8 @@ struct as_conn {
         uint64_t opened;     /* milliseconds; while it is not lingering */
         uint64_t linger_end; /* milliseconds; while it is */
     };
-    union {
-        uint32_t unsent;      /* bytes that the kernel had not got rid of when it was last asked */
-        uint32_t linger_left; /* bytes; while it is lingering */
-    };
+    uint32_t unsent;         /* bytes that the kernel had not got rid of when it was last asked */
+    uint32_t linger_left;    /* bytes that may still be dropped */
     uint32_t got, wrote;     /* bytes since the timeout was looked at */
     as_share share;          /* of the loop's turn */
     as_buf *proxy;           /* a PROXY header is due: its bytes so far; else NULL */

@@ -574,6 +574,46 @@ static void test_goodbye_waits_for_the_socket(void) {
     }
 }
 
+/* A little of what is there; true at its end. */
+static bool ended_slowly(client *c) {
+    char buf[2000];
+    ssize_t n = recv(c->fd, buf, sizeof(buf), 0);
+    c->eof = n == 0;
+    c->reset = n < 0 && errno != EAGAIN;
+    if (n > 0) {
+        assert(BIO_write(c->in, buf, (int)n) == (int)n);
+        read_data(c);
+    }
+    return c->eof || c->reset;
+}
+
+/* … and what the client sends meanwhile takes nothing of the answer from it. */
+static void test_goodbye_waits_while_the_client_sends(void) {
+    static const char body[200000];
+    for (unsigned i = 0; i < 100; i++) {
+        server s;
+        prepare(&s);
+        s.mode = STREAM;
+        s.stream_end = 70000 + (uint64_t)i * 1000;
+        start(&s);
+        int small = 32768;
+        assert(setsockopt(s.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)) == 0);
+        client c = connect_to(&s, TLS1_3_VERSION);
+        UNTIL(&s, established(&c));
+        c.lazy = true;
+        say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+        for (int j = 0; j < 5; j++) {
+            turn(&s, 1);
+        }
+        say_bytes(&c, body, sizeof(body));
+        UNTIL(&s, ended_slowly(&c));
+        assert(c.notified && !c.reset);
+        check_stream(&c, s.stream_end, count_of(&c, "chunked") > 0);
+        hang_up(&c);
+        stop(&s);
+    }
+}
+
 /* The client's goodbye came with its request, and waits in OpenSSL: it keeps nobody awake. */
 static void test_lingering_rests(void) {
     server s;
@@ -696,6 +736,7 @@ int main(void) {
     RUN(test_stalled_reader_is_cut);
     RUN(test_we_say_goodbye);
     RUN(test_goodbye_waits_for_the_socket);
+    RUN(test_goodbye_waits_while_the_client_sends);
     RUN(test_lingering_rests);
     RUN(test_client_says_goodbye);
     RUN(test_client_is_cut_off);
