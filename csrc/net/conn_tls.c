@@ -65,6 +65,7 @@ __attribute__((noinline)) void as__conn_read_failed(as_conn *conn, as_err why) {
         break;
     case AS_E_TLS_NONE:
     case AS_E_TLS_RECORD:
+    case AS_E_TLS_FLOOD:
         conn->cut = why;
         as__conn_tell_refused(conn, why, as_tls_failure(conn->info.tls));
         break;
