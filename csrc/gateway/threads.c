@@ -272,11 +272,7 @@ static int start_worker(as_threads *t, PyObject *type, PyObject *work, unsigned 
     if (thread == NULL) {
         return -1;
     }
-    t->working++;
     PyObject *result = PyObject_CallMethod(thread, "start", NULL);
-    if (result == NULL) {
-        t->working--;
-    }
     int failed = result == NULL || PyList_Append(t->objects, thread) < 0;
     Py_DECREF(thread);
     Py_XDECREF(result);

@@ -36,7 +36,7 @@ typedef struct as_threads {
 
     /* With the GIL. */
     pthread_t loop_thread;
-    unsigned working;        /* threads of the pool */
+    unsigned working;        /* threads of the pool that have begun */
     struct as_wsgi *workers; /* those of them that are set up */
     PyObject *objects;       /* list of their threading.Thread; NULL outside of run() */
     bool started;            /* loop_thread is to be joined */

@@ -230,6 +230,7 @@ static int work(as_threads *threads) {
 }
 
 PyObject *as_threads_work(as_threads *threads) {
+    threads->working++;
     int result = work(threads);
     threads->working--;
     as_threads_poke(threads);

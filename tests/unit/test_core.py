@@ -115,8 +115,11 @@ def test_closed(core: _core.Server, name: str) -> None:
 
 def test_threads_run_once() -> None:
     core = _core.Server(wsgi, interface="wsgi", threads=2)
+    with pytest.raises(RuntimeError, match="for the threads that run"):
+        core._work()
     core.stop()
     core.run()
+    assert core._work() is None  # a thread that begins too late
     with pytest.raises(RuntimeError, match="runs once"):
         core.run()
     core.close()
