@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.client import SLOWNESS
+from support.pace import in_time
+from support.probes import refuses
 from support.processes import wait_until
 from support.server import Server
 
@@ -36,19 +37,6 @@ def start(serve: Any, app: str, mode: tuple[str, ...], *args: str, **options: An
     for number in (1, 2) if mode else ():
         server.wait_log(f"Worker {number} is ready")
     return server
-
-
-def refuses(server: Server) -> bool:
-    try:
-        with server.raw():
-            return False
-    except ConnectionRefusedError:
-        return True
-
-
-def in_time(attempt: Callable[[], bool]) -> None:
-    """Until this process was quick enough: False where the server owed no answer any more."""
-    assert any(attempt() for _ in range(5)), "nothing happens within a second here"
 
 
 @pytest.mark.parametrize(("app", "path"), APPS.values(), ids=APPS.keys())
