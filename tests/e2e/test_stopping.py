@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -95,6 +96,29 @@ def test_first_request_of_a_connection(serve: Any, backend: Any, mode: tuple[str
             assert (response.status, response.closes) == (200, True)
         assert server.wait() == 0
         return True
+
+    in_time(attempt)
+
+
+def test_who_comes_while_the_nursery_still_has_the_sockets(serve: Any) -> None:
+    """It has a second to let go of them. Until then the workers serve: else nobody would."""
+
+    def attempt() -> bool:
+        server = start(serve, APPS["asgi"][0], MODES["preloaded"])
+        nursery = int(server.wait_log(r"imported by (\d+)")[1])
+        began = time.monotonic()
+        os.kill(nursery, signal.SIGSTOP)
+        server.signal(signal.SIGTERM)
+        while time.monotonic() - began < 0.5:
+            with server.raw() as client:
+                connected = time.monotonic()
+                client.get("/", "Connection: close")
+                if connected - began > 1:
+                    break
+                assert client.recv_response().status == 200
+        os.kill(nursery, signal.SIGCONT)
+        assert server.wait() == 0
+        return connected - began < 1
 
     in_time(attempt)
 
