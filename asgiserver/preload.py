@@ -26,6 +26,7 @@ from .worker import Child, Job, run
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _PATIENCE = 5.0  # seconds to fork a worker
+_FAREWELL = 1.0  # seconds to let go of the sockets
 _LOADED = b"L"
 _ORDER = struct.Struct("=ii")  # slot, announce
 _ANSWER = struct.Struct("=i")  # process id
@@ -67,9 +68,16 @@ class Nursery:
         return pid
 
     def finish(self) -> None:
-        """There are no more orders: it lets go of the sockets. Idempotent."""
+        """There are no more orders: it lets go of the sockets. Idempotent.
+
+        That is waited for, while workers still accept: who connects when nobody but the nursery has
+        the sockets would be reset in the end.
+        """
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_WR)
+        if not self.ready:  # it is importing, and hears nothing
+            self._kill(signal.SIGTERM)
+        select.select([self._channel], [], [], _FAREWELL)
 
     def close(self, patience: float = 0.0) -> None:
         """The nursery ends by itself, at once if it is still importing; after so many seconds
@@ -127,7 +135,10 @@ def _nurse(job: Job, channel: socket.socket) -> int:
             one = replace(job, slot=slot, announce=announce, pipe=pipe, application=application)
             _fork_twice(one, channel)
             os.close(pipe)
-    job.listeners.stop()  # at once, though threads of the application may delay the end
+    # At once, though threads of the application may delay the end.
+    job.listeners.stop()
+    with contextlib.suppress(OSError):
+        channel.shutdown(socket.SHUT_WR)
     return 0  # the supervisor has got another one, or stops, or is gone
 
 

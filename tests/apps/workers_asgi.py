@@ -87,13 +87,16 @@ async def app(scope, receive, send):
     elif path == "/forever":
         say("waiting")
         await asyncio.Event().wait()
-    elif path == "/slow":
-        say("slow")
-        await asyncio.sleep(1.0)
-        await answer(send, "slow")
+    elif path.startswith("/until/"):
+        say("waiting")
+        while not os.path.exists(path.removeprefix("/until")):
+            await asyncio.sleep(0.01)
+        await answer(send, str(os.getpid()))
     elif path == "/sleep":
+        say("waiting")
         time.sleep(60)
     elif path == "/spin":
+        say("waiting")
         spin()
     elif path == "/die":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -22,14 +22,16 @@ def app(environ, start_response):
         say("waiting")
         time.sleep(60)
     elif path == "/spin":
+        say("waiting")
         spin()
     elif path == "/die":
         os.kill(os.getpid(), signal.SIGKILL)
     elif path == "/grow":
         ballast.append(b"x" * 1_000_000)
-    elif path == "/slow":
-        say("slow")
-        time.sleep(1.0)
+    elif path.startswith("/until/"):
+        say("waiting")
+        while not os.path.exists(path.removeprefix("/until")):
+            time.sleep(0.01)
     elif path == "/who":
         body = who()
     elif path == "/multi":

@@ -186,6 +186,7 @@ def test_a_thread_outlives_its_request(server: Server) -> None:
 def test_a_worker_that_dies_is_replaced(fresh: Any, deed: str) -> None:
     """Others are served meanwhile."""
     server = fresh("--workers", "2")
+    server.wait_log("Worker 2 is ready")
     with Load(server.address, "/ok", connections=2) as load:
         load.wait(20)
         server.mark()
@@ -217,6 +218,7 @@ def test_every_descriptor_closed(fresh: Any) -> None:
     """Nothing is left to serve with: the worker ends, or is found to hang, and is replaced."""
     server = fresh("--workers", "2", "--timeout-worker-healthcheck", "2")
     server.expect_abort()
+    server.wait_log("Worker 2 is ready")
     fetch(server, "/ok")
     server.mark()
     with server.raw() as client:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.client import SLOWNESS, connect
 from support.ports import reserved_port
+from support.probes import get_in_time
 from support.server import Server
 
 Factory = Callable[..., Server]
@@ -242,9 +243,7 @@ class Project:
         (self.folder / "main.py").write_text(RELOADED.format(text=text))
 
     def text(self) -> str:
-        with self.server.raw() as client:
-            client.get("/")
-            return client.recv_response().text
+        return get_in_time(self.server)
 
     def ignores(self, path: Path) -> bool:
         """Whether a change of the file is passed over: one of the module, behind it, is seen."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.client import SLOWNESS
+from support.pace import in_time
+from support.probes import refuses
 from support.processes import wait_until
 from support.server import Server
 
@@ -36,19 +38,6 @@ def start(serve: Any, app: str, mode: tuple[str, ...], *args: str, **options: An
     for number in (1, 2) if mode else ():
         server.wait_log(f"Worker {number} is ready")
     return server
-
-
-def refuses(server: Server) -> bool:
-    try:
-        with server.raw():
-            return False
-    except ConnectionRefusedError:
-        return True
-
-
-def in_time(attempt: Callable[[], bool]) -> None:
-    """Until this process was quick enough: False where the server owed no answer any more."""
-    assert any(attempt() for _ in range(5)), "nothing happens within a second here"
 
 
 @pytest.mark.parametrize(("app", "path"), APPS.values(), ids=APPS.keys())
@@ -107,6 +96,29 @@ def test_first_request_of_a_connection(serve: Any, backend: Any, mode: tuple[str
             assert (response.status, response.closes) == (200, True)
         assert server.wait() == 0
         return True
+
+    in_time(attempt)
+
+
+def test_who_comes_while_the_nursery_still_has_the_sockets(serve: Any) -> None:
+    """It has a second to let go of them. Until then the workers serve: else nobody would."""
+
+    def attempt() -> bool:
+        server = start(serve, APPS["asgi"][0], MODES["preloaded"])
+        nursery = int(server.wait_log(r"imported by (\d+)")[1])
+        began = time.monotonic()
+        os.kill(nursery, signal.SIGSTOP)
+        server.signal(signal.SIGTERM)
+        while time.monotonic() - began < 0.5:
+            with server.raw() as client:
+                connected = time.monotonic()
+                client.get("/", "Connection: close")
+                if connected - began > 1:
+                    break
+                assert client.recv_response().status == 200
+        os.kill(nursery, signal.SIGCONT)
+        assert server.wait() == 0
+        return connected - began < 1
 
     in_time(attempt)
 

@@ -564,13 +564,15 @@ def test_hangup_with_workers(
         "tls_asgi:app", *pair.words, "--ssl-reload-interval", "0", "--workers", "2", *preload,
         "--no-access-log", tls=True,
     )  # fmt: skip
-    renewed = fresh()
+    server.wait_log("Worker 2 is ready")
+    renewed, old = fresh(), children(server.pid)
     with load(server, fields=("Connection: close",)) as requests:
         requests.wait(20)
         pair.become(renewed)
         server.signal(signal.SIGHUP)
         server.wait_log("Reloaded")
-        wait_until(lambda: {serial(server) for _ in range(4)} == {renewed.serial})
+        await_end(*old)  # until then, one of them may accept
+        assert {serial(server) for _ in range(4)} == {renewed.serial}
         server.mark()
         pair.certfile.write_text("rubbish")
         server.signal(signal.SIGHUP)

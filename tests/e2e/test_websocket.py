@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 import pytest
 from support.client import SLOWNESS, RawClient
-from support.processes import run_first
+from support.pace import in_time
+from support.processes import await_end, children, run_first
 from support.server import Server
 from support.websocket import (
     BINARY,
@@ -938,17 +939,22 @@ def test_stopping_and_a_client_that_does_not_answer(serve: Factory, loop: str) -
 
 
 def test_stopping_cuts_at_the_end_of_the_grace(serve: Factory, loop: str) -> None:
-    server = serve(
-        APP, "--timeout-disconnect", "0", "--timeout-graceful-shutdown", "0.5",
-        interface="asgi", loop=loop,
-    )  # fmt: skip
-    ws = opened(server)
-    server.signal(signal.SIGTERM)
-    ws.expect_close(1012)
-    with pytest.raises(ConnectionResetError):
-        ws.raw.recv_all()
-    assert server.wait() == 0
-    server.wait_log("Cut requests .*: 1")
+    def attempt() -> bool:
+        server = serve(
+            APP, "--timeout-disconnect", "0", "--timeout-graceful-shutdown", "0.5",
+            interface="asgi", loop=loop,
+        )  # fmt: skip
+        ws, told = opened(server), False
+        server.signal(signal.SIGTERM)
+        with pytest.raises(ConnectionResetError):
+            ws.expect_close(1012)
+            told = True  # else half a second was over before it came to that
+            ws.raw.recv_all()
+        assert server.wait() == 0
+        server.wait_log("Cut requests .*: 1")
+        return told
+
+    in_time(attempt)
 
 
 def test_stopping_before_the_answer(serve: Factory, loop: str) -> None:
@@ -976,11 +982,14 @@ def test_stopping_is_seen_by_the_application(serve: Factory, loop: str) -> None:
 def test_a_worker_retires(serve: Factory) -> None:
     """SIGHUP: its WebSockets are told to come again, and find its successor."""
     server = serve(APP, "--workers", "2", "--timeout-disconnect", "0.2", interface="asgi")
+    server.wait_log("Worker 2 is ready")
+    old = children(server.pid)
     with opened(server) as before:
         server.signal(signal.SIGHUP)
         before.expect_close(1012)
         before.close(1012)
         assert before.at_end()
+    await_end(*old)  # until then, one of them may accept
     with opened(server) as after:
         after.text("again")
         after.expect(TEXT, "again")
@@ -991,8 +1000,9 @@ def test_a_recycled_worker(serve: Factory) -> None:
     server = serve(
         APP, "--limit-max-requests", "1", "--timeout-disconnect", "0.2", interface="asgi"
     )
-    with opened(server) as before:
-        before.text("hello")
+    with websocket(server) as before:
+        before.raw.send(handshake("/echo").encode() + frame(TEXT, "hello"))
+        before.opened()
         before.expect(TEXT, "hello")
         before.expect_close(1012)
 

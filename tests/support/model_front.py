@@ -6,6 +6,7 @@ connection that all its clients share, and is wrong about it in one way.
 ``length``   Content-Length decides, as int() reads it, also beside Transfer-Encoding.
 ``coding``   Whatever looks like "chunked" decides, and sizes are what int(…, 16) makes of them.
 ``early``    As length; and when the answer is there before the body is sent, the body stays where it is.
+``patient``  As early; and it waits for the answer before it sends the body, however late the server is.
 ``tunnel``   As length; and what asks for WebSocket gets it: all that follows is passed on unseen.
 
 Lines end with LF, names end where a colon is, white space or not. What is no HTTP even so is refused.
@@ -20,6 +21,8 @@ import socket
 import sys
 import threading
 from typing import BinaryIO
+
+EARLY = {"early": 0.03, "patient": 20.0}  # seconds that a body waits for the answer
 
 
 class Refused(Exception):
@@ -101,7 +104,7 @@ class Upstream:
         self._socket: socket.socket | None = None
         self.lock = threading.Lock()
 
-    def ask(self, request: bytes, body: bytes, early: bool) -> tuple[bytes, bool]:
+    def ask(self, request: bytes, body: bytes, early: float) -> tuple[bytes, bool]:
         """The answer, and whether the server closes behind it. A connection that was closed meanwhile is made anew."""
         for _ in range(2):
             fresh = self._socket is None
@@ -111,7 +114,7 @@ class Upstream:
                     self._stream = self._socket.makefile("rb")
                 late = body if early else b""
                 self._socket.sendall(request if late else request + body)
-                if late and not select.select([self._socket], [], [], 0.03)[0]:
+                if late and not select.select([self._socket], [], [], early)[0]:
                     self._socket.sendall(late)
                     late = b""
                 return self._read_answer(self._socket, request, late)
@@ -191,7 +194,7 @@ def serve(client: socket.socket, upstream: Upstream, server: int, token: str, ki
                 return
             with upstream.lock:
                 head = lines[0] + front + b"".join(lines[1:])
-                answer, closes = upstream.ask(head, body, kind == "early")
+                answer, closes = upstream.ask(head, body, EARLY.get(kind, 0.0))
             client.sendall(answer)
             if closes or any(
                 name == b"connection" and b"close" in value.lower()

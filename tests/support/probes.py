@@ -6,7 +6,7 @@ import json
 import select
 import time
 
-from .client import SLOWNESS, RawClient
+from .client import SLOWNESS, MalformedResponse, RawClient
 from .server import Server
 
 
@@ -15,6 +15,26 @@ def fetch(server: Server, target: str) -> bytes:
     with server.raw() as client:
         client.get(target)
         return client.recv_response().body
+
+
+def get_in_time(server: Server) -> str:
+    """``server.get()`` while workers come and go; empty if this process was too late to tell anything:
+    one that stops waits a second for the request of who has connected."""
+    began = time.monotonic()
+    try:
+        return server.get()
+    except (OSError, MalformedResponse):
+        assert time.monotonic() - began > 1
+        return ""
+
+
+def refuses(server: Server) -> bool:
+    """Nobody listens there any more."""
+    try:
+        with server.raw():
+            return False
+    except ConnectionRefusedError:
+        return True
 
 
 def nothing_to_read(client: RawClient) -> bool:

@@ -20,7 +20,8 @@ def children(pid: int) -> list[int]:
     """Direct ones, zombies included."""
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(word) for word in (task / "children").read_text().split()]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # That thread has ended.
+            found += [int(word) for word in (task / "children").read_text().split()]
     return sorted(found)
 
 

@@ -63,14 +63,19 @@ static inline void answer_hello(as_exchange *ex) {
     as_exchange_release(ex);
 }
 
-/* One wait of at most `limit` milliseconds, and one poll; true: something was ready or due. */
-static inline bool turn_loop(as_loop *loop, int limit) {
+/* Waits at most `limit` milliseconds; true: something is ready or due. */
+static inline bool await_loop(as_loop *loop, int limit) {
     struct pollfd fd = {.fd = as_loop_fd(loop), .events = POLLIN};
     int timeout = as_loop_timeout(loop);
     bool due = timeout >= 0 && timeout < limit;
-    int ready = poll(&fd, 1, due ? timeout : limit);
+    return poll(&fd, 1, due ? timeout : limit) > 0 || due;
+}
+
+/* One wait, and one poll; true: something was ready or due. */
+static inline bool turn_loop(as_loop *loop, int limit) {
+    bool ready = await_loop(loop, limit);
     as_loop_poll(loop);
-    return ready > 0 || due;
+    return ready;
 }
 
 /* Drives the loop of `s` as its header says, until `condition`, which may read from sockets. */
@@ -82,6 +87,15 @@ static inline bool turn_loop(as_loop *loop, int limit) {
             (void)turn_loop((s)->loop, 5);                                                             \
         }                                                                                              \
     } while (0)
+
+/* Until this process was quick enough: an attempt that is false was too late to tell anything. */
+static inline void in_time(bool (*attempt)(void)) {
+    bool told = false;
+    for (int i = 0; i < 8 && !told; i++) {
+        told = attempt();
+    }
+    assert(told && "nothing happens in time here");
+}
 
 /* --- the client side -------------------------------------------------------------------------- */
 

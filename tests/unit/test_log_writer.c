@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -181,14 +182,19 @@ static void test_free_of_a_stuck_writer(void) {
     int fds[2];
     assert(pipe(fds) == 0);
     as_log_writer *w = as_log_writer_new(fds[1]);
-    close(fds[1]);
     fill(line, 1000, 'x');
     for (int i = 0; i < 200; i++) {
         put(w, line);
     }
     uint64_t start = now_ms();
+    struct pollfd room = {.fd = fds[1], .events = POLLOUT};
+    while (poll(&room, 1, 0) == 1) { /* the thread has nothing in hand when the pipe is full */
+        assert(now_ms() - start < LONG_WAIT);
+        usleep(1000);
+    }
+    close(fds[1]);
     uint64_t lost = as_log_writer_free(w, 50);
-    assert(now_ms() - start < LONG_WAIT);
+    assert(now_ms() - start < 2 * LONG_WAIT);
     /* The thread lets go of the pipe by itself; then this reads to the end. */
     assert(read_lines(fds[0], 1000) + lost == 200 && lost > 0);
     close(fds[0]);
@@ -219,7 +225,12 @@ static void test_full_disk(void) {
     as_log_trouble trouble = await_trouble(w);
     assert(!trouble.over && trouble.error == ENOSPC && trouble.dropped == 2);
     put(w, "three\n");
-    usleep(30000); /* it fails, too, and that is not told again */
+    uint64_t end = now_ms() + LONG_WAIT;
+    while (trouble.dropped < 3) { /* it fails, too, and that is not told again */
+        usleep(1000);
+        assert(now_ms() < end && !as_log_writer_has_trouble(w));
+        as_log_writer_take_trouble(w, &trouble);
+    }
     assert(!as_log_writer_has_trouble(w));
     assert(as_log_writer_reopen(w, fd) == 0);
     put(w, "four\n");

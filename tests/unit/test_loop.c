@@ -11,6 +11,8 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
+#include "base/clock.h"
+
 /* --- the server side -------------------------------------------------------------------------- */
 
 typedef enum mode {
@@ -348,6 +350,11 @@ static client asked(const server *s, const char *text) {
     client c = connect_to(s);
     say(&c, text);
     return c;
+}
+
+/* say() to who may have closed. */
+static void say_if_open(const client *c, const char *text) {
+    (void)send(c->fd, text, strlen(text), MSG_NOSIGNAL);
 }
 
 static void hang_up(client *c) {
@@ -691,7 +698,7 @@ static void test_reader_stalls(void) {
 }
 
 /* For `ms` milliseconds a client gives a byte, or takes up to `n`, 20 times a second; true: it was
- * not cut. */
+ * not cut. The loop looks when the client has done so, however late this process is. */
 static bool survives(server *s, client *c, size_t n, int64_t ms) {
     static char bytes[256 * 1024];
     int64_t now = now_ms(), until = now + ms;
@@ -700,26 +707,27 @@ static bool survives(server *s, client *c, size_t n, int64_t ms) {
             next = now + 50;
             (void)(n == 0 ? send(c->fd, "x", 1, MSG_NOSIGNAL) : recv(c->fd, bytes, n, 0));
         }
-        turn(s, (int)(next - now));
+        as_loop_poll(s->loop);
+        (void)await_loop(s->loop, (int)(next - now));
     }
     return s->aborts == 0;
 }
 
-static bool slow_body_survives(uint32_t rate) {
+static bool slow_body_survives(uint32_t rate, int64_t ms) {
     server s;
     prepare(&s, HOLD);
     s.config.limits.timeout_request_body = 300;
     s.config.limits.min_body_rate = rate;
     start(&s);
     client c = asked(&s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n");
-    bool alive = survives(&s, &c, 0, 1500);
+    bool alive = survives(&s, &c, 0, ms);
     assert(alive || s.abort_why == AS_E_TIMEOUT_BODY);
     hang_up(&c);
     stop(&s);
     return alive;
 }
 
-static bool slow_reader_survives(uint32_t rate) {
+static bool slow_reader_survives(uint32_t rate, int64_t ms) {
     server s;
     prepare(&s, STREAM);
     s.stream_left = UINT64_MAX;
@@ -727,7 +735,7 @@ static bool slow_reader_survives(uint32_t rate) {
     s.config.limits.min_write_rate = rate;
     start(&s);
     client c = asked(&s, GET);
-    bool alive = survives(&s, &c, 256 * (size_t)1024, 1500);
+    bool alive = survives(&s, &c, 256 * (size_t)1024, ms);
     assert(alive || s.abort_why == AS_E_TIMEOUT_WRITE);
     hang_up(&c);
     stop(&s);
@@ -736,9 +744,9 @@ static bool slow_reader_survives(uint32_t rate) {
 
 /* The client is never silent for long, and far from the rates in between. */
 static void test_least_rates(void) {
-    assert(slow_body_survives(0) && slow_body_survives(1) && !slow_body_survives(500));
-    assert(slow_reader_survives(0) && slow_reader_survives(10000));
-    assert(!slow_reader_survives(UINT32_MAX));
+    assert(slow_body_survives(0, 1500) && slow_body_survives(1, 1500));
+    assert(slow_reader_survives(0, 1500) && slow_reader_survives(10000, 1500));
+    assert(!slow_body_survives(500, PATIENCE) && !slow_reader_survives(UINT32_MAX, PATIENCE));
 }
 
 /* --- tunnels ---------------------------------------------------------------------------------- */
@@ -812,9 +820,9 @@ static void test_alarm(void) {
     as_exchange_set_alarm(s.held, 300);
     unsigned timers = s.timers;
     as_exchange_set_alarm(s.held, 0);
+    before = now_ms();
     as_exchange_set_alarm(s.held, 600);
     assert(s.timers == timers && timers > 0);
-    before = now_ms();
     UNTIL(&s, s.alarms == 2);
     assert(now_ms() - before >= 600);
     assert(arrives(&c, "101", 1));
@@ -983,10 +991,10 @@ static void test_lingering_ends_for_who_sends_on(void) {
     s.config.limits.timeout_linger = 100;
     start(&s);
     client c = connect_to(&s);
+    int64_t from = now_ms();
     say(&c, "GET / HTTP/1.1\r\n\r\n"); /* no Host */
     UNTIL(&s, ended(&c));
     assert(c.eof);
-    int64_t from = now_ms();
     UNTIL(&s, (send(c.fd, "x", 1, MSG_NOSIGNAL), stats(&s).connections == 0));
     assert(now_ms() - from > 1000);
     hang_up(&c);
@@ -1078,8 +1086,9 @@ static void test_out_of_descriptors(void) {
     stop(&s);
 }
 
-/* As two processes on one socket, of which one hangs in the end. */
-static void test_connections_are_shared(void) {
+/* As two processes on one socket, of which one hangs in the end. False: one was as good as hung
+ * while the other one took its first, which it leaves it a millisecond for. */
+static bool connections_are_shared(void) {
     enum { CLIENTS = 40 };
     static _Alignas(AS_SEAT_SIZE) char seats[2 * AS_SEAT_SIZE];
     server here, there;
@@ -1093,12 +1102,17 @@ static void test_connections_are_shared(void) {
     for (int i = 0; i < CLIENTS; i++) {
         c[i] = connect_to(&here);
     }
+    uint64_t from = as_microseconds();
     as_loop_poll(here.loop);
-    assert(stats(&here).connections == 1); /* the other one has none */
     as_loop_poll(there.loop);
-    assert(stats(&there).connections == 2);
-    UNTIL(&here, stats(&here).connections == CLIENTS - 2); /* it had its chance */
-    assert(stats(&there).connections == 2);
+    bool told = as_microseconds() - from < 1000;
+    if (told) {
+        assert(stats(&here).connections == 1); /* the other one has none */
+        assert(stats(&there).connections == 2);
+    }
+    unsigned theirs = stats(&there).connections;
+    UNTIL(&here, stats(&here).connections == CLIENTS - theirs); /* it had its chance */
+    assert(stats(&there).connections == theirs);
     for (int i = 0; i < CLIENTS; i++) {
         hang_up(&c[i]);
     }
@@ -1114,6 +1128,11 @@ static void test_connections_are_shared(void) {
     hang_up(&c[1]);
     stop(&there);
     stop(&here);
+    return told;
+}
+
+static void test_connections_are_shared(void) {
+    in_time(connections_are_shared);
 }
 
 /* --- stopping --------------------------------------------------------------------------------- */
@@ -1192,8 +1211,9 @@ static void test_drain_of_nothing_and_from_a_handler(void) {
     stop(&s);
 }
 
-/* Somebody else accepts: a request that is under way on an idle connection is still answered. */
-static void test_drain_leaves_idle_clients_time(void) {
+/* Somebody else accepts: a request that is under way on an idle connection is still answered.
+ * False: it came too late. */
+static bool drain_leaves_idle_clients_time(void) {
     server s;
     prepare(&s, ANSWER);
     start(&s);
@@ -1202,18 +1222,24 @@ static void test_drain_leaves_idle_clients_time(void) {
     say(&silent, GET);
     UNTIL(&s, count_of(&asks, "hello") == 1 && count_of(&silent, "hello") == 1);
     int theirs = dup(s.fd);
+    int64_t from = now_ms();
     as_loop_drain(s.loop, 600);
     client late = connect_to(&s); /* in the queue: it is not for us any more */
     for (int i = 0; i < 5; i++) {
         as_loop_poll(s.loop);
     }
-    assert(!ended(&asks) && !ended(&silent) && !ended(&fresh));
-    say(&asks, GET);
-    say(&fresh, GET);
+    bool open = !ended(&asks) && !ended(&silent) && !ended(&fresh);
+    say_if_open(&asks, GET);
+    say_if_open(&fresh, GET);
+    bool told = now_ms() - from < 590;
+    assert(open || !told);
     UNTIL(&s, ended(&asks) && ended(&fresh));
-    assert(asks.eof && count_of(&asks, "hello") == 2 && count_of(&fresh, "hello") == 1);
-    assert(count_of(&asks, "onnection: close") == 1 && count_of(&fresh, "onnection: close") == 1);
-    int64_t from = now_ms();
+    if (told) {
+        assert(asks.eof && count_of(&asks, "hello") == 2 && count_of(&fresh, "hello") == 1);
+        assert(count_of(&asks, "onnection: close") == 1);
+        assert(count_of(&fresh, "onnection: close") == 1);
+    }
+    from = now_ms();
     UNTIL(&s, ended(&silent) && s.drained == 1);
     assert(silent.eof && now_ms() - from < 5000); /* not timeout_keep_alive */
     hang_up(&asks);
@@ -1222,6 +1248,11 @@ static void test_drain_leaves_idle_clients_time(void) {
     hang_up(&late);
     assert(close(theirs) == 0);
     stop(&s);
+    return told;
+}
+
+static void test_drain_leaves_idle_clients_time(void) {
+    in_time(drain_leaves_idle_clients_time);
 }
 
 /* They have connected: closing the socket before they are accepted would reset them. */
@@ -1353,11 +1384,13 @@ static void test_a_forked_child_frees_nothing(void) {
     stop(&s);
 }
 
-/* Their first request may be under way: they have a little time, and no more. */
-static void test_drain_waits_for_newcomers(void) {
+/* Their first request may be under way: they have a little time, and no more. False: it came too
+ * late. */
+static bool drain_waits_for_newcomers(void) {
     server s;
     prepare(&s, ANSWER);
     start(&s);
+    int64_t from = now_ms();
     client accepted = connect_to(&s), silent = connect_to(&s), slow = connect_to(&s);
     UNTIL(&s, stats(&s).connections == 3);
     client queued = connect_to(&s);
@@ -1365,24 +1398,33 @@ static void test_drain_waits_for_newcomers(void) {
     for (int i = 0; i < 5; i++) {
         as_loop_poll(s.loop);
     }
-    assert(!ended(&accepted) && !ended(&queued));
-    say(&accepted, GET);
-    say(&queued, GET);
-    say(&slow, "GET / HTTP/1.1\r\n");
+    bool open = !ended(&accepted) && !ended(&queued);
+    say_if_open(&accepted, GET);
+    say_if_open(&queued, GET);
+    say_if_open(&slow, "GET / HTTP/1.1\r\n");
+    bool told = now_ms() - from < 990;
+    assert(open || !told);
     UNTIL(&s, ended(&accepted) && ended(&queued));
-    assert(accepted.eof && count_of(&accepted, "hello") == 1);
-    assert(queued.eof && count_of(&queued, "hello") == 1);
-    int64_t from = now_ms();
+    from = now_ms();
     UNTIL(&s, ended(&silent));
     assert(silent.eof && now_ms() - from < s.config.limits.timeout_request_head / 2);
-    say(&slow, "Host: x\r\n\r\n"); /* what has begun has the usual time */
+    say_if_open(&slow, "Host: x\r\n\r\n"); /* what has begun has the usual time */
     UNTIL(&s, ended(&slow) && s.drained == 1);
-    assert(slow.eof && count_of(&slow, "hello") == 1);
+    if (told) {
+        assert(accepted.eof && count_of(&accepted, "hello") == 1);
+        assert(queued.eof && count_of(&queued, "hello") == 1);
+        assert(slow.eof && count_of(&slow, "hello") == 1);
+    }
     hang_up(&slow);
     hang_up(&accepted);
     hang_up(&queued);
     hang_up(&silent);
     stop(&s);
+    return told;
+}
+
+static void test_drain_waits_for_newcomers(void) {
+    in_time(drain_waits_for_newcomers);
 }
 
 static void test_disconnect(void) {

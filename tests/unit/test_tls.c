@@ -171,8 +171,9 @@ static void test_crowd(void) {
     stop(&s);
 }
 
-/* All say their first word before the server looks; one that is open already is served. */
-static void test_flood(void) {
+/* All say their first word before the server looks; one that is open already is served. False: the
+ * time that the server was kept from running was time for the handshakes, too. */
+static bool flood_waits(void) {
     enum { CLIENTS = 150 };
     server s;
     prepare(&s, ANSWER);
@@ -190,7 +191,6 @@ static void test_flood(void) {
     for (int i = 0; i < CLIENTS; i++) {
         pending += !established(&clients[i]);
     }
-    assert(pending > 0); /* a poll does not do them all */
     for (int i = 0; i < CLIENTS; i++) {
         UNTIL(&s, established(&clients[i]));
         say(&clients[i], GET);
@@ -203,6 +203,11 @@ static void test_flood(void) {
     free(clients);
     hang_up(&open);
     stop(&s);
+    return pending > 0; /* a poll does not do them all */
+}
+
+static void test_flood(void) {
+    in_time(flood_waits);
 }
 
 static void test_free_in_any_state(void) {
