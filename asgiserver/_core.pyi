@@ -48,7 +48,7 @@ class TLSContext:
         min_version: int = 0x0303,
         sni_dir: str | None = None,
         ticket_key: bytes | None = None,
-        alpn: Sequence[str] = ("http/1.1",),
+        alpn: Sequence[str] = ("http/1.1", "http/1.0"),
         reload_interval: float = 5.0,
     ) -> TLSContext: ...
     @property

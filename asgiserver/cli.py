@@ -160,6 +160,11 @@ class _Command(click.Command):
             if text is None:
                 raise
             raise click.UsageError(text, ctx) from None
+        except click.BadParameter as error:
+            row = options.BY_NAME.get((error.param and error.param.name) or "")
+            if row is not None and _is_of_environment(ctx, row.name):
+                error.param_hint = f"environment variable {_variable(row)}"
+            raise
 
     def format_help(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write(_help_text())
@@ -222,6 +227,15 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 # --- what was given ---
 
 
+def _is_of_environment(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT
+
+
+def _variable(row: Option) -> str:
+    """Where the environment has the setting: ours, or the one that servers share."""
+    return row.env if os.environ.get(row.env) else row.fallback or row.env
+
+
 def _sources(ctx: click.Context) -> Sources:
     """The settings of the command line and of the environment, with their origins."""
     command_line: dict[str, Given] = {}
@@ -238,10 +252,10 @@ def _sources(ctx: click.Context) -> Sources:
             case ParameterSource.COMMANDLINE:
                 command_line[name] = Given(value, "command line", _word(row, value))
             case ParameterSource.ENVIRONMENT:
-                ours = f"{options.PREFIX}APP" if row is None else row.env
-                foreign = "" if os.environ.get(ours) or row is None else row.fallback
-                given = Given(value, f"environment variable {foreign or ours}", foreign or ours)
-                (common if foreign else environment)[name] = given
+                variable = f"{options.PREFIX}APP" if row is None else _variable(row)
+                given = Given(value, f"environment variable {variable}", variable)
+                is_common = row is not None and variable == row.fallback
+                (common if is_common else environment)[name] = given
     return Sources(command_line, environment, common, ctx.params[_CONFIG])
 
 

@@ -67,9 +67,18 @@ class _Stopper:
             raise _Cut("the server is stopping")
 
     def _drain(self, idle: float | None = None) -> None:
-        self._later(self._config.grace, self._time_is_over)
+        if self._config.threads:
+            self._later(0, self._wait)
+        else:
+            self._later(self._config.grace, self._time_is_over)
         self._core.drain(idle=self._config.last_wait if idle is None else idle)
         self._listeners.stop()
+
+    def _wait(self) -> None:
+        """On the timer's thread: a signal may have come in the middle of a line being logged."""
+        if requests := self._core.requests:
+            logs.say(self._config, "Waiting for running requests: %d (CTRL+C cuts them)", requests)
+        self._later(self._config.grace, self._time_is_over)
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         """On a thread of its own: the serving one may be kept busy by the application."""

@@ -1,5 +1,6 @@
 """Where messages go: a standard stream, or a file that can be opened again."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -61,6 +62,16 @@ class MessageFile(logging.FileHandler):
         finally:
             os.close(new)
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """What a full disk has no room for goes to standard error: a line, not logging's traceback."""
+        problem = sys.exception()
+        if not isinstance(problem, OSError) or sys.stderr is None:
+            super().handleError(record)
+            return
+        with contextlib.suppress(OSError):
+            text = f"{self.baseFilename}: {problem.strerror}: {self.format(record)}"
+            print(text, file=sys.stderr)
+
     def close_file(self) -> None:
         """The next message opens it again."""
         close_stream(self)
@@ -80,11 +91,15 @@ def file_handlers() -> list[logging.FileHandler]:
 
 
 def close_stream(handler: logging.FileHandler) -> None:
-    """A FileHandler without a stream opens its file at the next message."""
+    """A FileHandler without a stream opens its file at the next message.
+
+    What a full disk has not taken until now is lost: the handler has told of it.
+    """
     handler.acquire()
     try:
-        if handler.stream is not None:
-            handler.stream.close()
-            handler.stream = None
+        stream, handler.stream = handler.stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
     finally:
         handler.release()

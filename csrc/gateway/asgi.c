@@ -647,13 +647,8 @@ static void take_body_end(as_request *req) {
     as_awaitables_wake(req->receivers);
 }
 
-void as_request_client_leaves(as_request *req) {
+static void cancel_later(as_request *req) {
     as_server *server = req->server;
-    as_awaitables_wake(req->receivers);
-    if (server->limits.timeout_cancel == 0 || req->leaving) {
-        return;
-    }
-    req->leaving = true;
     PyObject *overdue = PyObject_GetAttrString((PyObject *)req, "_overdue");
     PyObject *handle = overdue != NULL
                            ? PyObject_CallMethod(server->py_loop, "call_later", "dO",
@@ -666,15 +661,28 @@ void as_request_client_leaves(as_request *req) {
     Py_XDECREF(overdue);
 }
 
+/* The asyncio loop is called, which may run any Python: the request may end, and go. */
+void as_request_client_leaves(as_request *req) {
+    Py_INCREF(req);
+    as_awaitables_wake(req->receivers);
+    if (req->server->limits.timeout_cancel != 0 && !req->leaving) {
+        req->leaving = true;
+        cancel_later(req);
+    }
+    Py_DECREF(req);
+}
+
 static void half_closed(as_request *req) {
     req->eof = true;
     as_request_client_leaves(req);
 }
 
 static void aborted(as_request *req) {
+    Py_INCREF(req);
     req->gone = true;
     as_request_client_leaves(req);
     as_awaitables_wake(req->senders);
+    Py_DECREF(req);
 }
 
 static void drained(as_request *req) {

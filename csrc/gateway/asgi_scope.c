@@ -25,8 +25,7 @@ static const char *const extension_names[] = {
 };
 #define EXTENSIONS (sizeof(extension_names) / sizeof(*extension_names))
 
-/* A target seen before. `hits` decides nothing: a newer target of the same row replaces an older
- * one. */
+/* A target seen before. A newer one of the same row replaces it. */
 typedef struct cached_target {
     PyObject *target;   /* bytes as received; NULL: empty row */
     PyObject *path;     /* str */

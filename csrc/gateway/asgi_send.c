@@ -397,6 +397,7 @@ static PyObject *get_links(as_request *req, PyObject *message) {
     if (links == NULL) {
         return PyErr_Occurred() ? NULL : PyTuple_New(0);
     }
+    Py_INCREF(links); /* iterating may run any Python */
     PyObject *tuple = PySequence_Tuple(links);
     if (tuple == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
         PyErr_Format(
@@ -404,6 +405,7 @@ static PyObject *get_links(as_request *req, PyObject *message) {
             "ASGI message 'http.response.early_hint': key 'links' must be iterable, not %.100s",
             Py_TYPE(links)->tp_name);
     }
+    Py_DECREF(links);
     for (Py_ssize_t i = 0; tuple != NULL && i < PyTuple_GET_SIZE(tuple); i++) {
         if (!PyBytes_Check(PyTuple_GET_ITEM(tuple, i))) {
             PyErr_SetString(PyExc_TypeError,

@@ -341,7 +341,11 @@ PyObject *as_raise_thrown(PyObject *const *args, Py_ssize_t n) {
         PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
         return NULL;
     }
-    PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), Py_XNewRef(traceback));
+    /* Where the exception was raised before goes on being told, as a coroutine has it. */
+    traceback = traceback == NULL && value != NULL && PyExceptionInstance_Check(value)
+                    ? PyException_GetTraceback(value)
+                    : Py_XNewRef(traceback);
+    PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), traceback);
     return NULL;
 }
 

@@ -58,7 +58,7 @@ static int append_protocol(PyObject *list, PyObject *name) {
 /* New bytes, as ALPN is on the wire. */
 static PyObject *join_protocols(PyObject *names) {
     if (names == NULL) {
-        return PyBytes_FromString("\x08http/1.1");
+        return PyBytes_FromString("\x08http/1.1\x08http/1.0");
     }
     PyObject *tuple = PyUnicode_Check(names) ? NULL : PySequence_Tuple(names);
     PyObject *list = tuple != NULL ? PyByteArray_FromStringAndSize(NULL, 0) : NULL;

@@ -100,12 +100,16 @@ def test_wrong_options(args: list[str], text: str) -> None:
         ("ASGISERVER_PORT", "x", "'x' is not a whole number"),
         ("ASGISERVER_ACCESS_LOG", "maybe", "'maybe' is not a valid boolean"),
         ("ASGISERVER_HEADER", "A: b\nnone", "'none' is not NAME:VALUE"),
+        # as Kubernetes sets it for a service of that name
+        ("ASGISERVER_PORT", "tcp://10.0.0.1:80", "'tcp://10.0.0.1:80' is not a whole number"),
+        ("WEB_CONCURRENCY", "many", "'many' is not a whole number"),
     ],
 )
 def test_wrong_environment(name: str, value: str, text: str) -> None:
+    """The variable is named: who has not set it looks in vain for an option."""
     done = command(APP, env={name: value})
     assert done.returncode == 2
-    assert text in done.stdout
+    assert f"Invalid value for environment variable {name}: {text}" in done.stdout
 
 
 # --- what a newcomer does wrong ---

@@ -221,10 +221,18 @@ def test_draining_waits_for_threads(serve: Factory, pipe: Path) -> None:
         with told_to_drain(server):
             hold(server, client, pipe)
         assert server.alive()
+        server.wait_log(r"Waiting for running requests: 1 \(CTRL\+C cuts them\)")
         pipe.write_text("done")
         response = client.recv_response()
         assert (response.text, response.closes) == ("done", True)
     assert server.wait() == 0
+
+
+def test_stopping_says_nothing_of_requests_where_there_are_none(serve: Factory) -> None:
+    server = serve(APP, threads=2)
+    fetch(server, "hello")
+    server.stop()
+    assert "Waiting for" not in server.log()
 
 
 def test_draining_waits_for_an_application_whose_client_left(serve: Factory, pipe: Path) -> None:

@@ -148,7 +148,13 @@ def test_plain_requests_have_nothing_of_it(shared: Factory, run: dict[str, Any])
 
 @pytest.mark.parametrize(
     ("offered", "chosen"),
-    [(["h2", "http/1.1"], "http/1.1"), (["http/1.1"], "http/1.1"), ([], None)],
+    [
+        (["h2", "http/1.1"], "http/1.1"),
+        (["http/1.1"], "http/1.1"),
+        (["http/1.0", "http/1.1"], "http/1.1"),
+        (["http/1.0"], "http/1.0"),  # as curl --http1.0
+        ([], None),
+    ],
 )
 def test_alpn(
     shared: Factory, authority: Authority, offered: list[str], chosen: str | None

@@ -6,8 +6,10 @@ import asyncio
 import mmap
 import os
 import socket
+import struct
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -539,3 +541,100 @@ def test_a_message_that_changes_while_it_is_read(listener: socket.socket) -> Non
         return frame
 
     assert asyncio.run(main()) == b"\x82\x7f" + (1 << 20).to_bytes(8, "big") + bytes(1 << 20)
+
+
+def test_links_that_go_while_they_are_read(listener: socket.socket) -> None:
+    """The message held the only reference. (Memory that is freed shows with PYTHONMALLOC=debug.)"""
+    message: dict[str, Any] = {"type": "http.response.early_hint"}
+
+    class Links:
+        def __iter__(self) -> Iterator[bytes]:
+            message.pop("links")
+            return iter((b"</style.css>",))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        message["links"] = Links()
+        await send(message)
+        await answer(send, b"hinted")
+
+    served = Served(listener)
+    (text,) = served.ask(app)
+    assert b"link: </style.css>\r\n" in text
+    assert text.endswith(b"hinted")
+    assert served.logged == []
+
+
+class Ending(asyncio.SelectorEventLoop):
+    """Ends a request in the middle of being told of it, as any code that runs there could."""
+
+    driver: Any = None
+    ended = 0
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        driver, self.driver = self.driver, None
+        if driver is None:
+            return super().call_soon(callback, *args, context=context)
+        self.ended += 1
+        driver.close()
+        return asyncio.Handle(int, (), self)
+
+
+@pytest.mark.parametrize("timeout_cancel", [0, 1000])
+def test_a_request_that_ends_while_it_hears_that_its_client_left(
+    listener: socket.socket, timeout_cancel: int
+) -> None:
+    """Nothing holds it then but what tells it. (The sanitizers see what is read afterwards.)"""
+    loop = Ending()
+    tasks: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        tasks.append(asyncio.current_task())
+        await receive()
+
+    def waits() -> bool:
+        return bool(tasks) and type(tasks[0]._fut_waiter).__name__ == "Awaitable"
+
+    async def main() -> None:
+        core = _core.Server(
+            app, interface="asgi", loop=loop, limits={"timeout_cancel": timeout_cancel}
+        )
+        core.listen(listener.fileno())
+        core.start()
+        reset = struct.pack("ii", 1, 0)
+        with socket.create_connection(listener.getsockname()) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            while not waits():
+                await asyncio.sleep(0)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        loop.driver = tasks.pop().get_coro()
+        core.poll()
+        loop.driver = None
+        assert loop.ended == 1
+        assert core.requests == 0
+        core.close()
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main())
+
+
+def test_an_exception_that_is_thrown_keeps_its_traceback(listener: socket.socket) -> None:
+    """As it does where it is thrown into a coroutine of Python's."""
+    found = []
+
+    def fail() -> None:
+        raise LookupError
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            fail()
+        except LookupError as error:
+            problem = error
+        try:
+            receive().throw(problem)
+        except LookupError as error:
+            found.extend(frame.name for frame in traceback.extract_tb(error.__traceback__))
+        await answer(send, b"fine")
+
+    Served(listener).ask(app)
+    assert found == ["app", "app", "fail"]

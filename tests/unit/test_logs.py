@@ -416,6 +416,38 @@ def test_reopening_a_handler_of_log_config(tmp_path: Path) -> None:
         handler.close()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_reopening_a_handler_of_log_config_on_a_full_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the disk does not take must end no supervisor, whom a rotation of logs makes reopen them."""
+    path = tmp_path / "log"
+    path.symlink_to("/dev/full")
+    logs.configure(Config(log_config=configuration(path)))
+    logs.error.warning("lost")
+    path.unlink()
+    logs.reopen()
+    logs.error.warning("new")
+    assert path.read_text() == "<new>\n"
+    assert "No space left on device" in capsys.readouterr().err
+    for handler in logging.getLogger("asgiserver").handlers:
+        handler.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+@pytest.mark.usefixtures("plain")
+def test_messages_to_a_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
+    """They go to standard error, and closing the file fails no stop."""
+    logs.configure(Config(log_file="/dev/full"))
+    logs.error.warning("one")
+    logs.error.warning("two")
+    logs.close_files()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    for line, text in zip(said, ("one", "two"), strict=True):
+        assert re.fullmatch(rf"/dev/full: No space left on device: .* WARNING:  {text}", line)
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
