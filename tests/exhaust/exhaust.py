@@ -62,7 +62,7 @@ class Client:
     fresh: bool = True
     patience: float = math.inf  # of the server with an idle connection, seconds
     raw: RawClient | None = None
-    used: float = 0.0  # when the connection was, last
+    used: float = 0.0  # when the connection was, last: its answer may have come at once
     asked: int = 0
     failures: list[str] = field(default_factory=list)
 
@@ -70,8 +70,8 @@ class Client:
         if self.raw is not None and self.fresh and self.asked % RENEWED == 0:
             self.close()
         if self.raw is None:
-            self.raw = self.server.raw(timeout=20)
             self.used = time.monotonic()
+            self.raw = self.server.raw(timeout=20)
         return self.raw
 
     def close(self) -> None:
@@ -84,10 +84,10 @@ class Client:
         began, worked, waited = time.monotonic(), self.work(), 0.0
         try:
             raw = self.connect()
+            used, self.used = self.used, time.monotonic()
             raw.get("/")
-            waited = time.monotonic() - self.used
+            waited = time.monotonic() - used
             response = raw.recv_response()
-            self.used = time.monotonic()
             if (response.status, response.body) != (200, b"hello"):
                 self.failures.append(f"{response.status} {response.body!r}")
         except (OSError, AssertionError) as error:
