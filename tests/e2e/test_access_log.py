@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -421,9 +422,11 @@ def test_nobody_reads_the_output(backend: Any, blocking: bool) -> None:
                 server.ask("/more")
                 asked += 1
                 assert time.monotonic() < deadline
-            said = server.stop()
-        os.set_blocking(reader, True)
-        read += output.read()
+            os.set_blocking(reader, True)
+            with ThreadPoolExecutor(1) as pool:  # Reads on while it stops: the pipe may be full.
+                rest = pool.submit(output.read)
+                said = server.stop()
+                read += rest.result()
     (lost,) = re.findall(r"Access log: (\d+) lines were lost \(nobody read them\)\n", said)
     lines = read.decode().splitlines()
     assert set(lines) == {LONG, "/more"}
@@ -474,15 +477,17 @@ def test_full_disk(backend: Any) -> None:
 def test_refusals_are_logged_at_a_limited_rate(serve: Factory, backend: Any) -> None:
     """A scanner does not fill the disk; how much it tried is told all the same."""
     server = serve(f"logs_app:{backend.interface}", **backend.options)
+    began = time.monotonic()
     for _ in range(400):
         with server.raw() as client:
             client.send("NONSENSE\r\n\r\n")
             client.recv_response()
+    took = time.monotonic() - began
     server.wait_log("more refused requests and cut connections were not logged")
     server.stop()
     refused = server.log().count("request refused")
     hidden = re.findall(r"WARNING:  (\d+) more refused requests", server.log())
-    assert 100 <= refused < 400
+    assert 100 <= refused <= 100 + 10 * (took + 1)
     assert refused + sum(map(int, hidden)) == 400
 
 
