@@ -74,7 +74,8 @@ class Gunicorn(Server):
         masters = re.findall(r"\[(\d+)\] \[INFO\] Starting gunicorn", self.log())
         for pid in [*map(int, masters), *self.workers()]:
             if pid != self.pid and _is_gunicorn(pid):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # It has ended just now.
+                    os.kill(pid, signal.SIGKILL)
         super().kill()
 
     def workers(self) -> list[int]:
