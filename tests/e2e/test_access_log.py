@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -407,26 +406,27 @@ def test_nobody_reads_the_output(backend: Any, blocking: bool) -> None:
     """The service goes on. What could not be kept is counted, in one line, when somebody reads again."""
     reader, writer = os.pipe()
     os.set_blocking(writer, blocking)
-    with open(reader, "rb") as output:
-        with launch(
+    with (
+        open(reader, "rb") as output,
+        launch(
             f"logs_app:{backend.interface}", "--access-log-format", "%(U)s", stdout=writer
-        ) as server:
-            os.close(writer)
-            server.ask(LONG, 1000)
-            assert "lost" not in server.errors.read_text()
-            os.set_blocking(reader, False)
-            read, asked = b"", 1000
-            deadline = time.monotonic() + 20 * SLOWNESS
-            while "lines were lost" not in server.errors.read_text():
-                read += output.read() or b""
-                server.ask("/more")
-                asked += 1
-                assert time.monotonic() < deadline
-            os.set_blocking(reader, True)
-            with ThreadPoolExecutor(1) as pool:  # Reads on while it stops: the pipe may be full.
-                rest = pool.submit(output.read)
-                said = server.stop()
-                read += rest.result()
+        ) as server,
+    ):
+        os.close(writer)
+        server.ask(LONG, 1000)
+        assert "lost" not in server.errors.read_text()
+        os.set_blocking(reader, False)
+        read, asked = b"", 1000
+        deadline = time.monotonic() + 20 * SLOWNESS
+        while "lines were lost" not in server.errors.read_text():
+            read += output.read() or b""
+            server.ask("/more")
+            asked += 1
+            assert time.monotonic() < deadline
+        server.process.terminate()
+        os.set_blocking(reader, True)
+        read += output.read()  # to its end: the pipe may be full
+        said = server.stop()
     (lost,) = re.findall(r"Access log: (\d+) lines were lost \(nobody read them\)\n", said)
     lines = read.decode().splitlines()
     assert set(lines) == {LONG, "/more"}

@@ -312,8 +312,8 @@ def test_proxy_protocol(start, either, allowed, served):
     key = {"wsgi": "REMOTE_ADDR", "asgi": "client"}[either.name]
     server = start(either, f"proxy_protocol = 'v1'\nproxy_allow_ips = {allowed!r}\n")
     with server.raw() as client:
-        client.send(b"PROXY TCP4 192.0.2.9 127.0.0.1 4000 80\r\n")
-        client.get(f"/env/{key}")
+        line = "PROXY TCP4 192.0.2.9 127.0.0.1 4000 80"
+        client.send(f"{line}\r\nGET /env/{key} HTTP/1.1\r\nHost: a\r\n\r\n")
         if served:
             assert "192.0.2.9" in client.recv_response().text
         else:
@@ -496,7 +496,7 @@ def test_a_logger_class_of_the_users_own(start, either):
         "class Own(Logger):\n"
         "    def access(self, resp, req, environ, request_time):\n"
         "        print('OWN', req.method, req.uri, resp.status, resp.sent, flush=True)\n"
-        "        print('TIME', request_time.total_seconds(), len(resp.headers), flush=True)\n"
+        "        print(f'TIME {request_time.total_seconds():f}', len(resp.headers), flush=True)\n"
         "logger_class = Own\n",
     )
     began = time.monotonic()
