@@ -795,40 +795,29 @@ def test_an_idle_worker_lives_on(start, kind):
     in_time(attempt)
 
 
-def test_a_request_may_finish(start, either):
-    server = start(either, "graceful_timeout = 20\n")
-    with server.raw() as client:
-        client.get("/pid")
-        client.recv_response()
-        client.get("/sleep/2")
-        server.wait_log("^asleep")
-        server.signal(signal.SIGTERM)
-        response = client.recv_response()
-        assert response.text == "hello"
-        assert response.closes
-    assert server.wait() == 0
+def refuses(server: Gunicorn) -> bool:
+    try:
+        server.raw().close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
-def test_clients_are_refused_while_requests_finish(start, either, tmp_path):
-    """Not left to wait for a worker that accepts them no more."""
-    server, flag = start(either), tmp_path / "flag"
+def test_a_request_may_finish(start, either, tmp_path):
+    """Clients are refused meanwhile, not left to wait for a worker that accepts them no more."""
+    server, flag = start(either, "graceful_timeout = 20\n"), tmp_path / "flag"
     with server.raw() as client:
         client.get("/pid")
         client.recv_response()
         client.get(f"/until{flag}")
         server.wait_log("^waiting")
         server.signal(signal.SIGTERM)
-
-        def refused() -> bool:
-            try:
-                server.raw().close()
-            except ConnectionRefusedError:
-                return True
-            return False
-
-        wait_for(refused)
+        wait_for(lambda: refuses(server))
         flag.touch()
-        assert client.recv_response().text == "hello"
+        response = client.recv_response()
+        assert response.text == "hello"
+        assert response.closes
+    assert server.wait() == 0
 
 
 def test_graceful_timeout(start, either):
