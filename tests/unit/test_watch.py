@@ -410,6 +410,15 @@ def test_messages_may_come_in_pieces(
             changes(watcher)
 
 
+def test_a_child_that_ends_at_once(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "program.py").write_text("")
+    monkeypatch.setattr(watch, "_PROGRAM", folder / "program.py")
+    with pytest.raises(StartError, match="has ended; changes are not seen any more"):
+        start()
+
+
 def test_a_child_that_does_not_begin(
     folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
