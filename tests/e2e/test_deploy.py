@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.client import SLOWNESS, RawClient, Response, connect
+from support.client import SLOWNESS, MalformedResponse, RawClient, Response, connect
 from support.load import Load
 from support.netns import Network, NotPermitted
 from support.server import Server, child_environment
@@ -143,7 +143,7 @@ def answers(network: Network) -> bool:
             with connect((FRONT, 80)) as client:
                 client.get("/")
                 return client.recv_response().status == 200
-        except OSError:
+        except (OSError, MalformedResponse):
             return False
 
 
