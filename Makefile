@@ -131,7 +131,7 @@ tsan: ## what threads share, under the thread sanitizer: C tests, and tests of t
 TSAN = $(VENV)-tsan
 TSAN_BUILD = $(MESON_ARGS) -Db_sanitize=thread -Db_lundef=false -Db_lto=false \
 	-Dbuildtype=debugoptimized -Db_ndebug=false
-TSAN_C_TESTS = $(addprefix test_,balance bridge late log_writer loop loops)
+TSAN_C_TESTS = $(addprefix test_,balance bridge late log_writer loop loops spool)
 # Those that measure memory have no meaning there.
 TSAN_TESTS = -q tests/e2e/test_threads.py tests/e2e/test_late.py -k 'not holds_its_thread_alone and not memory'
 
@@ -141,7 +141,7 @@ memcheck: ## valgrind on the C tests of parsers, buffers and the bridge
 		--wrap 'valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' \
 		$(MEMCHECK)
 MEMCHECK = $(addprefix test_,bridge buf forwarded names network outq proxy_protocol response \
-	target utf8 ws_handshake)
+	spool target utf8 ws_handshake)
 
 analyze: ## static analyzers of gcc and clang over csrc: make analyze [RINGS="base http net"]
 	@tools/setup.sh analyze

@@ -164,4 +164,10 @@ class Server:
     def overloaded_total(self) -> int:
         """Requests answered with 503 for ``limit_concurrency``."""
     @property
+    def spool_full_total(self) -> int:
+        """WSGI: requests answered with 503 for ``limit_body_spool``."""
+    @property
+    def spooled(self) -> int:
+        """WSGI: bytes of request bodies in files now."""
+    @property
     def accepting(self) -> bool: ...

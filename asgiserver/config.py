@@ -129,6 +129,7 @@ class Config:
     limit_body_buffer: int = _default("limit_body_buffer")
     limit_write_buffer: int = _default("limit_write_buffer")
     limit_body_memory: int = _default("limit_body_memory")
+    limit_body_spool: int = _default("limit_body_spool")
     limit_body_discard: int = _default("limit_body_discard")
     min_body_rate: int = _default("min_body_rate")
     min_write_rate: int = _default("min_write_rate")

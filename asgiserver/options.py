@@ -404,6 +404,12 @@ OPTIONS: tuple[Option, ...] = (
         minimum=0,
     ),
     _size(
+        "limit_body_spool", 4 * GIB,
+        "WSGI: bytes of all request bodies that are in files, together; above: 503, and 413 for one "
+        "that is more by itself. 0: no limit.",
+        minimum=0, maximum=INT64_MAX,
+    ),
+    _size(
         "limit_body_discard", 0,
         "Request body bytes that are still to come behind the response and are skipped to keep the "
         "connection; above, it is closed. Some proxies do not send them: 0 is safe behind all.",

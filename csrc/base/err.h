@@ -58,6 +58,7 @@
     X(TLS_NONE, 0, "what came is no TLS handshake")                                                    \
     X(TLS_HANDSHAKE, 0, "TLS handshake failed")                                                        \
     X(TLS_RECORD, 0, "broken TLS record")                                                              \
+    X(TLS_FLOOD, 0, "too many TLS records without data")                                               \
     X(TLS_CROWD, 0, "more TLS handshakes at once than limit_tls_handshakes")                           \
     /* time and load */                                                                                \
     X(TIMEOUT_HANDSHAKE, 0, "TLS handshake not complete in time")                                      \
@@ -66,6 +67,8 @@
     X(TIMEOUT_WRITE, 0, "client stopped reading the response, or is too slow")                         \
     X(OVERLOADED, 503, "too many requests in flight")                                                  \
     X(SHUTDOWN, 503, "server is shutting down")                                                        \
+    X(SPOOL_FULL, 503, "no room for the request body beside others")                                   \
+    X(SPOOL_LARGE, 413, "request body too large to be kept")                                           \
     /* what an application may do wrong with a response */                                             \
     X(APP, 500, "the application failed")                                                              \
     X(RESPONSE_STATE, 500, "call not allowed in this state of the response")                           \

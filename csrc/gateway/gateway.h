@@ -7,6 +7,7 @@
 #include <Python.h>
 
 #include "base/limits.h"
+#include "base/spool.h"
 #include "http/exchange.h"
 #include "http/names.h"
 
@@ -75,6 +76,7 @@ typedef struct as_server {
     void *gateway; /* of asgi.c or wsgi.c: its per-server state */
     const struct as_gateway *vtable;
     as_limits limits;
+    as_spools *spools; /* WSGI: where bodies are kept */
     bool multiprocess;
     Py_buffer shared; /* balance(): memory of all processes that share the sockets; or no `obj` */
     PyObject *poll_callable;       /* bound method self.poll, cached */

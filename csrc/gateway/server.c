@@ -324,6 +324,14 @@ static int make_access_log(as_server *self, PyObject *target, PyObject *format, 
     return self->access_log != NULL ? 0 : -1;
 }
 
+static int make_spools(as_server *self) {
+    self->spools = as_spools_new(self->limits.limit_body_memory, self->limits.limit_body_spool);
+    if (self->spools == NULL) {
+        PyErr_NoMemory();
+    }
+    return self->spools != NULL ? 0 : -1;
+}
+
 /* The bound methods that the asyncio loop calls again and again. */
 static int bind_methods(as_server *self) {
     self->poll_callable = PyObject_GetAttrString((PyObject *)self, "poll");
@@ -389,7 +397,7 @@ static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
     if (self->root_path == NULL || choose_interface(self, interface, loop) < 0 ||
         set_limits(self, limits) < 0 ||
         make_access_log(self, access_log, access_log_format, colors) < 0 ||
-        bind_methods(self) < 0 || self->vtable->init(self) < 0) {
+        bind_methods(self) < 0 || make_spools(self) < 0 || self->vtable->init(self) < 0) {
         return -1;
     }
     return make_loop(self, headers, health_path);
@@ -810,7 +818,14 @@ FIGURE(requests)
 FIGURE(connections_total)
 FIGURE(requests_total)
 FIGURE(overloaded_total)
+FIGURE(spool_full_total)
 #undef FIGURE
+
+/* Also when the server is closed: the application may have what was kept for it. */
+static PyObject *server_get_spooled(PyObject *op, void *Py_UNUSED(closure)) {
+    const as_spools *spools = ((as_server *)op)->spools;
+    return PyLong_FromUnsignedLongLong(spools != NULL ? atomic_load(&spools->filled) : 0);
+}
 
 static PyObject *server_get_accepting(PyObject *op, void *Py_UNUSED(closure)) {
     as_loop_stats stats;
@@ -876,6 +891,7 @@ static void server_dealloc(PyObject *op) {
     server_clear(op);
     as_threads_free(self->threads);
     as_proxy_free(self->proxy);
+    as_spools_unref(self->spools);
     Py_CLEAR(self->root_path);
     type->tp_free(op);
     Py_DECREF(type);
@@ -923,6 +939,9 @@ static PyGetSetDef server_getset[] = {
     {"requests_total", server_get_requests_total, NULL, "Requests seen so far.", NULL},
     {"overloaded_total", server_get_overloaded_total, NULL,
      "Requests answered with 503 for limit_concurrency so far.", NULL},
+    {"spool_full_total", server_get_spool_full_total, NULL,
+     "Requests answered with 503 for limit_body_spool so far.", NULL},
+    {"spooled", server_get_spooled, NULL, "Bytes of request bodies in files.", NULL},
     {"wakeup_fd", server_get_wakeup_fd, NULL, "For signal.set_wakeup_fd: ends the wait of run().",
      NULL},
     {"accepting", server_get_accepting, NULL, "Whether new connections are accepted.", NULL},

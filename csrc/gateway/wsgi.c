@@ -180,6 +180,16 @@ static void fail_with_err(as_wsgi_request *req, as_err err) {
     }
 }
 
+/* RFC 4918, 11.5: Insufficient Storage, where it is the disk's fault. Where this cannot be said,
+ * for lack of memory, the release cuts. */
+void as__wsgi_refuse_body(as_exchange *ex, as_err err) {
+    if (err == AS_E_IO) {
+        as_respond_error(ex, 507);
+    } else {
+        (void)as_exchange_refuse(ex, err);
+    }
+}
+
 /* ---- sending ---- */
 
 as_err as__wsgi_send(as_wsgi_request *req, PyObject *bytes, bool more) {

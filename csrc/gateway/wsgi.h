@@ -82,6 +82,8 @@ void as__wsgi_advance(as_wsgi_request *req);
 /* Ends it: with what was sent, or with the present exception. */
 void as__wsgi_finish(as_wsgi_request *req);
 void as__wsgi_fail(as_wsgi_request *req);
+/* Answers to a body that cannot be kept. */
+void as__wsgi_refuse_body(as_exchange *ex, as_err err);
 /* Gives body bytes to the exchange as they are. AS_E_RESPONSE_STATE before start_response. */
 as_err as__wsgi_send(as_wsgi_request *req, PyObject *bytes, bool more);
 

@@ -178,7 +178,7 @@ static int fill_template(as_environ_maker *m, as_server *server) {
         put(t, k->remote_addr, Py_NewRef(m->empty)) < 0 ||
         put(t, k->wsgi_version, Py_BuildValue("(ii)", 1, 0)) < 0 ||
         put(t, k->wsgi_url_scheme, PyUnicode_InternFromString("http")) < 0 ||
-        put(t, k->wsgi_input, as__input_new(m->state, 0, 0)) < 0 ||
+        put(t, k->wsgi_input, as__input_new(m->state, 0, NULL)) < 0 ||
         put(t, k->wsgi_errors, open_errors()) < 0 ||
         put(t, k->wsgi_multithread, PyBool_FromLong(server->nthreads > 1)) < 0 ||
         put(t, k->wsgi_multiprocess, PyBool_FromLong(server->multiprocess)) < 0 ||

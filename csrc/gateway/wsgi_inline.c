@@ -14,11 +14,12 @@ static void refuse_body(as_wsgi_request *req, as_err err) {
     as_server *server = req->wsgi->server;
     const char *where = err == AS_E_IO ? " in a temporary file" : "";
     const char *why = err == AS_E_IO ? strerror(errno) : as_err_text(err);
-    if (as_may_log_refusal(server)) {
+    if (err == AS_E_SPOOL_LARGE) {
+        as_log_refused(server, req->ex->info, err, AS_SLICE(""), 0);
+    } else if (err != AS_E_SPOOL_FULL && as_may_log_refusal(server)) { /* the loop tells of that */
         as_log_message(server, "error", "Cannot keep a request body%s: %s", where, why);
     }
-    /* RFC 4918, 11.5: Insufficient Storage */
-    as_respond_error(req->ex, err == AS_E_IO ? 507 : as_err_status(err));
+    as__wsgi_refuse_body(req->ex, err);
     as__wsgi_finish(req);
 }
 
@@ -36,12 +37,13 @@ static bool start_body(as_wsgi_request *req, as_slice body) {
     as_server *server = req->wsgi->server;
     const as_head *head = req->ex->head;
     uint64_t expected = head->body == AS_BODY_LENGTH ? head->content_length : body.n;
-    req->input = as__input_new(server->state, expected, server->limits.limit_body_memory);
+    req->input = as__input_new(server->state, expected, server->spools);
     if (req->input == NULL) {
         as__wsgi_fail(req);
         return false;
     }
-    as_err err = as__input_append(req->input, body);
+    as_err err = as_spools_expect(server->spools, expected);
+    err = err != AS_OK ? err : as__input_append(req->input, body);
     if (err) {
         refuse_body(req, err);
         return false;

@@ -10,12 +10,11 @@
 
 typedef struct input {
     PyObject_HEAD
-    uint64_t size;       /* bytes in all */
-    uint64_t pos;        /* the next byte to read */
-    uint64_t memory_max; /* beyond it: the file */
+    uint64_t size;   /* bytes in all */
+    uint64_t pos;    /* the next byte to read */
     PyObject *bytes; /* the body in memory, longer than `size` until sealed; NULL: none or a file */
-    int fd;          /* the file, -1: none */
-    char *window;    /* a part of the file: [window_off, window_off + window_len) */
+    as_spool_file file; /* what is gathered may outlive the server there */
+    char *window;       /* a part of the file: [window_off, window_off + window_len) */
     uint64_t window_off;
     size_t window_len;
 } input;
@@ -23,15 +22,8 @@ typedef struct input {
 /* ---- writing ---- */
 
 static as_err move_to_file(input *self) {
-    self->fd = as_open_temporary_file();
-    if (self->fd < 0) {
-        return AS_E_IO;
-    }
-    if (self->bytes == NULL) {
-        return AS_OK;
-    }
-    as_err err =
-        as_write_all(self->fd, (as_slice){PyBytes_AS_STRING(self->bytes), (size_t)self->size});
+    const char *p = self->bytes != NULL ? PyBytes_AS_STRING(self->bytes) : "";
+    as_err err = as_spool_file_append(&self->file, (as_slice){p, (size_t)self->size});
     Py_CLEAR(self->bytes);
     return err;
 }
@@ -39,12 +31,12 @@ static as_err move_to_file(input *self) {
 /* Room for `n` more bytes behind `size`, doubling, but never more than the bound. */
 static as_err grow_memory(input *self, size_t n) {
     uint64_t have = self->bytes ? (uint64_t)PyBytes_GET_SIZE(self->bytes) : 0;
-    uint64_t need = self->size + n;
+    uint64_t need = self->size + n, most = self->file.spools->memory_max;
     if (need <= have) {
         return AS_OK;
     }
     uint64_t room = have * 2 > FIRST_ROOM ? have * 2 : FIRST_ROOM;
-    room = room > self->memory_max ? self->memory_max : room;
+    room = room > most ? most : room;
     room = room < need ? need : room;
     if (self->bytes == NULL) {
         self->bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
@@ -61,15 +53,15 @@ static as_err grow_memory(input *self, size_t n) {
 
 as_err as__input_append(PyObject *object, as_slice data) {
     input *self = (input *)object;
-    if (self->fd < 0 && self->size + data.n > self->memory_max) {
+    if (self->file.fd < 0 && self->size + data.n > self->file.spools->memory_max) {
         as_err err = move_to_file(self);
         if (err) {
             return err;
         }
     }
     as_err err;
-    if (self->fd >= 0) {
-        err = as_write_all(self->fd, data);
+    if (self->file.fd >= 0) {
+        err = as_spool_file_append(&self->file, data);
     } else {
         err = grow_memory(self, data.n);
         if (!err && data.n > 0) {
@@ -99,24 +91,23 @@ uint64_t as__input_size(PyObject *object) {
     return ((input *)object)->size;
 }
 
-static input *input_new(as_module_state *state, uint64_t memory_max) {
+static input *input_new(as_module_state *state, as_spools *spools) {
     input *self = PyObject_New(input, state->input_type);
     if (self == NULL) {
         return NULL;
     }
     self->size = self->pos = 0;
-    self->memory_max = memory_max;
     self->bytes = NULL;
-    self->fd = -1;
+    as_spool_file_init(&self->file, spools);
     self->window = NULL;
     self->window_off = 0;
     self->window_len = 0;
     return self;
 }
 
-PyObject *as__input_new(as_module_state *state, uint64_t expected, uint64_t memory_max) {
-    input *self = input_new(state, memory_max);
-    if (self != NULL && expected > 0 && expected <= memory_max) {
+PyObject *as__input_new(as_module_state *state, uint64_t expected, as_spools *spools) {
+    input *self = input_new(state, spools);
+    if (self != NULL && expected > 0 && expected <= spools->memory_max) {
         uint64_t room = expected > HINT_MAX ? HINT_MAX : expected;
         self->bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
         if (self->bytes == NULL) {
@@ -127,11 +118,11 @@ PyObject *as__input_new(as_module_state *state, uint64_t expected, uint64_t memo
 }
 
 PyObject *as__input_from_spool(as_module_state *state, as_spool *spool) {
-    input *self = input_new(state, spool->memory_max);
+    input *self = input_new(state, spool->file.spools);
     if (self == NULL) {
         return NULL;
     }
-    if (spool->fd < 0 && spool->size > 0) {
+    if (spool->file.fd < 0 && spool->size > 0) {
         self->bytes = PyBytes_FromStringAndSize(spool->memory.data, (Py_ssize_t)spool->size);
         if (self->bytes == NULL) {
             Py_DECREF(self);
@@ -139,8 +130,8 @@ PyObject *as__input_from_spool(as_module_state *state, as_spool *spool) {
         }
     }
     self->size = spool->size;
-    self->fd = spool->fd;
-    spool->fd = -1;
+    self->file = spool->file;
+    spool->file.fd = -1;
     return (PyObject *)self;
 }
 
@@ -148,9 +139,7 @@ static void input_dealloc(PyObject *object) {
     input *self = (input *)object;
     PyTypeObject *type = Py_TYPE(self);
     Py_XDECREF(self->bytes);
-    if (self->fd >= 0) {
-        close(self->fd);
-    }
+    as_spool_file_close(&self->file);
     PyMem_Free(self->window);
     PyObject_Free(self);
     Py_DECREF(type);
@@ -209,7 +198,7 @@ static int look(input *self, uint64_t pos, as_slice *at) {
             }
         }
         self->window_len = 0;
-        ssize_t k = pread_some(self->fd, self->window, WINDOW, pos);
+        ssize_t k = pread_some(self->file.fd, self->window, WINDOW, pos);
         if (k < 0) {
             PyErr_SetFromErrno(PyExc_OSError);
             return -1;
@@ -242,7 +231,7 @@ static PyObject *take(input *self, uint64_t n) {
     char *p = PyBytes_AS_STRING(out);
     as_slice at;
     if (self->bytes == NULL && n >= WINDOW) {
-        if (read_file(self->fd, p, (size_t)n, pos) < 0) {
+        if (read_file(self->file.fd, p, (size_t)n, pos) < 0) {
             goto fail;
         }
         return out;

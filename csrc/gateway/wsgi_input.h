@@ -14,16 +14,15 @@
 PyTypeObject *as__input_make_type(PyObject *module);
 
 /* An empty input, new reference. `expected`: the bytes that will come as far as that is known, a
- * hint that keeps a body from being moved about; `memory_max`: bytes beyond which the body goes to
- * a file. */
-PyObject *as__input_new(as_module_state *state, uint64_t expected, uint64_t memory_max);
+ * hint that keeps a body from being moved about; `spools`, which outlives the gathering, says when
+ * the body goes to a file; NULL: it stays empty. */
+PyObject *as__input_new(as_module_state *state, uint64_t expected, as_spools *spools);
 
 /* A sealed input over what a spool has gathered, whose file it takes over. New reference, NULL with
  * an exception. */
 PyObject *as__input_from_spool(as_module_state *state, as_spool *spool);
 
-/* Adds body bytes. AS_E_NOMEM, or AS_E_IO with errno set when the file cannot be made or written
- * (a full disk); no Python exception is set. */
+/* Adds body bytes. AS_E_NOMEM, or what as_spool_file_append says; no Python exception is set. */
 as_err as__input_append(PyObject *input, as_slice data);
 
 /* Nothing more will be added; required before anybody reads. */

@@ -14,11 +14,6 @@
 
 /* --- the loop's thread: handlers, ctx is the server ------------------------------------------- */
 
-static void refuse(as_server *server, as_exchange *ex, unsigned status) {
-    as_respond_error(ex, status);
-    as_access_log_add(server, ex);
-}
-
 static void log_refused_body(as_server *server, as_err err) {
     char text[160];
     (void)snprintf(text, sizeof(text), "Cannot keep a request body%s: %s",
@@ -29,12 +24,23 @@ static void log_refused_body(as_server *server, as_err err) {
 
 /* The body cannot be kept. A client that sends it again and again does not fill the log. */
 static void refuse_body(as_server *server, as_remote *remote, as_err err) {
-    if (as_may_log_refusal(server)) {
+    as_exchange *ex = remote->real;
+    bool may = err != AS_E_SPOOL_FULL && as_may_log_refusal(server); /* the loop tells of that */
+    if (may && err == AS_E_SPOOL_LARGE) {
+        as_threads_tell_refused(server->threads, ex->info, err, AS_SLICE(""), 0);
+    } else if (may) {
         log_refused_body(server, err);
     }
-    /* RFC 4918, 11.5: Insufficient Storage */
-    refuse(server, remote->real, err == AS_E_IO ? 507 : as_err_status(err));
+    as__wsgi_refuse_body(ex, err);
+    as_access_log_add(server, ex);
     as_remote_drop(remote);
+}
+
+/* A body of a known length that has no room is refused before it is read. */
+static as_err expect_body(const as_server *server, const as_exchange *ex) {
+    const as_head *head = ex->head;
+    return head->body == AS_BODY_LENGTH ? as_spools_expect(server->spools, head->content_length)
+                                        : AS_OK;
 }
 
 static void on_request(void *ctx, as_exchange *ex, as_slice body) {
@@ -42,14 +48,16 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     as_bridge *bridge = server->threads->bridge;
     as_remote *remote = NULL;
     if (!as_bridge_dismissed(bridge)) { /* else the server is on its way out */
-        remote = as_remote_new(bridge, ex, server->limits.limit_body_memory);
+        remote = as_remote_new(bridge, ex, server->spools);
     }
     if (remote == NULL) {
-        refuse(server, ex, 503);
+        as_respond_error(ex, 503);
+        as_access_log_add(server, ex);
         as_exchange_release(ex);
         return;
     }
-    as_err err = as_spool_append(&remote->body, body);
+    as_err err = expect_body(server, ex);
+    err = err != AS_OK ? err : as_spool_append(&remote->body, body);
     if (err != AS_OK) {
         refuse_body(server, remote, err);
     } else if (ex->req == AS_REQ_DONE) {

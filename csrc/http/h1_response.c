@@ -404,6 +404,7 @@ static as_err refuse(as_exchange *ex, as_err why) {
         err = as__h1_write_error(h1, why, ex->head->is_head);
     }
     if (err == AS_OK) {
+        h1->env->spool_full += why == AS_E_SPOOL_FULL;
         ex->status = (uint16_t)as_err_status(why);
         ex->close = true;
         ex->res = AS_RES_DONE;

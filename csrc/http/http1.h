@@ -45,6 +45,7 @@ typedef struct as_h1_env {
     bool unhealthy;       /* what the health path says */
     as_slice health_path; /* that the server itself answers; empty: none */
     uint64_t overloaded;  /* requests refused for limit_concurrency; not told by on_refused */
+    uint64_t spool_full;  /* … by the gateway, for limit_body_spool */
     /* Called when a protocol changed something outside of a call from its connection: it wrote, it
      * ended, it wants to read again, it must be cut. May flush at once; must not call handlers. */
     void (*notify)(as_h1 *h1);

@@ -96,8 +96,9 @@ void as_bridge_after_wait(as_bridge *bridge);
 /* The loop is freed, or will not run again: hands that still come find nobody. */
 void as_bridge_close(as_bridge *bridge);
 
-/* For the handler on_request: a remote that gathers, ex->gateway. NULL: no memory. */
-as_remote *as_remote_new(as_bridge *bridge, as_exchange *ex, uint64_t memory_max);
+/* For the handler on_request: a remote that gathers, ex->gateway. NULL: no memory. `spools` lives
+ * as long as the bridge. */
+as_remote *as_remote_new(as_bridge *bridge, as_exchange *ex, as_spools *spools);
 /* The body is here: one of the hands may take it. */
 void as_remote_queue(as_remote *remote);
 /* on_abort and on_drain. */

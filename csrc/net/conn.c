@@ -282,6 +282,7 @@ static __attribute__((noinline)) void read_failed(as_conn *conn, as_err why) {
         break;
     case AS_E_TLS_NONE:
     case AS_E_TLS_RECORD:
+    case AS_E_TLS_FLOOD:
         conn->cut = why;
         tell_refused(conn, why, as_tls_failure(conn->info.tls));
         break;

@@ -14,7 +14,7 @@
 #include "net/loop_internal.h"
 
 #define POOL_BLOCKS 64u /* of AS_BUF_BLOCK bytes are kept for the next writers */
-#define OVERLOADED_QUIET 60000u /* milliseconds between two lines about the same limit */
+#define TOLD_QUIET 60000u /* milliseconds between two lines about the same limit */
 #define COARSE 10 /* milliseconds that the coarse clock may be behind: who wakes earlier comes twice */
 #define POLL_ROUNDS 8u  /* in one as_loop_poll, before the driver gets its turn */
 #define TURN_TIME 1000u   /* microseconds for requests that follow others at once, likewise */
@@ -72,19 +72,25 @@ void as__loop_conn_gone(as_loop *loop) {
 }
 
 /* Once, and then no more than once a minute, with how many it were. */
-static void tell_overloaded(as_loop *loop) {
-    uint64_t now = loop->now, refused = loop->env.overloaded - loop->overloaded_told;
-    if (refused == 0 || now < loop->overloaded_quiet) {
+static void tell_refused(as_loop *loop, as_told *told, uint64_t refused, const char *limit,
+                         uint64_t value, const char *what) {
+    if (refused == told->refused || loop->now < told->quiet) {
         return;
     }
     char text[160];
     (void)snprintf(text, sizeof(text),
-                   "limit_concurrency reached: %" PRIu32
-                   " requests in flight; requests answered with 503: %" PRIu64,
-                   loop->limits.limit_concurrency, refused);
-    loop->overloaded_told = loop->env.overloaded;
-    loop->overloaded_quiet = now + OVERLOADED_QUIET;
+                   "%s reached: %" PRIu64 " %s; requests answered with 503: %" PRIu64, limit, value,
+                   what, refused - told->refused);
+    *told = (as_told){.refused = refused, .quiet = loop->now + TOLD_QUIET};
     as__loop_notice(loop, AS_NOTICE_WARNING, text);
+}
+
+static void tell_limits(as_loop *loop) {
+    const as_limits *limits = &loop->limits;
+    tell_refused(loop, &loop->overloaded_told, loop->env.overloaded, "limit_concurrency",
+                 limits->limit_concurrency, "requests in flight");
+    tell_refused(loop, &loop->spool_full_told, loop->env.spool_full, "limit_body_spool",
+                 limits->limit_body_spool, "bytes of request bodies in files");
 }
 
 static void tell_marked(as_loop *loop) {
@@ -466,7 +472,7 @@ __attribute__((noinline)) void as_loop_poll(as_loop *loop) {
         as__loop_again(loop);
     }
     as__loop_timer(loop);
-    tell_overloaded(loop);
+    tell_limits(loop);
     tell_marked(loop);
     tell_drained(loop);
 }
@@ -583,6 +589,7 @@ void as_loop_get_stats(const as_loop *loop, as_loop_stats *stats) {
         .connections_total = loop->conns_total,
         .requests_total = loop->env.requests_total,
         .overloaded_total = loop->env.overloaded,
+        .spool_full_total = loop->env.spool_full,
         .accepting =
             !loop->accept_paused && !loop->env.draining && as__link_linked(&loop->listeners),
     };

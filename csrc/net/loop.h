@@ -120,6 +120,7 @@ typedef struct as_loop_stats {
     uint32_t connections, requests; /* now */
     uint64_t connections_total, requests_total;
     uint64_t overloaded_total; /* requests refused for limit_concurrency */
+    uint64_t spool_full_total; /* … with 503 for limit_body_spool */
     bool accepting;
 } as_loop_stats;
 void as_loop_get_stats(const as_loop *loop, as_loop_stats *stats);

@@ -17,6 +17,12 @@
 #define AS_SHARE_LEAST 8192    /* a usual head, and more */
 #define AS_CROWD 4 /* connections that have something to do at once, and each all that it wants */
 
+/* What the log knows of a limit that bites. */
+typedef struct as_told {
+    uint64_t refused; /* requests, when it heard of them last */
+    uint64_t quiet;   /* until then it is not told again, milliseconds */
+} as_told;
+
 struct as_loop {
     int epoll_fd; /* the sockets of connections, and what libuv waits on: that is `uv` ready, too */
     uv_loop_t uv; /* listeners, the wakeup, what threads have done */
@@ -64,9 +70,8 @@ struct as_loop {
     bool stopping;       /* as_loop_stop was called */
     bool forked;         /* this is a child: the loop is its parent's */
     uint32_t drain_idle; /* milliseconds for idle connections while draining */
-    uint64_t overloaded_told;  /* env.overloaded when the log heard of it last */
-    uint64_t overloaded_quiet; /* until then it is not told again, milliseconds */
-    bool drained_told;         /* the hook `drained` was called */
+    as_told overloaded_told, spool_full_told; /* of env.overloaded and env.spool_full */
+    bool drained_told;                        /* the hook `drained` was called */
     bool accept_paused;
     bool accept_noticed; /* the log knows that accepting stopped */
 };

@@ -88,7 +88,7 @@ static bool knows_tls(const as_conn_info *info) {
     return tls == NULL || as_tls_describe(tls) != NULL;
 }
 
-as_remote *as_remote_new(as_bridge *b, as_exchange *real, uint64_t memory_max) {
+as_remote *as_remote_new(as_bridge *b, as_exchange *real, as_spools *spools) {
     bool ready = knows_tls(real->info) && as_head_settle(&real->head);
     as_remote *r = ready ? take_free(b) : NULL;
     if (r == NULL) {
@@ -99,7 +99,7 @@ as_remote *as_remote_new(as_bridge *b, as_exchange *real, uint64_t memory_max) {
     r->real = real;
     r->state = AS_REMOTE_GATHERS;
     as__link_init(&r->link);
-    as_spool_init(&r->body, memory_max);
+    as_spool_init(&r->body, spools);
     r->ex = (as_exchange){
         .ops = &remote_ops,
         .head = as_head_keep(real->head),

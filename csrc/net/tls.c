@@ -17,6 +17,7 @@
 #include "net/tls_internal.h"
 
 #define HANDSHAKE 0x16 /* the type of the record that begins a connection (RFC 8446, 5.1) */
+#define SPARE_MOST 32  /* records without data behind one another; BoringSSL has as many */
 
 as_tls *as_tls_of(const as_transport *t) {
     return t->tls;
@@ -48,6 +49,10 @@ static void note_failure(as_tls *tls) {
 static ssize_t judge(as_transport *t, int result, int error, int *eof) {
     as_tls *tls = t->tls;
     as_err why;
+    if (tls->spare == 0) {
+        ERR_clear_error();
+        return break_with(tls, AS_E_TLS_FLOOD);
+    }
     switch (SSL_get_error(tls->ssl, result)) {
     case SSL_ERROR_WANT_READ:
         t->wants = t->handshaking ? AS_WANTS_READ : 0;
@@ -67,6 +72,35 @@ static ssize_t judge(as_transport *t, int result, int error, int *eof) {
     }
     ERR_clear_error();
     return break_with(tls, why);
+}
+
+/* --- records without data --------------------------------------------------------------------- */
+
+/* Requests to renegotiate (which are refused), for new keys, and what else is answered or dropped
+ * by OpenSSL from within SSL_read, which goes on as long as the socket has more of them: a client
+ * that does not stop would have the loop for itself. Each record takes one of those that may come,
+ * and gives it back when it has brought data; so does each call, as a client that is never faster
+ * than the loop harms nobody. When there are none left, SSL_read is to take what it has for the
+ * end. */
+static void on_message(int written, int version, int type, const void *data, size_t n, SSL *ssl,
+                       void *arg) {
+    as_tls *tls = arg;
+    (void)version;
+    (void)data;
+    (void)n;
+    if (written != 0 || type != SSL3_RT_HEADER || !SSL_is_init_finished(ssl) || tls->spare == 0) {
+        return;
+    }
+    tls->spare--;
+    if (tls->spare == 0) {
+        SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
+    }
+}
+
+static void spare_one(as_tls *tls) {
+    if (tls->spare > 0 && tls->spare < SPARE_MOST) {
+        tls->spare++;
+    }
 }
 
 /* --- our end ---------------------------------------------------------------------------------- */
@@ -164,6 +198,7 @@ static ssize_t read_records(as_transport *t, char *buf, size_t n, int *eof) {
             return (ssize_t)got;
         }
         got += one;
+        spare_one(tls);
     } while (got < n && (one == AS_TLS_RECORD || SSL_has_pending(tls->ssl)));
     t->buffered = got == n && SSL_has_pending(tls->ssl);
     return (ssize_t)got;
@@ -181,6 +216,7 @@ static ssize_t tls_read(as_transport *t, char *buf, size_t n, int *eof) {
             return done == 1 ? 0 : done;
         }
     }
+    spare_one(tls);
     return read_records(t, buf, n, eof);
 }
 
@@ -319,7 +355,9 @@ as_err as_tls_transport_init(as_transport *t, int fd, as_tls_context *context, c
         return AS_E_NOMEM;
     }
     SSL_set_accept_state(ssl);
-    *tls = (as_tls){.ssl = ssl, .scratch = scratch, .refs = 1};
+    *tls = (as_tls){.ssl = ssl, .scratch = scratch, .refs = 1, .spare = SPARE_MOST};
+    SSL_set_msg_callback(ssl, on_message);
+    SSL_set_msg_callback_arg(ssl, tls);
     tls->context = as_tls_context_ref(context);
     *t = (as_transport){
         .ops = &tls_ops, .fd = fd, .wants = AS_WANTS_READ, .handshaking = true, .tls = tls};

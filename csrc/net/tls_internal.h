@@ -51,6 +51,7 @@ struct as_tls {
     const char *failure; /* OpenSSL's reason; NULL: none */
     unsigned refs;
     as_err broken; /* why nothing can be read or written any more */
+    uint8_t spare; /* records without data that may still come */
     bool begun;    /* the first byte was looked at */
     bool closing;  /* our close_notify waits until the socket takes it */
     bool finished; /* it was sent, or waits */

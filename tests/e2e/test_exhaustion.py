@@ -12,7 +12,9 @@ from support.certificates import Authority
 from support.client import SLOWNESS
 
 # Where bodies go elsewhere, or threads tell of them; else one interface is enough here.
-OTHERS_TOO = ("slow bodies", "bodies on a full disk", "huge pipelines")
+OTHERS_TOO = (
+    "slow bodies", "bodies on a full disk", "bodies that fill the disk", "huge pipelines",
+)  # fmt: skip
 RUNS = [
     (attack, interface)
     for attack in ATTACKS
@@ -57,6 +59,7 @@ def test_a_broken_promise_is_seen(authority: Authority) -> None:
         ({"rss": 101}, "rss 101 > 100"),
         ({"files": 11}, "files 11 > 10"),
         ({"log": 11}, "log 11 > 10"),
+        ({"disk": 8}, "disk 8 > 7"),
         ({"left": 100}, "100 descriptors stay open"),
         ({"failures": ["reset"]}, "failed: reset"),
     ],
@@ -64,7 +67,7 @@ def test_a_broken_promise_is_seen(authority: Authority) -> None:
 def test_the_judge(change: dict[str, Any], word: str) -> None:
     row = {
         "rss": 1, "rss_bound": 100, "files": 1, "files_bound": 10, "life": 1, "life_bound": None,
-        "log": 0, "log_bound": 10, "left": 0, "stays": False, "wrong": {}, "failures": [],
+        "log": 0, "log_bound": 10, "disk": 7, "disk_bound": 7, "left": 0, "stays": False, "wrong": {}, "failures": [],
     }  # fmt: skip
     assert judge(row) == []
     assert judge({**row, **change}) == [word]

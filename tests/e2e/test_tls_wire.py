@@ -20,6 +20,7 @@ from support.client import SLOWNESS, RawClient, connect
 from support.processes import foreign_environment, wait_until
 from support.server import Server
 from support.tls import open_pipe
+from support.tls_records import DATA, Records
 
 Factory = Callable[..., Server]
 
@@ -115,6 +116,35 @@ def test_renegotiation_is_secure_and_off(server: Server, authority: Authority) -
     said = s_client(server, authority, "-tls1_2", "-msg", text="R\n", wait_for="no_renegotiation")
     assert "Secure Renegotiation IS supported" in said
     assert said.count("ServerHello\n") == 1
+
+
+@pytest.mark.parametrize("flood", ["renegotiation", "key_update"])
+def test_floods_of_records_without_data(server: Server, flood: str) -> None:
+    """What OpenSSL answers, or drops, by itself is no way to have the server for oneself: it is cut. With every request
+    there may be one such record, for ever."""
+    version = VERSIONS["1.2" if flood == "renegotiation" else "1.3"]
+    with socket.create_connection(server.address.address, 20) as sock:
+        records = Records(sock, version)
+        make = getattr(records, flood)
+        for _ in range(100):
+            sock.sendall(make() + records.seal(DATA, b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"))
+            while recv_record(sock) < 60:  # an alert, or the server's own KeyUpdate
+                pass
+        assert "too many TLS records without data" not in server.log()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(b"".join(make() for _ in range(1000)))
+            while sock.recv(65536):
+                pass
+    server.wait_log("connection cut: too many TLS records without data")
+
+
+def recv_record(sock: socket.socket) -> int:
+    """The length of the next record."""
+    head = sock.recv(5, socket.MSG_WAITALL)
+    assert len(head) == 5
+    size = int.from_bytes(head[3:], "big")
+    assert len(sock.recv(size, socket.MSG_WAITALL)) == size
+    return size
 
 
 def test_no_early_data(server: Server, authority: Authority, tmp_path: Path) -> None:

@@ -97,6 +97,9 @@ class Attack:
     file_size: int = 0  # RLIMIT_FSIZE of the server: a full disk
     stays: bool = False  # the application keeps what it does not read, and its connection
     fresh: bool = True  # the well-behaved client opens connections meanwhile
+    flood: str = (
+        ""  # what follows the handshake of TLS without end: a method of support/tls_records.py
+    )
 
 
 BOTH = ("asgi", "wsgi")
@@ -216,6 +219,11 @@ ATTACKS = (
         given={"limit_body_memory": 100_000}, file_size=150_000, holds=body, status=507,
     ),
     Attack(
+        "bodies that fill the disk", "what bodies in files hold together is bounded",
+        CHUNKED, b"4000\r\n" + b"x" * 0x4000 + b"\r\n", interfaces=("wsgi", "wsgi-threads"),
+        given={"limit_body_memory": 100_000, "limit_body_spool": 4_000_000}, holds=body, status=503,
+    ),
+    Attack(
         "zip bombs that nobody takes", "what waits of a WebSocket holds ws-max-size and one message",
         websocket("/hold", True), bomb(MIB - 1) * 16, crowd=(8, 40), given={"ws_max_size": MIB}, holds=messages,
         stays=True,
@@ -256,6 +264,14 @@ ATTACKS = (
     Attack(
         "handshakes of TLS, one after the other", "a turn of the loop has few steps of handshakes",
         hello(), leaves="answered", crowd=(8, 32), tls=True, holds=shaking,
+    ),
+    Attack(
+        "renegotiation without end", "records of TLS that bring no data have a number",
+        b"", reads=None, crowd=(4, 20), tls=True, holds=shaking, lives=lambda _: 0.0, flood="renegotiation",
+    ),
+    Attack(
+        "new keys without end", "records of TLS that bring no data have a number",
+        b"", reads=None, crowd=(4, 20), tls=True, holds=shaking, lives=lambda _: 0.0, flood="key_update",
     ),
 )  # fmt: skip
 

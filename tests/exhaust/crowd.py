@@ -14,17 +14,25 @@ import re
 import resource
 import select
 import socket
+import ssl
 import struct
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from exhaust.attacks import BY_NAME, Attack
+from support.tls_records import Records
 
 ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 RESET = struct.pack("ii", 1, 0)
 CONNECTS = 64  # before others have their turn
+FLOOD = 500  # records at once, which take a while to make
+VERSIONS = {
+    "renegotiation": ssl.TLSVersion.TLSv1_2,
+    "key_update": ssl.TLSVersion.TLSv1_3,
+}
 PATIENCE = 20.0  # seconds
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
@@ -37,6 +45,7 @@ class Member:
     next: float  # when it drips, or reads
     head: bytes = b""  # the beginning of what came
     told: bool = False  # its status is counted
+    flood: Callable[[], bytes] | None = None
 
 
 @dataclass
@@ -56,6 +65,9 @@ class Crowd:
         until = time.monotonic() + seconds
         while self.goes_on(now := time.monotonic(), until):
             for _ in range(min(CONNECTS, self.size - len(self.members))):
+                if self.attack.flood:
+                    self.open_flood()
+                    break  # a handshake takes its time
                 self.open(now)
             for number, events in self.poll.poll(0.02):
                 member = self.members.get(number)
@@ -86,10 +98,26 @@ class Crowd:
         self.members[sock.fileno()] = member
         self.poll.register(sock, self.interest(member))
 
+    def open_flood(self) -> None:
+        sock = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        self.opened += 1
+        try:
+            records = Records(sock, VERSIONS[self.attack.flood])
+        except OSError:  # refused, or an error of TLS
+            sock.close()
+            return
+        sock.setblocking(False)
+        make = getattr(records, self.attack.flood)
+        member = Member(sock, time.monotonic(), b"", 0.0)
+        member.flood = lambda: b"".join(make() for _ in range(FLOOD))
+        self.members[sock.fileno()] = member
+        self.poll.register(sock, self.interest(member))
+
     def interest(self, member: Member) -> int:
         attack = self.attack
         reading = attack.reads is not None and not attack.paced
-        writing = member.rest or attack.leaves == "at once" or (attack.drip and attack.every == 0)
+        more = attack.drip or attack.flood
+        writing = member.rest or attack.leaves == "at once" or (more and attack.every == 0)
         return select.EPOLLRDHUP | select.EPOLLIN * reading | select.EPOLLOUT * bool(writing)
 
     def handle(self, member: Member, events: int) -> None:
@@ -129,7 +157,7 @@ class Crowd:
             self.forget(member, time.monotonic())
             return
         if not member.rest and self.attack.every == 0:
-            member.rest = self.attack.drip
+            member.rest = member.flood() if member.flood is not None else self.attack.drip
         self.send(member)
         if member.sock.fileno() >= 0:
             self.poll.modify(member.sock, self.interest(member))

@@ -229,7 +229,7 @@ def judge(row: dict[str, Any]) -> list[str]:
     """The promises that were broken; of the time to wait apart from the others."""
     broken = [
         f"{key} {row[key]} > {row[key + '_bound']}"
-        for key in ("rss", "files", "life", "log")
+        for key in ("rss", "files", "life", "log", "disk")
         if row[key + "_bound"] is not None and row[key] > row[key + "_bound"]
     ]
     if row["left"] > SPARE_FILES and not row["stays"]:
@@ -266,12 +266,15 @@ def measure(
     files = server.open_files()
     server.mark()
     reset_peak(server.pid)
-    before, seen = server.rss(), [files]
+    before, seen, spooled = server.rss(), [files], [0]
+
+    def look() -> None:
+        if client.asked % 10 == 0:
+            seen.append(server.open_files())
+            spooled.append(server.spooled())
+
     crowd = send_crowd(server, attack, form, cpus[1:])
-    times = client.keep_asking(
-        lambda: crowd.poll() is None,
-        lambda: seen.append(server.open_files()) if client.asked % 10 == 0 else None,
-    )
+    times = client.keep_asking(lambda: crowd.poll() is None, look)
     told = json.loads(crowd.communicate()[0])
     rss, log = peak(server.pid) - before, len(server.log().encode())
     client.close()
@@ -280,7 +283,7 @@ def measure(
     after.ask()
     after.close()
     size = attack.crowd[form.long]
-    disk = size if attack.file_size else 0
+    disk = size if attack.file_size or "limit_body_spool" in attack.given else 0
     # Those whom the server has refused are read from for a while.
     lingering = 2 * told["opened"] / form.seconds * settings.timeout_linger
     lines = AT_ONCE + (A_SECOND + 2) * (form.seconds + 3)
@@ -299,6 +302,8 @@ def measure(
         "stays": attack.stays,
         "life": round(told["longest"], 2),
         "life_bound": None if attack.lives is None else round(attack.lives(settings) + late, 2),
+        "disk": max(spooled),
+        "disk_bound": settings.limit_body_spool,
         "log": log,
         "log_bound": int(lines * LINE),
         "statuses": told["statuses"],

@@ -253,6 +253,17 @@ class Server:
     def open_files(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def spooled(self) -> int:
+        """Bytes of files that have no name any more: of bodies."""
+        size = 0
+        for number in os.listdir(folder := f"/proc/{self.pid}/fd"):
+            try:
+                if os.readlink(f"{folder}/{number}").endswith("(deleted)"):
+                    size += os.stat(f"{folder}/{number}").st_size
+            except FileNotFoundError:
+                pass  # closed meanwhile
+        return size
+
     # --- how it ends -------------------------------------------------------------------------------
 
     def alive(self) -> bool:

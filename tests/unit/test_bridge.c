@@ -19,6 +19,7 @@ typedef struct loan {
 typedef struct server {
     as_loop *loop;
     as_bridge *bridge;
+    as_spools spools;
     int fd;
     struct sockaddr_in address;
     unsigned nhands;
@@ -131,8 +132,12 @@ static void answer(server *s, as_remote *remote) {
         (void)pthread_barrier_wait(&s->meeting);
         begin(ex, 200);
         (void)give(ex, "met", 3, false);
+    } else if (name == 'k') { /* kept in a file */
+        assert(remote->body.file.fd >= 0 && remote->body.size == LARGE);
+        begin(ex, 200);
+        assert(give(ex, "kept", 4, false) <= AS_OK);
     } else { /* the body */
-        assert(remote->body.fd < 0);
+        assert(remote->body.file.fd < 0);
         begin(ex, 200);
         assert(give(ex, remote->body.memory.data, (size_t)remote->body.size, false) <= AS_OK);
     }
@@ -162,7 +167,7 @@ static void *run_hand(void *arg) {
 
 static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     server *s = ctx;
-    as_remote *remote = as_remote_new(s->bridge, ex, HIGH);
+    as_remote *remote = as_remote_new(s->bridge, ex, &s->spools);
     assert(remote != NULL && as_spool_append(&remote->body, body) == AS_OK);
     if (ex->req == AS_REQ_DONE) {
         as_remote_queue(remote);
@@ -237,6 +242,8 @@ static server *start(unsigned nhands) {
     config.limits.limit_write_buffer = (uint32_t)HIGH;
     s->loop = as_loop_new(&config);
     s->bridge = as_bridge_new(HIGH, released, s);
+    s->spools.memory_max = HIGH;
+    atomic_store(&s->spools.refs, 1);
     s->fd = listen_on_loopback(&s->address, 64);
     assert(s->loop != NULL && s->bridge != NULL);
     assert(as_loop_listen(s->loop, s->fd, NULL) == AS_OK);
@@ -279,6 +286,7 @@ static void stop(server *s, bool early) {
     as_bridge_collect(s->bridge);
     assert(atomic_load(&s->loan.held) == 0);
     as_bridge_free(s->bridge);
+    assert(atomic_load(&s->spools.filled) == 0 && atomic_load(&s->spools.refs) == 1);
     (void)pthread_barrier_destroy(&s->meeting);
     (void)close(s->fd);
     free(s->large);
@@ -349,6 +357,33 @@ static void test_pipelined(void) {
     }
     (void)close(fd);
     WAIT_FOR(atomic_load(&s->released) == 50);
+    stop(s, false);
+}
+
+static void begin_upload(const server *s, int fd, size_t n) {
+    static const char head[] = "POST /kept HTTP/1.1\r\nHost: a\r\nContent-Length: 2097152\r\n\r\n";
+    assert(write(fd, head, strlen(head)) == (ssize_t)strlen(head));
+    while (n > 0) {
+        ssize_t done = write(fd, s->large, n);
+        assert(done > 0);
+        n -= (size_t)done;
+    }
+}
+
+/* Their files count until the hand has answered, or the client has left. */
+static void test_large_bodies(void) {
+    server *s = start(1);
+    int fd = dial(s), leaves = dial(s);
+    begin_upload(s, leaves, 3 * HIGH);
+    WAIT_FOR(atomic_load(&s->spools.filled) == 3 * HIGH);
+    begin_upload(s, fd, LARGE);
+    (void)read_until(fd, "kept");
+    WAIT_FOR(atomic_load(&s->spools.filled) == 3 * HIGH);
+    close_by_reset(leaves);
+    WAIT_FOR(atomic_load(&s->spools.filled) == 0);
+    begin_upload(s, fd, LARGE);
+    close_by_reset(fd);
+    WAIT_FOR(atomic_load(&s->spools.filled) == 0);
     stop(s, false);
 }
 
@@ -479,6 +514,7 @@ static void test_many(void) {
 
 int main(void) {
     test_pipelined();
+    test_large_bodies();
     test_kinds();
     test_loans_come_back();
     test_a_burst();

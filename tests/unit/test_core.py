@@ -63,8 +63,11 @@ def test_made_once(core: _core.Server) -> None:
 
 
 def test_figures_of_a_new_one(core: _core.Server, listener: socket.socket) -> None:
-    figures = ("connections", "connections_total", "requests", "requests_total", "overloaded_total")
-    assert [getattr(core, name) for name in figures] == [0] * 5
+    figures = (
+        "connections", "connections_total", "requests", "requests_total", "overloaded_total",
+        "spool_full_total", "spooled",
+    )  # fmt: skip
+    assert [getattr(core, name) for name in figures] == [0] * 7
     core.listen(listener.fileno())
     assert core.accepting
     core.drain()

@@ -22,6 +22,7 @@ typedef enum mode {
     DRAIN,           /* stops the server from inside of the handler, then answers */
     ABORT_ALL,       /* cuts everything from inside of the handler */
     ABORT_SECOND,    /* the same with the second request, the first is answered */
+    NO_ROOM,         /* for the body beside others */
     FILE_ANSWER,     /* `file_size` bytes of an unlinked file */
     TUNNEL,          /* upgrades, and echoes; alarms in `alarm_ms` */
     MEANWHILE,       /* the client `other` asks, too, then as ANSWER */
@@ -128,6 +129,10 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
         break;
     case HOLD:
         s->held = ex;
+        break;
+    case NO_ROOM:
+        assert(as_exchange_refuse(ex, AS_E_SPOOL_FULL) == AS_OK);
+        as_exchange_release(ex);
         break;
     case FILE_ANSWER:
         answer_file(s, ex);
@@ -1523,6 +1528,27 @@ static void test_overload_is_told_once(void) {
     stop(&s);
 }
 
+/* Of each limit by itself. */
+static void test_a_full_spool_is_told_once(void) {
+    server s;
+    prepare(&s);
+    s.mode = NO_ROOM;
+    s.config.limits.limit_body_spool = 5000;
+    start(&s);
+    for (int i = 0; i < 3; i++) {
+        client c = connect_to(&s);
+        say(&c, GET);
+        UNTIL(&s, ended(&c));
+        assert(count_of(&c, "HTTP/1.1 503 ") == 1 && count_of(&c, "retry-after: 1") == 1);
+        hang_up(&c);
+    }
+    assert(stats(&s).spool_full_total == 3 && stats(&s).overloaded_total == 0 && s.refused == 0);
+    const char *told = strstr(s.notices, "limit_body_spool reached: 5000 bytes ");
+    assert(told != NULL && strstr(told, "answered with 503: 1") != NULL);
+    assert(strstr(told + 1, "limit_") == NULL);
+    stop(&s);
+}
+
 /* It is idle whether or not it has ever asked: an idle client costs no place. */
 static void test_idle_clients_cost_no_slot(void) {
     server s;
@@ -1839,6 +1865,7 @@ int main(void) {
     RUN(test_mark);
     RUN(test_health);
     RUN(test_overload_is_told_once);
+    RUN(test_a_full_spool_is_told_once);
     RUN(test_idle_clients_cost_no_slot);
     RUN(test_abort_all);
     RUN(test_free_in_any_state);

@@ -117,6 +117,7 @@ typedef struct server {
     as_forwarding forwarding;
     as_loop *loop;
     as_bridge *bridge;
+    as_spools spools; /* whose files are none */
     as_hand hand;
     int fd;
     struct sockaddr_in address;
@@ -314,7 +315,7 @@ static void take_in(server *s, as_exchange *ex, as_slice data) {
 }
 
 static void on_bridged(server *s, as_exchange *ex, as_slice body) {
-    as_remote *remote = as_remote_new(s->bridge, ex, LARGE);
+    as_remote *remote = as_remote_new(s->bridge, ex, &s->spools);
     if (remote == NULL) {
         (void)as_exchange_refuse(ex, AS_E_NOMEM);
         as_exchange_release(ex);
@@ -340,7 +341,7 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
             return;
         }
         ex->gateway = spool;
-        as_spool_init(spool, LARGE);
+        as_spool_init(spool, &s->spools);
         as_exchange_want_body(ex);
         take_in(s, ex, body);
     } else {
@@ -463,6 +464,7 @@ static bool start(server *s, const scenario *what) {
     *s = (server){.what = what, .fd = -1};
     s->config = (as_loop_config){
         .handlers = &handlers, .ctx = s, .notice = notice, .forwarding = &s->forwarding};
+    s->spools.memory_max = LARGE;
     as_limits_init(&s->config.limits);
     s->config.limits.date_header = false;
     s->config.limits.limit_write_buffer = 3 * LARGE; /* nobody waits for the client */

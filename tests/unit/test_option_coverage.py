@@ -72,6 +72,7 @@ EFFECTS = {
     "limit_body_buffer": "e2e/test_asgi.py::test_upload_goes_on_when_it_is_read",
     "limit_write_buffer": "e2e/test_options.py::test_limit_write_buffer",
     "limit_body_memory": "e2e/test_wsgi.py::test_input_from_a_file",
+    "limit_body_spool": "e2e/test_body_spool.py::test_no_limit",
     "limit_body_discard": "e2e/test_connections.py::test_unread_body_above_the_limit_closes",
     "min_body_rate": "e2e/test_http1.py::test_rate_of_the_body",
     "min_write_rate": "e2e/test_http1.py::test_rate_of_reading",

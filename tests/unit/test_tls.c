@@ -83,6 +83,42 @@ static void test_key_update(void) {
     stop(&s);
 }
 
+/* So many without data that is asked for, and no more: not of those that are there at once. */
+static void test_a_flood_of_key_updates(unsigned updates, bool is_cut) {
+    server s;
+    prepare(&s);
+    start(&s);
+    client c = served(&s, TLS1_3_VERSION);
+    for (unsigned i = 0; i < updates; i++) {
+        assert(SSL_key_update(c.ssl, SSL_KEY_UPDATE_REQUESTED) == 1);
+        assert(SSL_do_handshake(c.ssl) == 1);
+    }
+    if (is_cut) {
+        UNTIL(&s, (pump(&c), connections(&s) == 0));
+        assert(s.refused == 1 && s.refused_why == AS_E_TLS_FLOOD);
+    } else {
+        say(&c, GET);
+        UNTIL(&s, count_of(&c, "hello") == 2);
+    }
+    hang_up(&c);
+    stop(&s);
+}
+
+/* Whoever asks for new keys now and then may do so for ever. */
+static void test_key_updates_with_data_between(void) {
+    server s;
+    prepare(&s);
+    start(&s);
+    client c = served(&s, TLS1_3_VERSION);
+    for (unsigned i = 2; i < 100; i++) {
+        assert(SSL_key_update(c.ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1);
+        say(&c, GET);
+        UNTIL(&s, count_of(&c, "hello") == i);
+    }
+    hang_up(&c);
+    stop(&s);
+}
+
 static void test_handshake_runs_out_of_time(void) {
     server s;
     prepare(&s);
@@ -676,6 +712,9 @@ int main(void) {
     RUN(test_bytes_one_by_one);
     RUN(test_renegotiation_is_refused);
     RUN(test_key_update);
+    test_a_flood_of_key_updates(30, false);
+    test_a_flood_of_key_updates(1000, true);
+    RUN(test_key_updates_with_data_between);
     RUN(test_handshake_runs_out_of_time);
     RUN(test_head_has_its_own_time);
     RUN(test_crowd);
