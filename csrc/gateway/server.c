@@ -1,14 +1,9 @@
-/* The server object.
- *
- * Under ASGI an asyncio loop watches the core's descriptor and calls poll(); what must happen soon
- * comes by call_soon, what is due later by call_later, armed only while something can time out.
- * Under WSGI run() waits on the descriptor itself, without the GIL; with threads the loop has one
- * of its own (threads.h), and every call on it goes there. */
-#include "gateway/server.h"
+/* The server object: how it is made, what it is told, and what it tells. Who drives it is in
+ * server_drive.c. */
+#include "gateway/server_internal.h"
 
 #include <errno.h>
 #include <structmember.h>
-#include <time.h>
 
 #include "gateway/access_format.h"
 #include "gateway/access_log.h"
@@ -18,195 +13,6 @@
 #include "gateway/tls.h"
 #include "http/response.h"
 #include "net/loop.h"
-
-/* ---- hooks of the loop ---- */
-
-/* Any Python may have run. */
-static void wake_up(as_server *self) {
-    if (self->loop != NULL) {
-        as_loop_wakeup(self->loop);
-    }
-}
-
-/* `handle` is what the asyncio loop returned for `callable`. NULL: the loop is closed, and nobody
- * polls any more; or there was no memory: then the core's own descriptor brings a poll, which tries
- * again what is due. */
-static bool is_scheduled(as_server *self, PyObject *handle, PyObject *callable) {
-    if (handle == NULL) {
-        PyErr_WriteUnraisable(callable);
-        wake_up(self);
-        return false;
-    }
-    Py_DECREF(handle);
-    return true;
-}
-
-static void hook_wake(void *ctx) {
-    as_server *self = ctx;
-    /* Asked for from within a poll, the next one must come by itself all the same. */
-    if (!self->wake_scheduled) {
-        self->wake_scheduled =
-            is_scheduled(self,
-                         PyObject_CallMethodOneArg(self->py_loop, self->state->str.call_soon,
-                                                   self->wake_callable),
-                         self->wake_callable);
-    }
-}
-
-void as_server_wake(as_server *self) {
-    if (self->py_loop != NULL && !self->polling && self->loop != NULL) {
-        hook_wake(self);
-    }
-}
-
-static void cancel_timer(as_server *self) {
-    PyObject *timer = self->timer;
-    self->timer = NULL;
-    if (timer != NULL) {
-        PyObject *result = PyObject_CallMethodNoArgs(timer, self->state->str.cancel);
-        if (result == NULL) {
-            PyErr_WriteUnraisable(timer); /* it comes too early, which harms nothing */
-        }
-        Py_XDECREF(result);
-        Py_DECREF(timer);
-    }
-}
-
-/* A timer that comes too early stays: most timeouts are pushed on. */
-static void arm_timer(as_server *self) {
-    uint64_t due = self->loop != NULL ? as_loop_due(self->loop) : UINT64_MAX;
-    if (self->py_loop == NULL || due == UINT64_MAX ||
-        (self->timer != NULL && self->timer_due <= due)) {
-        return;
-    }
-    PyObject *delay = PyFloat_FromDouble(as_loop_timeout(self->loop) / 1000.0);
-    PyObject *args[] = {self->py_loop, delay, self->timer_callable};
-    cancel_timer(self);
-    if (delay != NULL) {
-        self->timer = PyObject_VectorcallMethod(self->state->str.call_later, args,
-                                                3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        Py_DECREF(delay);
-    }
-    self->timer_due = due;
-    if (self->timer == NULL) {
-        PyErr_WriteUnraisable(self->timer_callable); /* as in is_scheduled */
-        wake_up(self);
-    }
-}
-
-static void hook_timer(void *ctx) {
-    as_server *self = ctx;
-    if (!self->polling) {
-        arm_timer(self);
-    }
-}
-
-void as__server_call_once(PyObject **field) {
-    PyObject *callback = *field;
-    *field = NULL;
-    if (callback != NULL) {
-        PyObject *result = PyObject_CallNoArgs(callback);
-        if (result == NULL) {
-            PyErr_WriteUnraisable(callback);
-        }
-        Py_XDECREF(result);
-        Py_DECREF(callback);
-    }
-}
-
-static void hook_drained(void *ctx) {
-    as_server *self = ctx;
-    if (self->py_loop == NULL) {
-        as_loop_stop(self->loop);
-    }
-    as__server_call_once(&self->on_drained);
-}
-
-static void hook_marked(void *ctx) {
-    as__server_call_once(&((as_server *)ctx)->on_marked);
-}
-
-static void hook_notice(void *ctx, as_notice_level level, const char *text) {
-    as_log_message(ctx, level == AS_NOTICE_ERROR ? "error" : "warning", "%s", text);
-}
-
-static void hook_alarm(void *ctx) {
-    as_log_hidden_refusals(ctx);
-}
-
-/* The same on the loop's own thread. */
-
-static void tell_drained(void *ctx) {
-    as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_DRAINED, "");
-}
-
-static void tell_marked(void *ctx) {
-    as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_MARKED, "");
-}
-
-static void tell_notice(void *ctx, as_notice_level level, const char *text) {
-    as_threads_tell(((as_server *)ctx)->threads,
-                    level == AS_NOTICE_ERROR ? AS_NEWS_ERROR : AS_NEWS_NOTICE, text);
-}
-
-static void tell_hidden(void *ctx) {
-    as_threads_tell(((as_server *)ctx)->threads, AS_NEWS_HIDDEN, "");
-}
-
-/* Where the loop is at home: on its own thread while that runs, else here. Who waited without the
- * GIL for a thread that has just ended may find the server closed, and nothing is done. */
-static void on_loop(as_server *self, void (*fn)(void *arg), void *arg) {
-    bool done = false;
-    while (!done && self->threads != NULL && as_bridge_is_open(self->threads->bridge)) {
-        Py_BEGIN_ALLOW_THREADS;
-        done = as_bridge_call(self->threads->bridge, fn, arg);
-        Py_END_ALLOW_THREADS;
-    }
-    if (!done && self->loop != NULL) {
-        fn(arg); /* no thread of the loop's begins while we have the GIL */
-    }
-}
-
-/* ---- polling ---- */
-
-/* What the application asked for with SystemExit or KeyboardInterrupt happens here. */
-static PyObject *raise_fatal(as_server *self) {
-    PyObject *fatal = self->fatal;
-    self->fatal = NULL;
-    PyErr_SetObject((PyObject *)Py_TYPE(fatal), fatal);
-    Py_DECREF(fatal);
-    return NULL;
-}
-
-static PyObject *server_poll(PyObject *op, PyObject *Py_UNUSED(ignored)) {
-    as_server *self = (as_server *)op;
-    if (self->loop == NULL || self->polling) {
-        Py_RETURN_NONE;
-    }
-    Py_INCREF(self);
-    self->polling = true;
-    as_loop_poll(self->loop);
-    self->polling = false;
-    if (self->lost != NULL) {
-        as_tasks_end_lost(self);
-    }
-    as_access_log_flush(self);
-    as_access_log_report(self);
-    arm_timer(self);
-    PyObject *result = self->fatal != NULL ? raise_fatal(self) : Py_NewRef(Py_None);
-    Py_DECREF(self);
-    return result;
-}
-
-static PyObject *server_woken(PyObject *op, PyObject *ignored) {
-    ((as_server *)op)->wake_scheduled = false;
-    return server_poll(op, ignored);
-}
-
-static PyObject *server_timer(PyObject *op, PyObject *ignored) {
-    Py_CLEAR(((as_server *)op)->timer);
-    return server_poll(op, ignored);
-}
 
 /* ---- making ---- */
 
@@ -266,7 +72,6 @@ static int make_loop(as_server *self, PyObject *headers, const char *health_path
     size_t n = 0;
     int result = -1;
     if (tuple != NULL && read_headers(tuple, &slices, &n) == 0) {
-        bool asgi = self->py_loop != NULL, threads = self->threads != NULL;
         unsigned needs = as_access_log_needs(self->access_log);
         as_loop_config config = {
             .limits = self->limits,
@@ -275,15 +80,10 @@ static int make_loop(as_server *self, PyObject *headers, const char *health_path
             .headers = slices,
             .nheaders = n,
             .health_path = {health_path, health_path != NULL ? strlen(health_path) : 0},
-            .wake = asgi ? hook_wake : NULL,
-            .timer = asgi ? hook_timer : NULL,
-            .drained = threads ? tell_drained : hook_drained,
-            .marked = threads ? tell_marked : hook_marked,
-            .notice = threads ? tell_notice : hook_notice,
-            .alarm = threads ? tell_hidden : hook_alarm,
             .timed = (needs & AS_ACCESS_DURATION) != 0,
             .copy_heads = (needs & AS_ACCESS_RESPONSE_HEAD) != 0,
         };
+        as__server_set_hooks(self, &config);
         as_proxy_configure(self->proxy, &config);
         errno = 0;
         self->loop = as_loop_new(&config);
@@ -405,7 +205,21 @@ static int server_init(PyObject *op, PyObject *args, PyObject *kwargs) {
 
 /* ---- methods ---- */
 
-static int check_open(const as_server *self) {
+/* Where the loop is at home: on its own thread while that runs, else here. Who waited without the
+ * GIL for a thread that has just ended may find the server closed, and nothing is done. */
+static void on_loop(as_server *self, void (*fn)(void *arg), void *arg) {
+    bool done = false;
+    while (!done && self->threads != NULL && as_bridge_is_open(self->threads->bridge)) {
+        Py_BEGIN_ALLOW_THREADS;
+        done = as_bridge_call(self->threads->bridge, fn, arg);
+        Py_END_ALLOW_THREADS;
+    }
+    if (!done && self->loop != NULL) {
+        fn(arg); /* no thread of the loop's begins while we have the GIL */
+    }
+}
+
+int as__server_check_open(const as_server *self) {
     if (self->loop == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the server is closed");
         return -1;
@@ -420,7 +234,7 @@ static PyObject *server_listen(PyObject *op, PyObject *args, PyObject *kwargs) {
     PyObject *tls = Py_None;
     as_tls_context *context = NULL;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|O:listen", keywords, &fd, &tls) ||
-        check_open(self) < 0) {
+        as__server_check_open(self) < 0) {
         return NULL;
     }
     if (tls != Py_None && (context = as_tls_context_of(self->state, tls)) == NULL) {
@@ -437,7 +251,7 @@ static PyObject *server_listen(PyObject *op, PyObject *args, PyObject *kwargs) {
 
 static PyObject *server_balance(PyObject *op, PyObject *memory) {
     as_server *self = (as_server *)op;
-    if (check_open(self) < 0) {
+    if (as__server_check_open(self) < 0) {
         return NULL;
     }
     if (self->shared.obj != NULL) {
@@ -472,125 +286,14 @@ static void set_tls(void *arg) {
 
 static PyObject *server_set_tls(PyObject *op, PyObject *tls) {
     as_server *self = (as_server *)op;
-    as_tls_context *context = check_open(self) == 0 ? as_tls_context_of(self->state, tls) : NULL;
+    as_tls_context *context =
+        as__server_check_open(self) == 0 ? as_tls_context_of(self->state, tls) : NULL;
     if (context == NULL) {
         return NULL;
     }
     tls_args call = {self->loop, context};
     on_loop(self, set_tls, &call);
     Py_RETURN_NONE;
-}
-
-static PyObject *server_start(PyObject *op, PyObject *Py_UNUSED(ignored)) {
-    as_server *self = (as_server *)op;
-    if (check_open(self) < 0) {
-        return NULL;
-    }
-    if (self->py_loop == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "start() is for ASGI; call run()");
-        return NULL;
-    }
-    PyObject *result = PyObject_CallMethod(self->py_loop, "add_reader", "iO",
-                                           as_loop_fd(self->loop), self->poll_callable);
-    if (result == NULL) {
-        return NULL;
-    }
-    Py_DECREF(result);
-    as_server_wake(self);
-    Py_RETURN_NONE;
-}
-
-bool as__server_tick(as_server *self) {
-    if (self->tick == NULL || as_coarse_milliseconds() < self->tick_due) {
-        return true;
-    }
-    self->tick_due = as_coarse_milliseconds() + self->tick_every;
-    PyObject *result = PyObject_CallNoArgs(self->tick);
-    Py_XDECREF(result);
-    return result != NULL;
-}
-
-/* The GIL is away exactly while run() waits. */
-static bool before_wait(void *ctx) {
-    as_server *self = ctx;
-    self->polling = false;
-    as_access_log_flush(self);
-    as_access_log_report(self);
-    if (!as__server_tick(self)) {
-        return false;
-    }
-    if (self->fatal != NULL || PyErr_Occurred() || PyErr_CheckSignals() < 0) {
-        return false;
-    }
-    self->thread_state = PyEval_SaveThread();
-    return true;
-}
-
-static bool after_wait(void *ctx) {
-    as_server *self = ctx;
-    PyEval_RestoreThread(self->thread_state);
-    self->thread_state = NULL;
-    self->polling = true;
-    return PyErr_CheckSignals() == 0;
-}
-
-static PyObject *run_inline(as_server *self) {
-    self->polling = true;
-    as_loop_run(self->loop, before_wait, after_wait,
-                self->tick != NULL ? (int)self->tick_every : -1);
-    self->polling = false;
-    as_access_log_flush(self);
-    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-}
-
-static PyObject *run_threads(as_server *self) {
-    self->polling = true; /* by another thread */
-    PyObject *result = as_threads_run(self->threads);
-    self->polling = false;
-    return result;
-}
-
-static PyObject *server_work(PyObject *op, PyObject *Py_UNUSED(ignored)) {
-    as_server *self = (as_server *)op;
-    if (self->threads == NULL || !self->polling) {
-        PyErr_SetString(PyExc_RuntimeError, "_work() is for the threads that run() makes");
-        return NULL;
-    }
-    return as_threads_work(self->threads);
-}
-
-static PyObject *server_run(PyObject *op, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"tick", "interval", NULL};
-    as_server *self = (as_server *)op;
-    PyObject *callable = Py_None;
-    double interval = 1.0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Od:run", keywords, &callable, &interval) ||
-        check_open(self) < 0) {
-        return NULL;
-    }
-    if (!(interval >= 0.01 && interval <= 3600.0)) {
-        PyErr_SetString(PyExc_ValueError, "interval must be from 0.01 to 3600 seconds");
-        return NULL;
-    }
-    if (self->py_loop != NULL || self->polling || self->running) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "run() is for WSGI, once; ASGI runs in its asyncio loop");
-        return NULL;
-    }
-    if (callable != Py_None) {
-        Py_XSETREF(self->tick, Py_NewRef(callable));
-        self->tick_every = (uint64_t)(interval * 1000);
-        self->tick_due = 0;
-    }
-    self->running = true;
-    PyObject *result = self->threads != NULL ? run_threads(self) : run_inline(self);
-    self->running = false;
-    Py_CLEAR(self->tick);
-    if (result != NULL && self->fatal != NULL) {
-        Py_DECREF(result);
-        return raise_fatal(self);
-    }
-    return result;
 }
 
 static void stop_loop(void *loop) {
@@ -632,7 +335,7 @@ static PyObject *server_drain(PyObject *op, PyObject *args, PyObject *kwargs) {
     PyObject *callback = Py_None;
     double idle = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|Od:drain", keywords, &callback, &idle) ||
-        check_open(self) < 0) {
+        as__server_check_open(self) < 0) {
         return NULL;
     }
     if (!(idle >= 0 && idle <= 86400.0)) {
@@ -683,7 +386,7 @@ static void set_healthy(void *arg) {
 static PyObject *server_set_healthy(PyObject *op, PyObject *healthy) {
     as_server *self = (as_server *)op;
     int value = PyObject_IsTrue(healthy);
-    if (value < 0 || check_open(self) < 0) {
+    if (value < 0 || as__server_check_open(self) < 0) {
         return NULL;
     }
     healthy_args call = {self->loop, value != 0};
@@ -705,7 +408,8 @@ static PyObject *server_call_at(PyObject *op, PyObject *args) {
     as_server *self = (as_server *)op;
     unsigned long long requests;
     PyObject *callback;
-    if (!PyArg_ParseTuple(args, "KO:call_at", &requests, &callback) || check_open(self) < 0) {
+    if (!PyArg_ParseTuple(args, "KO:call_at", &requests, &callback) ||
+        as__server_check_open(self) < 0) {
         return NULL;
     }
     Py_XSETREF(self->on_marked, Py_NewRef(callback));
@@ -734,24 +438,10 @@ static PyObject *server_abort(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     return PyLong_FromUnsignedLong(call.exchanges);
 }
 
-/* Takes the descriptor out of the asyncio loop, if that still runs. */
-static void remove_reader(as_server *self) {
-    if (self->py_loop == NULL) {
-        return;
-    }
-    PyObject *result =
-        PyObject_CallMethod(self->py_loop, "remove_reader", "i", as_loop_fd(self->loop));
-    if (result == NULL) {
-        PyErr_Clear(); /* the loop is closed, or a Proactor: then nothing was added */
-    }
-    Py_XDECREF(result);
-}
-
 static void close_server(as_server *self) {
     struct as_loop *loop = self->loop;
-    cancel_timer(self);
+    as__server_unwatch(self);
     if (loop != NULL) {
-        remove_reader(self);
         self->stopping = true;
         self->polling = true; /* nothing schedules a poll from here on */
         as_loop_free(loop);
@@ -835,7 +525,7 @@ static PyObject *server_get_accepting(PyObject *op, void *Py_UNUSED(closure)) {
 
 static PyObject *server_get_wakeup_fd(PyObject *op, void *Py_UNUSED(closure)) {
     as_server *self = (as_server *)op;
-    if (check_open(self) < 0) {
+    if (as__server_check_open(self) < 0) {
         return NULL;
     }
     return PyLong_FromLong(self->threads != NULL ? self->threads->fds[1]
@@ -904,14 +594,15 @@ static PyMethodDef server_methods[] = {
      "New connections to sockets that are TLS take this context from now on."},
     {"balance", server_balance, METH_O,
      "Share new connections with the processes that are given the same memory."},
-    {"start", server_start, METH_NOARGS, "ASGI: watch the core's descriptor in the asyncio loop."},
-    {"poll", server_poll, METH_NOARGS, "Handle what is ready."},
-    {"_woken", server_woken, METH_NOARGS, NULL},
-    {"_timer", server_timer, METH_NOARGS, NULL},
-    {"run", (PyCFunction)(void (*)(void))server_run, METH_VARARGS | METH_KEYWORDS,
+    {"start", as__server_start, METH_NOARGS,
+     "ASGI: watch the core's descriptor in the asyncio loop."},
+    {"poll", as__server_poll, METH_NOARGS, "Handle what is ready."},
+    {"_woken", as__server_woken, METH_NOARGS, NULL},
+    {"_timer", as__server_timer, METH_NOARGS, NULL},
+    {"run", (PyCFunction)(void (*)(void))as__server_run, METH_VARARGS | METH_KEYWORDS,
      "WSGI: serve until stop() or until draining is complete; call `tick` every `interval` "
      "seconds."},
-    {"_work", server_work, METH_NOARGS, NULL},
+    {"_work", as__server_work, METH_NOARGS, NULL},
     {"stop", server_stop, METH_NOARGS, "WSGI: make run() return."},
     {"drain", (PyCFunction)(void (*)(void))server_drain, METH_VARARGS | METH_KEYWORDS,
      "Stop accepting, end what runs, then call the callback. Idle connections close when no "

@@ -318,17 +318,29 @@ static as_head *recall_head(const as_h1 *h1, const char *p, const char *end) {
     return head != NULL && is_forwarded(h1, head) ? NULL : head;
 }
 
-/* A request that a head is the whole of, without parsing it. */
-static char *repeat_head(as_h1 *h1, char *p, as_head *head) {
-    char *behind = p + head->len;
-    as_head_keep(head); /* another may take its place in the cache meanwhile */
-    h1->offset = head->len;
-    h1->env->scratch->head.is_head = head->is_head; /* for refusals */
+/* Behind a head: what has come of the body goes along with the request. */
+static inline as_h1_got begin_request(as_h1 *h1, as_head *head, char **p, char *end) {
+    as_h1_got got = AS_H1_GOT_ALL;
     as__h1_begin_body(h1, head);
     h1->undispatched = true;
-    dispatch(h1, head);
+    if (h1->state != AS_H1_AT_END && *p < end) {
+        got = as__h1_parse_body(h1, p, end);
+    }
+    if (got != AS_H1_GOT_ERROR) {
+        dispatch(h1, head);
+    }
+    return got;
+}
+
+/* A request without parsing it: its head came before, and has no body. */
+static char *repeat_head(as_h1 *h1, char *p, char *end, as_head *head) {
+    as_head_keep(head); /* another may take its place in the cache meanwhile */
+    p += head->len;
+    h1->offset = head->len;
+    h1->env->scratch->head.is_head = head->is_head; /* for refusals */
+    (void)begin_request(h1, head, &p, end);
     as_head_unref(head);
-    return behind;
+    return p;
 }
 
 static char *read_start(as_h1 *h1, char *p, char *end) {
@@ -339,7 +351,7 @@ static char *read_start(as_h1 *h1, char *p, char *end) {
     h1->skipped = 0;
     as_head *head = recall_head(h1, p, end);
     if (head != NULL) {
-        return repeat_head(h1, p, head);
+        return repeat_head(h1, p, end, head);
     }
     if (!as__h1_begin_head(h1)) {
         as__h1_stop(h1, AS_H1_DEAD, AS_E_NOMEM);
@@ -352,15 +364,8 @@ static char *read_head(as_h1 *h1, char *p, char *end) {
     as_head *head;
     as_h1_got got = as__h1_parse_head(h1, &p, end, &head);
     if (got == AS_H1_GOT_ALL) {
-        as__h1_begin_body(h1, head);
         as_head_cache_offer(h1->env->heads, head);
-        h1->undispatched = true;
-        if (h1->state != AS_H1_AT_END && p < end) {
-            got = as__h1_parse_body(h1, &p, end);
-        }
-        if (got != AS_H1_GOT_ERROR) {
-            dispatch(h1, head);
-        }
+        got = begin_request(h1, head, &p, end);
         drop_saved(h1);
     }
     return got == AS_H1_GOT_ERROR ? end : p;

@@ -1,8 +1,8 @@
 /* One connection: its socket, its place in the loop, its timeouts, and the protocol that it feeds.
  *
- * Owner: the loop, through as_loop.conns. It is closed only by as__conn_work and by the loop's own
- * callbacks, places with no handler on the stack, and freed at the end of that turn. Whoever finds
- * it broken elsewhere calls as__conn_cut. */
+ * Owner: the loop, through as_loop.conns. It is closed only from the loop's own turn, in places
+ * with no handler on the stack, and freed at the end of that turn. Whoever finds it broken
+ * elsewhere sets as_conn.cut, and as__conn_work closes it. */
 #ifndef AS_NET_CONN_H
 #define AS_NET_CONN_H
 

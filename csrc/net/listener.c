@@ -175,7 +175,7 @@ static void on_readable(uv_poll_t *handle, int status, int events) {
         return;
     }
     for (unsigned i = 0; i < ACCEPT_MAX && !is_full(listener->loop); i++) {
-        listener->loop->crowded = listener->loop->crowded || i >= AS_CROWD;
+        listener->loop->turn.crowded = listener->loop->turn.crowded || i >= AS_CROWD;
         if (!as__balance_may_accept(&listener->loop->balance, listener->loop->nconns)) {
             leave_to_others(listener->loop);
             break;

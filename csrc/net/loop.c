@@ -17,9 +17,6 @@
 #define TOLD_QUIET 60000u /* milliseconds between two lines about the same limit */
 #define COARSE 10 /* milliseconds that the coarse clock may be behind: who wakes earlier comes twice */
 #define POLL_ROUNDS 8u  /* in one as_loop_poll, before the driver gets its turn */
-#define TURN_TIME 1000u   /* microseconds for requests that follow others at once, likewise */
-#define GREEDY_TIME 1000u /* … for the greedy ones, behind all others, or half as long as those had */
-#define GREEDY_SLICE 250u /* … for requests of one of them */
 #define EVENTS 256        /* sockets that are looked at together */
 
 /* --- time ------------------------------------------------------------------------------------- */
@@ -378,12 +375,10 @@ int as_loop_fd(const as_loop *loop) {
  * other, and nobody else does for longer than this takes. */
 static void run_greedy(as_loop *loop) {
     as_link *next;
-    uint64_t now = as_microseconds(), others = now - loop->turn;
-    uint64_t end = now + (others / 2 > GREEDY_TIME ? others / 2 : GREEDY_TIME);
+    uint64_t now = as_microseconds(), end = as__turn_greedy_until(&loop->turn, now);
     while (now < end && (next = as__list_pop(&loop->greedy)) != NULL) {
-        loop->crowded = loop->crowded || as__link_linked(&loop->greedy);
-        loop->env.turn_end = now + GREEDY_SLICE;
-        loop->env.turn_over = false;
+        loop->turn.crowded = loop->turn.crowded || as__link_linked(&loop->greedy);
+        as__turn_slice(&loop->env, now);
         as__conn_work(next);
         now = as_microseconds();
     }
@@ -401,11 +396,7 @@ static bool look_at_sockets(as_loop *loop, bool *more) {
                     too */
     }
     if (n > AS_CROWD) {
-        uint32_t share = AS_SHARED_READ / (uint32_t)n;
-        loop->crowded = true;
-        loop->share = share > AS_SHARE_MOST    ? AS_SHARE_MOST
-                      : share < AS_SHARE_LEAST ? AS_SHARE_LEAST
-                                               : share;
+        as__turn_divide(&loop->turn, (unsigned)n);
     }
     for (int i = 0; i < n; i++) {
         if (events[i].data.ptr != NULL) {
@@ -453,11 +444,7 @@ __attribute__((noinline)) void as_loop_poll(as_loop *loop) {
     loop->polling = true;
     loop->woken = false;
     as__loop_tick_date(loop);
-    loop->turn = as_microseconds();
-    loop->env.turn_end = loop->turn + TURN_TIME;
-    loop->env.turn_over = false;
-    loop->crowded = false;
-    loop->share = AS_SHARE_MOST;
+    as__turn_begin(&loop->turn, &loop->env);
     unsigned round = 0;
     do {
         poll_once(loop);

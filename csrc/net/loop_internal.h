@@ -10,12 +10,9 @@
 #include "net/list.h"
 #include "net/loop.h"
 #include "net/timeout.h"
+#include "net/turn.h"
 
 #define AS_READ_BUFFER ((size_t)64 * 1024) /* bytes; one for all connections of a loop */
-#define AS_SHARED_READ 1048576 /* bytes that a crowd reads in a turn, as far as AS_SHARE_… allow it */
-#define AS_SHARE_MOST 16384    /* a small body, too */
-#define AS_SHARE_LEAST 8192    /* a usual head, and more */
-#define AS_CROWD 4 /* connections that have something to do at once, and each all that it wants */
 
 /* What the log knows of a limit that bites. */
 typedef struct as_told {
@@ -32,7 +29,7 @@ struct as_loop {
     as_response_defaults defaults;
     as_buf_pool pool;
     as_wheel wheel;
-    uint64_t turn;       /* when as_loop_poll began, microseconds */
+    as_turn turn;
     uint64_t now;        /* milliseconds; as__loop_now refreshes it */
     uint64_t timer_told; /* as_loop_due as the driver knows it: from the hook, or after its poll */
     char *read_buf;
@@ -53,7 +50,7 @@ struct as_loop {
 
     /* Only where a listener is TLS. */
     char *tls_scratch;  /* AS_TLS_RECORD bytes for all connections; else NULL */
-    as_link handshakes; /* those under way, the oldest first: as_handshake.open in conn.c */
+    as_link handshakes; /* those under way, the oldest first: as_handshake.open */
     uint32_t nhandshakes;
     as_timeout tls_watch; /* files are looked at */
     uint32_t nreadings;   /* … and read, by other threads */
@@ -62,8 +59,6 @@ struct as_loop {
     int wakeup_fds[2]; /* a pipe, so that a signal handler of Python's may write to it */
 
     bool polling;        /* as_loop_poll is on the stack */
-    bool crowded;        /* several connections have something to do: each may take less at once */
-    uint32_t share;      /* bytes that each of them may read */
     bool closing;        /* as_loop_free is */
     bool again;          /* one more round is due: a watcher changed, or somebody asked for it */
     bool woken;          /* the hook `wake` was called and no poll came since */

@@ -30,15 +30,31 @@ static inline int64_t now_ms(void) {
 
 /* --- the server side -------------------------------------------------------------------------- */
 
-/* A socket that listens on a port of the system's choice. */
-static inline int listen_on_loopback(struct sockaddr_in *address, int backlog) {
-    *address =
-        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+/* A socket that listens; it is the loop that makes it one that does not block. */
+static inline int listen_at(const struct sockaddr *address, socklen_t len, int backlog) {
+    int fd = socket(address->sa_family, SOCK_STREAM, 0);
+    assert(fd >= 0 && bind(fd, address, len) == 0 && listen(fd, backlog) == 0);
+    return fd;
+}
+
+/* … on a port of the system's choice. */
+static inline int listen_on_host(uint32_t host, struct sockaddr_in *address, int backlog) {
+    *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(host)};
     socklen_t len = sizeof(*address);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    assert(fd >= 0 && bind(fd, (struct sockaddr *)address, len) == 0 && listen(fd, backlog) == 0);
+    int fd = listen_at((struct sockaddr *)address, len, backlog);
     assert(getsockname(fd, (struct sockaddr *)address, &len) == 0);
     return fd;
+}
+
+static inline int listen_on_loopback(struct sockaddr_in *address, int backlog) {
+    return listen_on_host(INADDR_LOOPBACK, address, backlog);
+}
+
+/* A loop that serves on it. */
+static inline as_loop *loop_on(int fd, const as_loop_config *config, as_tls_context *tls) {
+    as_loop *loop = as_loop_new(config);
+    assert(loop != NULL && as_loop_listen(loop, fd, tls) == AS_OK);
+    return loop;
 }
 
 static inline void answer_hello(as_exchange *ex) {

@@ -240,13 +240,12 @@ static server *start(unsigned nhands) {
     as_loop_config config = {.handlers = &handlers, .ctx = s};
     as_limits_init(&config.limits);
     config.limits.limit_write_buffer = (uint32_t)HIGH;
-    s->loop = as_loop_new(&config);
-    s->bridge = as_bridge_new(HIGH, released, s);
     s->spools.memory_max = HIGH;
     atomic_store(&s->spools.refs, 1);
     s->fd = listen_on_loopback(&s->address, 64);
-    assert(s->loop != NULL && s->bridge != NULL);
-    assert(as_loop_listen(s->loop, s->fd, NULL) == AS_OK);
+    s->loop = loop_on(s->fd, &config, NULL);
+    s->bridge = as_bridge_new(HIGH, released, s);
+    assert(s->bridge != NULL);
     as_bridge_open(s->bridge, s->loop);
     assert(pthread_create(&s->loop_thread, NULL, run_loop, s) == 0);
     s->nhands = nhands;

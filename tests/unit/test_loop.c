@@ -236,8 +236,8 @@ static const as_handlers handlers = {
     .on_alarm = on_alarm,
 };
 
-static void prepare(server *s) {
-    *s = (server){.fd = -1};
+static void prepare(server *s, mode what) {
+    *s = (server){.fd = -1, .mode = what};
     s->config = (as_loop_config){
         .handlers = &handlers,
         .ctx = s,
@@ -249,25 +249,13 @@ static void prepare(server *s) {
     as_limits_init(&s->config.limits);
 }
 
-static int listen_on(struct sockaddr *address, socklen_t len) {
-    int fd = socket(address->sa_family, SOCK_STREAM, 0);
-    assert(fd >= 0);
-    assert(bind(fd, address, len) == 0 && listen(fd, 128) == 0);
-    return fd;
-}
-
-static void start_at(server *s, uint32_t host) {
-    s->address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(host)};
-    socklen_t len = sizeof(s->address);
-    s->fd = listen_on((struct sockaddr *)&s->address, len);
-    assert(getsockname(s->fd, (struct sockaddr *)&s->address, &len) == 0);
-    s->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    s->loop = as_loop_new(&s->config);
-    assert(s->loop != NULL && as_loop_listen(s->loop, s->fd, NULL) == AS_OK);
+static void serve_on(server *s, int fd) {
+    s->fd = fd;
+    s->loop = loop_on(fd, &s->config, NULL);
 }
 
 static void start(server *s) {
-    start_at(s, INADDR_LOOPBACK);
+    serve_on(s, listen_on_loopback(&s->address, 128));
 }
 
 static void stop(server *s) {
@@ -355,6 +343,13 @@ static void say(client *c, const char *text) {
     assert(send(c->fd, text, strlen(text), MSG_NOSIGNAL) == (ssize_t)strlen(text));
 }
 
+/* A connection on which this was said. */
+static client asked(const server *s, const char *text) {
+    client c = connect_to(s);
+    say(&c, text);
+    return c;
+}
+
 static void hang_up(client *c) {
     (void)close(c->fd);
     free(c->got.data);
@@ -370,10 +365,9 @@ static void reset(client *c) {
 
 static void test_answers(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     UNTIL(&s, count_of(&c, "hello") == 1);
     assert(strncmp(c.got.data, "HTTP/1.1 200 OK\r\n", 17) == 0);
     assert(strcmp(s.client, "127.0.0.1") == 0 && strcmp(s.server, "127.0.0.1") == 0);
@@ -399,11 +393,10 @@ static void test_answers(void) {
 /* What came with the connection is looked at in the turn that accepts it, and answered. */
 static void test_request_is_there_at_once(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     as_loop_poll(s.loop); /* the kernel gets to know the listener */
-    client c = connect_to(&s);
-    say(&c, GET_CLOSE);
+    client c = asked(&s, GET_CLOSE);
     await_event(&s, true);
     assert(s.requests == 1 && stats(&s).connections == 0); /* though the client has not closed */
     UNTIL(&s, ended(&c));
@@ -427,10 +420,9 @@ static void test_request_is_there_at_once(void) {
  * poll. */
 static void test_request_of_the_last_moment(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     as_loop_drain(s.loop, 0);
     assert(s.requests == 0 && stats(&s).connections == 1 && s.wakes > 0);
     as_loop_poll(s.loop);
@@ -443,11 +435,9 @@ static void test_request_of_the_last_moment(void) {
 
 static void test_half_closed_client_is_answered(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     assert(shutdown(c.fd, SHUT_WR) == 0);
     UNTIL(&s, s.eofs == 1);
     for (int i = 0; i < 20; i++) {
@@ -463,12 +453,10 @@ static void test_half_closed_client_is_answered(void) {
 
 static void test_answer_from_outside_leaves_at_once(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     s.config.limits.timeout_request_head = 300;
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     UNTIL(&s, s.held != NULL);
     assert(stats(&s).requests == 1);
     /* let what was cleared leave the wheel, so that `timer` has to be called again */
@@ -497,11 +485,9 @@ static void test_answer_from_outside_leaves_at_once(void) {
 
 static void test_nested_poll(void) {
     server s;
-    prepare(&s);
-    s.mode = NEST;
+    prepare(&s, NEST);
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET GET);
+    client c = asked(&s, GET GET);
     UNTIL(&s, count_of(&c, "hello") == 2);
     assert(s.requests == 2);
     hang_up(&c);
@@ -510,12 +496,10 @@ static void test_nested_poll(void) {
 
 static void test_large_answer_to_a_slow_reader(void) {
     server s;
-    prepare(&s);
-    s.mode = STREAM;
+    prepare(&s, STREAM);
     s.stream_left = 20 * 1000 * 1000;
     start(&s);
-    client c = connect_to(&s);
-    say(&c, "GET / HTTP/1.0\r\n\r\n");
+    client c = asked(&s, "GET / HTTP/1.0\r\n\r\n");
     UNTIL(&s, s.requests == 1);
     while (turn(&s, 20)) {
     }
@@ -531,12 +515,10 @@ static void test_large_answer_to_a_slow_reader(void) {
 
 static void test_file(void) {
     server s;
-    prepare(&s);
-    s.mode = FILE_ANSWER;
+    prepare(&s, FILE_ANSWER);
     s.file_size = 30 * 1000 * 1000 + 7;
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET GET_CLOSE);
+    client c = asked(&s, GET GET_CLOSE);
     UNTIL(&s, ended(&c));
     assert(c.eof && c.got.len > 2 * (size_t)s.file_size &&
            c.got.len < 2 * (size_t)s.file_size + 1000);
@@ -547,13 +529,11 @@ static void test_file(void) {
 /* Shorter by then than the answer says. */
 static void test_file_shrinks(void) {
     server s;
-    prepare(&s);
-    s.mode = FILE_ANSWER;
+    prepare(&s, FILE_ANSWER);
     s.file_size = 1000;
     s.file_missing = 1;
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     UNTIL(&s, ended(&c));
     assert(c.reset && stats(&s).connections == 0);
     hang_up(&c);
@@ -564,11 +544,9 @@ static void test_file_shrinks(void) {
 
 static void test_reset_while_busy(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     UNTIL(&s, s.held != NULL);
     reset(&c);
     UNTIL(&s, s.aborts == 1);
@@ -578,11 +556,9 @@ static void test_reset_while_busy(void) {
 
 static void test_reset_behind_a_half_close(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     assert(shutdown(c.fd, SHUT_WR) == 0);
     UNTIL(&s, s.eofs == 1);
     reset(&c);
@@ -592,11 +568,9 @@ static void test_reset_behind_a_half_close(void) {
 
 static void test_reset_while_the_body_is_paused(void) {
     server s;
-    prepare(&s);
-    s.mode = PAUSE;
+    prepare(&s, PAUSE);
     start(&s);
-    client c = connect_to(&s);
-    say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n");
+    client c = asked(&s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n");
     UNTIL(&s, s.held != NULL);
     ssize_t n;
     size_t sent = 0;
@@ -613,11 +587,9 @@ static void test_reset_while_the_body_is_paused(void) {
 
 static void test_urgent_data_is_nothing(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     UNTIL(&s, s.held != NULL);
     assert(send(c.fd, "!", 1, MSG_OOB) == 1);
     while (turn(&s, 20)) {
@@ -631,7 +603,7 @@ static void test_urgent_data_is_nothing(void) {
 
 static void test_idle_clients_come_and_go(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client c = connect_to(&s), d = connect_to(&s);
     UNTIL(&s, stats(&s).connections == 2);
@@ -646,7 +618,7 @@ static void test_idle_clients_come_and_go(void) {
 
 static void test_keep_alive_runs_out(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.limits.timeout_keep_alive = 300;
     start(&s);
     client c = connect_to(&s);
@@ -663,7 +635,7 @@ static void test_keep_alive_runs_out(void) {
 
 static void test_silent_and_dripping_clients(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.limits.timeout_request_head = 300;
     s.config.limits.limit_request_head = 1 << 24; /* a fast machine drips fast */
     start(&s);
@@ -686,12 +658,10 @@ static void test_silent_and_dripping_clients(void) {
 
 static void test_body_stalls(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     s.config.limits.timeout_request_body = 300;
     start(&s);
-    client c = connect_to(&s);
-    say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n");
+    client c = asked(&s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n");
     int64_t until = now_ms() + 1000;
     while (now_ms() < until) { /* progress keeps it alive */
         say(&c, "x");
@@ -707,13 +677,11 @@ static void test_body_stalls(void) {
 
 static void test_reader_stalls(void) {
     server s;
-    prepare(&s);
-    s.mode = STREAM;
+    prepare(&s, STREAM);
     s.stream_left = UINT64_MAX;
     s.config.limits.timeout_write = 300;
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     UNTIL(&s, s.aborts == 1);
     assert(s.abort_why == AS_E_TIMEOUT_WRITE);
     UNTIL(&s, ended(&c));
@@ -739,13 +707,11 @@ static bool survives(server *s, client *c, size_t n, int64_t ms) {
 
 static bool slow_body_survives(uint32_t rate) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     s.config.limits.timeout_request_body = 300;
     s.config.limits.min_body_rate = rate;
     start(&s);
-    client c = connect_to(&s);
-    say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n");
+    client c = asked(&s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n");
     bool alive = survives(&s, &c, 0, 1500);
     assert(alive || s.abort_why == AS_E_TIMEOUT_BODY);
     hang_up(&c);
@@ -755,14 +721,12 @@ static bool slow_body_survives(uint32_t rate) {
 
 static bool slow_reader_survives(uint32_t rate) {
     server s;
-    prepare(&s);
-    s.mode = STREAM;
+    prepare(&s, STREAM);
     s.stream_left = UINT64_MAX;
     s.config.limits.timeout_write = 300;
     s.config.limits.min_write_rate = rate;
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     bool alive = survives(&s, &c, 256 * (size_t)1024, 1500);
     assert(alive || s.abort_why == AS_E_TIMEOUT_WRITE);
     hang_up(&c);
@@ -780,8 +744,7 @@ static void test_least_rates(void) {
 /* --- tunnels ---------------------------------------------------------------------------------- */
 
 static void start_tunnel_with(server *s, client *c, uint32_t timeout_write) {
-    prepare(s);
-    s->mode = TUNNEL;
+    prepare(s, TUNNEL);
     s->config.limits.timeout_write = timeout_write;
     start(s);
     *c = connect_to(s);
@@ -929,8 +892,7 @@ static void ask_together(client *crowd, const char *request) {
 static void test_who_floods_goes_last(void) {
     server s;
     client crowd[CROWD];
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
     client modest = connect_to(&s);
     connect_crowd(&s, crowd);
@@ -959,8 +921,7 @@ static void test_who_floods_goes_last(void) {
 static void test_who_asks_for_much_waits_for_others(void) {
     server s;
     client crowd[CROWD];
-    prepare(&s);
-    s.mode = FILE_ANSWER;
+    prepare(&s, FILE_ANSWER);
     s.file_size = 1000000;
     start(&s);
     connect_crowd(&s, crowd);
@@ -983,11 +944,10 @@ static void test_who_asks_for_much_waits_for_others(void) {
 
 static void test_refused_upload_is_answered(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.limits.limit_request_body = 1000;
     start(&s);
-    client c = connect_to(&s);
-    say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n");
+    client c = asked(&s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n");
     /* a client that sends all of it before it reads */
     for (size_t left = 8000000; left > 0;) {
         ssize_t n = send(c.fd, chunk, left < sizeof(chunk) ? left : sizeof(chunk), MSG_NOSIGNAL);
@@ -1004,7 +964,7 @@ static void test_refused_upload_is_answered(void) {
 
 static void test_lingering_ends(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.limits.timeout_linger = 300;
     start(&s);
     client c = connect_to(&s);
@@ -1019,7 +979,7 @@ static void test_lingering_ends(void) {
 /* Each byte prolongs it, but not for ever. */
 static void test_lingering_ends_for_who_sends_on(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.limits.timeout_linger = 100;
     start(&s);
     client c = connect_to(&s);
@@ -1035,8 +995,7 @@ static void test_lingering_ends_for_who_sends_on(void) {
 
 static void test_aborted_answer_looks_broken(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
     client c = connect_to(&s);
     say(&c, "GET / HTTP/1.0\r\n\r\n"); /* its end is the connection's */
@@ -1056,7 +1015,7 @@ static void test_aborted_answer_looks_broken(void) {
 
 static void test_connection_limit(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.limits.limit_connections = 2;
     start(&s);
     client c[3];
@@ -1081,7 +1040,7 @@ static void test_connection_limit(void) {
 static void test_out_of_descriptors(void) {
     enum { CLIENTS = 20 };
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client c[CLIENTS];
     for (int i = 0; i < CLIENTS; i++) {
@@ -1124,12 +1083,10 @@ static void test_connections_are_shared(void) {
     enum { CLIENTS = 40 };
     static _Alignas(AS_SEAT_SIZE) char seats[2 * AS_SEAT_SIZE];
     server here, there;
-    prepare(&here);
+    prepare(&here, ANSWER);
     start(&here);
-    prepare(&there);
-    there.loop = as_loop_new(&there.config);
-    there.fd = dup(here.fd);
-    assert(there.loop != NULL && as_loop_listen(there.loop, there.fd, NULL) == AS_OK);
+    prepare(&there, ANSWER);
+    serve_on(&there, dup(here.fd));
     assert(as_loop_balance(here.loop, seats, sizeof(seats)) == AS_OK);
     assert(as_loop_balance(there.loop, seats, sizeof(seats)) == AS_OK);
     client c[CLIENTS];
@@ -1163,7 +1120,7 @@ static void test_connections_are_shared(void) {
 
 static void test_drain(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client idle = connect_to(&s), busy = connect_to(&s), sent = connect_to(&s);
     say(&idle, GET);
@@ -1196,11 +1153,9 @@ static void test_drain(void) {
 /* Its head has promised that the connection stays. */
 static void test_drain_in_the_middle_of_an_answer(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     UNTIL(&s, s.held != NULL);
     assert(as_exchange_head_begin(s.held, 200, (as_slice){0}) == AS_OK);
     assert(as_exchange_body(s.held, (as_bytes){.p = "part", .n = 4}, true) == AS_OK);
@@ -1219,7 +1174,7 @@ static void test_drain_in_the_middle_of_an_answer(void) {
 
 static void test_drain_of_nothing_and_from_a_handler(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     as_loop_drain(s.loop, 0);
     assert(s.drained == 0 && s.wakes > 0);
@@ -1228,11 +1183,9 @@ static void test_drain_of_nothing_and_from_a_handler(void) {
     assert(s.drained == 1);
     stop(&s);
 
-    prepare(&s);
-    s.mode = DRAIN;
+    prepare(&s, DRAIN);
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     UNTIL(&s, ended(&c) && s.drained == 1);
     assert(c.eof && count_of(&c, "hello") == 1);
     hang_up(&c);
@@ -1242,7 +1195,7 @@ static void test_drain_of_nothing_and_from_a_handler(void) {
 /* Somebody else accepts: a request that is under way on an idle connection is still answered. */
 static void test_drain_leaves_idle_clients_time(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client asks = connect_to(&s), silent = connect_to(&s), fresh = connect_to(&s);
     say(&asks, GET);
@@ -1274,10 +1227,9 @@ static void test_drain_leaves_idle_clients_time(void) {
 /* They have connected: closing the socket before they are accepted would reset them. */
 static void test_drain_serves_the_queue(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     as_loop_drain(s.loop, 0);
     UNTIL(&s, ended(&c) && s.drained == 1);
     assert(c.eof && count_of(&c, "hello") == 1);
@@ -1288,7 +1240,7 @@ static void test_drain_serves_the_queue(void) {
 /* Whoever comes later is refused: in a queue that nobody serves he would be reset in the end. */
 static void test_drain_refuses_at_once(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     struct stat before, after;
     assert(fstat(s.fd, &before) == 0 && S_ISSOCK(before.st_mode));
@@ -1303,7 +1255,7 @@ static void test_drain_refuses_at_once(void) {
 /* The request comes when the loop has looked at the sockets, and before it judges who is idle. */
 static void test_drain_sees_the_last_moment(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client idle = connect_to(&s), busy = connect_to(&s);
     say(&idle, GET);
@@ -1321,7 +1273,7 @@ static void test_drain_sees_the_last_moment(void) {
 /* The same at the end of timeout_keep_alive. */
 static void test_idle_until_the_last_moment(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.limits.timeout_keep_alive = 300;
     start(&s);
     client idle = connect_to(&s), busy = connect_to(&s);
@@ -1347,7 +1299,7 @@ static void test_cut_while_all_are_told(void) {
     void (*const tells[])(as_loop *loop) = {drain_now, as_loop_disconnect, abort_now};
     for (size_t i = 0; i < sizeof(tells) / sizeof(*tells); i++) {
         server s;
-        prepare(&s);
+        prepare(&s, ANSWER);
         start(&s);
         client c[3];
         for (int k = 0; k < 3; k++) {
@@ -1376,10 +1328,9 @@ static void test_cut_while_all_are_told(void) {
 static void test_a_forked_child_frees_nothing(void) {
     server s;
     int status;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     UNTIL(&s, count_of(&c, "hello") == 1);
     pid_t child = fork();
     if (child == 0) {
@@ -1405,7 +1356,7 @@ static void test_a_forked_child_frees_nothing(void) {
 /* Their first request may be under way: they have a little time, and no more. */
 static void test_drain_waits_for_newcomers(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client accepted = connect_to(&s), silent = connect_to(&s), slow = connect_to(&s);
     UNTIL(&s, stats(&s).connections == 3);
@@ -1436,8 +1387,7 @@ static void test_drain_waits_for_newcomers(void) {
 
 static void test_disconnect(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
     client c = connect_to(&s), idle = connect_to(&s);
     say(&c, GET);
@@ -1457,12 +1407,11 @@ static void test_disconnect(void) {
 
 static void test_mark(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.marked = marked;
     start(&s);
     as_loop_mark(s.loop, 3);
-    client c = connect_to(&s);
-    say(&c, GET GET);
+    client c = asked(&s, GET GET);
     UNTIL(&s, count_of(&c, "hello") == 2);
     assert(s.marks == 0);
     say(&c, GET GET);
@@ -1476,8 +1425,7 @@ static void test_mark(void) {
 
 static void test_health(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     s.config.health_path = AS_SLICE("/health");
     s.config.limits.limit_concurrency = 1;
     start(&s);
@@ -1507,16 +1455,13 @@ static void test_health(void) {
 
 static void test_overload_is_told_once(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     s.config.limits.limit_concurrency = 1;
     start(&s);
-    client busy = connect_to(&s);
-    say(&busy, GET);
+    client busy = asked(&s, GET);
     UNTIL(&s, s.held != NULL);
     for (int i = 0; i < 3; i++) {
-        client c = connect_to(&s);
-        say(&c, GET);
+        client c = asked(&s, GET);
         UNTIL(&s, ended(&c));
         assert(count_of(&c, "HTTP/1.1 503 ") == 1 && count_of(&c, "retry-after: 1") == 1);
         hang_up(&c);
@@ -1531,13 +1476,11 @@ static void test_overload_is_told_once(void) {
 /* Of each limit by itself. */
 static void test_a_full_spool_is_told_once(void) {
     server s;
-    prepare(&s);
-    s.mode = NO_ROOM;
+    prepare(&s, NO_ROOM);
     s.config.limits.limit_body_spool = 5000;
     start(&s);
     for (int i = 0; i < 3; i++) {
-        client c = connect_to(&s);
-        say(&c, GET);
+        client c = asked(&s, GET);
         UNTIL(&s, ended(&c));
         assert(count_of(&c, "HTTP/1.1 503 ") == 1 && count_of(&c, "retry-after: 1") == 1);
         hang_up(&c);
@@ -1552,7 +1495,7 @@ static void test_a_full_spool_is_told_once(void) {
 /* It is idle whether or not it has ever asked: an idle client costs no place. */
 static void test_idle_clients_cost_no_slot(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.limits.limit_concurrency = 1;
     start(&s);
     client clients[8];
@@ -1570,8 +1513,7 @@ static void test_idle_clients_cost_no_slot(void) {
 
 static void test_abort_all(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
     client idle = connect_to(&s), busy = connect_to(&s);
     say(&busy, GET);
@@ -1584,17 +1526,16 @@ static void test_abort_all(void) {
     hang_up(&busy);
     stop(&s);
 
-    prepare(&s); /* from inside of a handler: behind it */
+    prepare(&s, ANSWER); /* from inside of a handler: behind it */
     s.mode = ABORT_ALL;
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     UNTIL(&s, ended(&c));
     assert(c.reset && s.aborts == 1 && s.held == NULL);
     hang_up(&c);
     stop(&s);
 
-    prepare(&s); /* what was answered before in the same turn has been answered */
+    prepare(&s, ANSWER); /* what was answered before in the same turn has been answered */
     s.mode = ABORT_SECOND;
     start(&s);
     client first = connect_to(&s), second = connect_to(&s);
@@ -1611,8 +1552,7 @@ static void test_abort_all(void) {
 
 static void test_free_in_any_state(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
     client clients[4];
     for (int i = 0; i < 4; i++) {
@@ -1628,7 +1568,7 @@ static void test_free_in_any_state(void) {
     for (int i = 0; i < 4; i++) {
         hang_up(&clients[i]);
     }
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     stop(&s); /* not once polled */
 }
@@ -1637,7 +1577,7 @@ static void test_free_in_any_state(void) {
 
 static void test_no_delay_is_inherited(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client c = connect_to(&s); /* the loop is not polled: we accept ourselves */
     int fd = accept(s.fd, NULL, NULL), on = 0;
@@ -1650,11 +1590,10 @@ static void test_no_delay_is_inherited(void) {
 
 static void test_wildcard_tells_the_address_reached(void) {
     server s;
-    prepare(&s);
-    start_at(&s, INADDR_ANY);
+    prepare(&s, ANSWER);
+    serve_on(&s, listen_on_host(INADDR_ANY, &s.address, 128));
     s.address.sin_addr.s_addr = htonl(0x7f000003);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     UNTIL(&s, count_of(&c, "hello") == 1);
     assert(strcmp(s.server, "127.0.0.3") == 0 && s.server_port == ntohs(s.address.sin_port));
     hang_up(&c);
@@ -1663,7 +1602,7 @@ static void test_wildcard_tells_the_address_reached(void) {
 
 static void test_ipv6(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     struct sockaddr_in6 any = {.sin6_family = AF_INET6};
     socklen_t len = sizeof(any);
     int fd = socket(AF_INET6, SOCK_STREAM, 0), off = 0;
@@ -1676,8 +1615,7 @@ static void test_ipv6(void) {
     start(&s);
     assert(as_loop_listen(s.loop, fd, NULL) == AS_OK);
     s.address.sin_port = any.sin6_port;
-    client mapped = connect_to(&s);
-    say(&mapped, GET);
+    client mapped = asked(&s, GET);
     UNTIL(&s, count_of(&mapped, "hello") == 1);
     assert(strcmp(s.client, "127.0.0.1") == 0 && strcmp(s.server, "127.0.0.1") == 0);
     any.sin6_addr = in6addr_loopback;
@@ -1696,12 +1634,12 @@ static void test_ipv6(void) {
 
 static void test_unix_socket(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     char folder[] = "/tmp/test_loop_XXXXXX";
     assert(mkdtemp(folder) != NULL);
     (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s/socket", folder);
-    int fd = listen_on((struct sockaddr *)&address, sizeof(address));
+    int fd = listen_at((struct sockaddr *)&address, sizeof(address), 128);
     start(&s);
     assert(as_loop_listen(s.loop, fd, NULL) == AS_OK);
     client c = {.fd = socket(AF_UNIX, SOCK_STREAM, 0)};
@@ -1729,11 +1667,11 @@ static void test_unix_socket(void) {
 /* A socket without a file: its name begins with a NUL. */
 static void test_abstract_socket(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int n = snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "test_loop_%d", getpid());
     socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
-    int fd = listen_on((struct sockaddr *)&address, len);
+    int fd = listen_at((struct sockaddr *)&address, len, 128);
     start(&s);
     assert(as_loop_listen(s.loop, fd, NULL) == AS_OK);
     client c = {.fd = socket(AF_UNIX, SOCK_STREAM, 0)};
@@ -1749,13 +1687,12 @@ static void test_abstract_socket(void) {
 
 static void test_what_cannot_be_listened_on(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     int file = open("/dev/null", O_RDONLY | O_CLOEXEC);
     assert(file >= 0 && as_loop_listen(s.loop, file, NULL) == AS_E_IO);
     assert(as_loop_listen(s.loop, s.fd, NULL) == AS_E_IO); /* once more */
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     UNTIL(&s, count_of(&c, "hello") == 1);
     hang_up(&c);
     stop(&s);
@@ -1788,11 +1725,10 @@ static bool until_woken(void *ctx) {
 
 static void test_run(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.wake = s.config.timer = s.config.drained = NULL;
     start(&s);
-    client c = connect_to(&s);
-    say(&c, GET);
+    client c = asked(&s, GET);
     as_loop_run(s.loop, before_wait, after_wait, -1); /* until after_wait has seen the request */
     assert(s.requests == 1 && waits == waited && waits >= 2);
     pthread_t thread;

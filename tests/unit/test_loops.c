@@ -52,8 +52,7 @@ static void *serve(void *arg) {
     server *s = arg;
     as_loop_config config = {.handlers = &handlers, .ctx = s};
     as_limits_init(&config.limits);
-    s->loop = as_loop_new(&config);
-    assert(s->loop != NULL && as_loop_listen(s->loop, s->fd, NULL) == AS_OK);
+    s->loop = loop_on(s->fd, &config, NULL);
     as_loop_run(s->loop, goes_on, NULL, 100);
     as_loop_free(s->loop);
     return NULL;

@@ -9,7 +9,7 @@
 static void test_versions(void) {
     for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
         server s;
-        prepare(&s);
+        prepare(&s, ANSWER);
         start(&s);
         client c = served(&s, version);
         assert(s.is_tls && s.told.version == version && s.told.cipher != 0);
@@ -26,7 +26,7 @@ static void test_versions(void) {
 
 static void test_version_below_the_least(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.settings.min_version = AS_TLS_1_3;
     start(&s);
     client c = connect_to(&s, TLS1_2_VERSION);
@@ -41,7 +41,7 @@ static void test_version_below_the_least(void) {
 static void test_bytes_one_by_one(void) {
     for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
         server s;
-        prepare(&s);
+        prepare(&s, ANSWER);
         start(&s);
         client c = connect_to(&s, version);
         c.piece = 1;
@@ -57,7 +57,7 @@ static void test_bytes_one_by_one(void) {
 
 static void test_renegotiation_is_refused(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client c = served(&s, TLS1_2_VERSION);
     assert(SSL_renegotiate(c.ssl) == 1);
@@ -71,7 +71,7 @@ static void test_renegotiation_is_refused(void) {
 /* RFC 8446, 4.6.3: the answer to it is written while the server only wants to read. */
 static void test_key_update(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client c = served(&s, TLS1_3_VERSION);
     for (unsigned i = 2; i < 6; i++) {
@@ -86,7 +86,7 @@ static void test_key_update(void) {
 /* So many without data that is asked for, and no more: not of those that are there at once. */
 static void test_a_flood_of_key_updates(unsigned updates, bool is_cut) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client c = served(&s, TLS1_3_VERSION);
     for (unsigned i = 0; i < updates; i++) {
@@ -107,7 +107,7 @@ static void test_a_flood_of_key_updates(unsigned updates, bool is_cut) {
 /* Whoever asks for new keys now and then may do so for ever. */
 static void test_key_updates_with_data_between(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client c = served(&s, TLS1_3_VERSION);
     for (unsigned i = 2; i < 100; i++) {
@@ -121,7 +121,7 @@ static void test_key_updates_with_data_between(void) {
 
 static void test_handshake_runs_out_of_time(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.limits.timeout_tls_handshake = 300;
     start(&s);
     int silent = connect_fd(&s), stuck = connect_fd(&s);
@@ -136,12 +136,10 @@ static void test_handshake_runs_out_of_time(void) {
 
 static void test_head_has_its_own_time(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.limits.timeout_request_head = 300;
     start(&s);
-    client c = connect_to(&s, TLS1_3_VERSION);
-    UNTIL(&s, established(&c));
-    say(&c, "GET / HT");
+    client c = asked(&s, TLS1_3_VERSION, "GET / HT");
     UNTIL(&s, ended(&c));
     assert(count_of(&c, "HTTP/1.1 408 ") == 1 && c.notified);
     hang_up(&c);
@@ -150,7 +148,7 @@ static void test_head_has_its_own_time(void) {
 
 static void test_crowd(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.limits.limit_tls_handshakes = 2;
     start(&s);
     client open = served(&s, TLS1_3_VERSION); /* does not count any more */
@@ -177,7 +175,7 @@ static void test_crowd(void) {
 static void test_flood(void) {
     enum { CLIENTS = 150 };
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client open = served(&s, TLS1_3_VERSION);
     client *clients = calloc(CLIENTS, sizeof(*clients));
@@ -209,8 +207,7 @@ static void test_flood(void) {
 
 static void test_free_in_any_state(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
     client busy = connect_to(&s, TLS1_3_VERSION), begun = connect_to(&s, TLS1_3_VERSION);
     client idle = connect_to(&s, TLS1_2_VERSION), silent = connect_to(&s, TLS1_3_VERSION);
@@ -224,7 +221,7 @@ static void test_free_in_any_state(void) {
     hang_up(&begun);
     hang_up(&idle);
     hang_up(&silent);
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     stop(&s); /* not once polled */
 }
@@ -242,7 +239,7 @@ static size_t read_all(server *s, int fd, char *out, size_t max) {
 
 static void test_plain_http(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     for (int i = 0; i < 2; i++) {
         int fd = connect_fd(&s);
@@ -265,7 +262,7 @@ static void test_garbage(void) {
     static const char *const garbage[] = {"\x80\x2e\x01", "\x01", "\xff\xff", "\x16garbage",
                                           "\x16\x03\x01\x00\x05hello"};
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     for (unsigned i = 0; i < 5; i++) {
         int fd = connect_fd(&s);
@@ -282,7 +279,7 @@ static void test_garbage(void) {
 
 static void test_broken_record(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client c = served(&s, TLS1_3_VERSION);
     assert(send(c.fd, "\x17\x03\x03\x00\x14xxxxxxxxxxxxxxxxxxxx", 25, MSG_NOSIGNAL) == 25);
@@ -314,7 +311,7 @@ static void test_before_the_handshake(void) {
 
 static void test_leaving_in_the_handshake(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client c = connect_to(&s, TLS1_3_VERSION);
     pump(&c);
@@ -329,7 +326,7 @@ static void test_leaving_in_the_handshake(void) {
 
 static void test_proxy_header_comes_first(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     as_trust trust = {0};
     assert(as_trust_add(&trust, "\x7f\0\0\1", 4, 32) == AS_OK);
     s.config.proxy_protocol = AS_PROXY_AUTO;
@@ -354,12 +351,10 @@ static void test_proxy_header_comes_first(void) {
 static void test_pipelined_requests_that_wait(void) {
     enum { REQUESTS = 12000 };
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     s.config.limits.limit_pipeline = 1024;
     start(&s);
-    client c = connect_to(&s, TLS1_3_VERSION);
-    UNTIL(&s, established(&c));
+    client c = established_to(&s, TLS1_3_VERSION);
     size_t n = strlen(GET);
     char *all = malloc(n * REQUESTS);
     for (size_t i = 0; i < REQUESTS; i++) {
@@ -385,11 +380,9 @@ static void test_pipelined_requests_that_wait(void) {
 static void test_rest_of_a_full_buffer(void) {
     static const char head[] = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 75000\r\n\r\n";
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
-    client c = connect_to(&s, TLS1_3_VERSION);
-    UNTIL(&s, established(&c));
+    client c = established_to(&s, TLS1_3_VERSION);
     size_t n = strlen(head) + 75000;
     char *text = calloc(1, n);
     memcpy(text, head, strlen(head));
@@ -405,12 +398,10 @@ static void test_rest_of_a_full_buffer(void) {
 static void test_paused_body_goes_on(void) {
     enum { BODY = 600000 };
     server s;
-    prepare(&s);
-    s.mode = PAUSE;
+    prepare(&s, PAUSE);
     start(&s);
-    client c = connect_to(&s, TLS1_2_VERSION);
-    UNTIL(&s, established(&c));
-    say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 600000\r\n\r\n");
+    client c =
+        asked(&s, TLS1_2_VERSION, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 600000\r\n\r\n");
     UNTIL(&s, s.held != NULL);
     char *body = calloc(1, BODY);
     say_mixed(&c, body, BODY);
@@ -450,12 +441,10 @@ static void check_stream(const client *c, uint64_t n, bool chunked) {
 static void test_large_answers_to_a_slow_reader(void) {
     for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
         server s;
-        prepare(&s);
-        s.mode = STREAM;
+        prepare(&s, STREAM);
         s.stream_end = 6000000;
         start(&s);
-        client c = connect_to(&s, version);
-        UNTIL(&s, established(&c));
+        client c = established_to(&s, version);
         c.lazy = true;
         say(&c, GET);
         for (int i = 0; i < 30; i++) {
@@ -485,8 +474,7 @@ static void append(server *s, size_t n) {
 static void test_what_waits_moves(void) {
     for (unsigned i = 0; i < 20; i++) {
         server s;
-        prepare(&s);
-        s.mode = HOLD;
+        prepare(&s, HOLD);
         start(&s);
         client c = connect_to(&s, i % 2 == 0 ? TLS1_2_VERSION : TLS1_3_VERSION);
         client other = connect_to(&s, TLS1_3_VERSION);
@@ -519,12 +507,10 @@ static void test_what_waits_moves(void) {
 
 static void test_file(void) {
     server s;
-    prepare(&s);
-    s.mode = FILE_ANSWER;
+    prepare(&s, FILE_ANSWER);
     s.stream_end = 3000001;
     start(&s);
-    client c = connect_to(&s, TLS1_3_VERSION);
-    UNTIL(&s, established(&c));
+    client c = established_to(&s, TLS1_3_VERSION);
     c.lazy = true;
     say(&c, GET);
     for (int i = 0; i < 30; i++) {
@@ -542,13 +528,11 @@ static void test_file(void) {
 
 static void test_stalled_reader_is_cut(void) {
     server s;
-    prepare(&s);
-    s.mode = STREAM;
+    prepare(&s, STREAM);
     s.stream_end = UINT64_MAX;
     s.config.limits.timeout_write = 300;
     start(&s);
-    client c = connect_to(&s, TLS1_3_VERSION);
-    UNTIL(&s, established(&c));
+    client c = established_to(&s, TLS1_3_VERSION);
     c.lazy = true;
     say(&c, GET);
     UNTIL(&s, s.aborts == 1);
@@ -564,11 +548,9 @@ static void test_stalled_reader_is_cut(void) {
 
 static void test_we_say_goodbye(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
-    client c = connect_to(&s, TLS1_3_VERSION);
-    UNTIL(&s, established(&c));
-    say(&c, GET_CLOSE);
+    client c = asked(&s, TLS1_3_VERSION, GET_CLOSE);
     UNTIL(&s, ended(&c)); /* behind an answer */
     assert(count_of(&c, "hello") == 1 && c.notified && c.eof && !c.reset);
     hang_up(&c);
@@ -584,14 +566,12 @@ static void test_we_say_goodbye(void) {
 static void test_goodbye_waits_for_the_socket(void) {
     for (unsigned i = 0; i < 200; i++) {
         server s;
-        prepare(&s);
-        s.mode = STREAM;
+        prepare(&s, STREAM);
         s.stream_end = 60000 + (uint64_t)i * 1000;
         start(&s);
         int small = 4096; /* accepted sockets have it, too */
         assert(setsockopt(s.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)) == 0);
-        client c = connect_to(&s, i % 2 == 0 ? TLS1_2_VERSION : TLS1_3_VERSION);
-        UNTIL(&s, established(&c));
+        client c = established_to(&s, i % 2 == 0 ? TLS1_2_VERSION : TLS1_3_VERSION);
         c.lazy = true;
         say(&c, GET_CLOSE);
         if (i % 3 == 0) {
@@ -610,14 +590,51 @@ static void test_goodbye_waits_for_the_socket(void) {
     }
 }
 
+/* A little of what is there; true at its end. */
+static bool ended_slowly(client *c) {
+    char buf[8000];
+    ssize_t n = recv(c->fd, buf, sizeof(buf), 0);
+    c->eof = n == 0;
+    c->reset = n < 0 && errno != EAGAIN;
+    if (n > 0) {
+        assert(BIO_write(c->in, buf, (int)n) == (int)n);
+        read_data(c);
+    }
+    return c->eof || c->reset;
+}
+
+/* … and what the client sends meanwhile takes nothing of the answer from it. */
+static void test_goodbye_waits_while_the_client_sends(void) {
+    static const char body[200000];
+    for (unsigned i = 0; i < 40; i++) {
+        server s;
+        prepare(&s, STREAM);
+        s.stream_end = 70000 + (uint64_t)i * 1000;
+        start(&s);
+        int small = 32768;
+        assert(setsockopt(s.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)) == 0);
+        client c = established_to(&s, TLS1_3_VERSION);
+        c.lazy = true;
+        say(&c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+        for (int j = 0; j < 5; j++) {
+            turn(&s, 1);
+        }
+        say_bytes(&c, body, sizeof(body));
+        UNTIL(&s, ended_slowly(&c));
+        assert(c.notified && !c.reset);
+        check_stream(&c, s.stream_end, count_of(&c, "chunked") > 0);
+        hang_up(&c);
+        stop(&s);
+    }
+}
+
 /* The client's goodbye came with its request, and waits in OpenSSL: it keeps nobody awake. */
 static void test_lingering_rests(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.config.wake = wake;
     start(&s);
-    client c = connect_to(&s, TLS1_3_VERSION);
-    UNTIL(&s, established(&c));
+    client c = established_to(&s, TLS1_3_VERSION);
     size_t n;
     assert(SSL_write_ex(c.ssl, GET_CLOSE, strlen(GET_CLOSE), &n) == 1);
     assert(SSL_shutdown(c.ssl) == 0);
@@ -635,12 +652,9 @@ static void test_lingering_rests(void) {
 
 static void test_client_says_goodbye(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
-    client c = connect_to(&s, TLS1_3_VERSION);
-    UNTIL(&s, established(&c));
-    say(&c, GET);
+    client c = asked(&s, TLS1_3_VERSION, GET);
     UNTIL(&s, s.held != NULL);
     assert(SSL_shutdown(c.ssl) == 0); /* the socket stays open */
     UNTIL(&s, (pump(&c), s.eofs == 1));
@@ -664,7 +678,7 @@ static void test_client_says_goodbye(void) {
 /* The end of the socket without one: HTTP's own framing tells what is whole. */
 static void test_client_is_cut_off(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client c = served(&s, TLS1_3_VERSION);
     assert(shutdown(c.fd, SHUT_WR) == 0);
@@ -672,9 +686,8 @@ static void test_client_is_cut_off(void) {
     assert(s.refused == 0);
     hang_up(&c);
     s.mode = HOLD;
-    client half = connect_to(&s, TLS1_3_VERSION);
-    UNTIL(&s, established(&half));
-    say(&half, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
+    client half =
+        asked(&s, TLS1_3_VERSION, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
     UNTIL(&s, s.held != NULL);
     assert(shutdown(half.fd, SHUT_WR) == 0);
     UNTIL(&s, s.aborts == 1);
@@ -685,12 +698,9 @@ static void test_client_is_cut_off(void) {
 
 static void test_cut_answer_looks_cut(void) {
     server s;
-    prepare(&s);
-    s.mode = HOLD;
+    prepare(&s, HOLD);
     start(&s);
-    client c = connect_to(&s, TLS1_3_VERSION);
-    UNTIL(&s, established(&c));
-    say(&c, GET);
+    client c = asked(&s, TLS1_3_VERSION, GET);
     UNTIL(&s, s.held != NULL);
     assert(as_exchange_head_begin(s.held, 200, (as_slice){0}) == AS_OK);
     assert(as_exchange_body(s.held, (as_bytes){.p = "part", .n = 4}, true) == AS_OK);
@@ -735,6 +745,7 @@ int main(void) {
     RUN(test_stalled_reader_is_cut);
     RUN(test_we_say_goodbye);
     RUN(test_goodbye_waits_for_the_socket);
+    RUN(test_goodbye_waits_while_the_client_sends);
     RUN(test_lingering_rests);
     RUN(test_client_says_goodbye);
     RUN(test_client_is_cut_off);

@@ -53,7 +53,7 @@ static void test_server_names(void) {
     (void)snprintf(sni, sizeof(sni), "%s", path_of("sni", ""));
     make_sni_folder(sni);
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.settings.sni_dir = sni;
     start(&s);
     size_t n;
@@ -127,7 +127,7 @@ static void test_chain(void) {
     assert(PEM_write_bio_X509(more, root.certificate) == 1);
     BIO_free(more);
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.settings.certfile = certfile;
     s.settings.keyfile = path_of("chain", ".key");
     start(&s);
@@ -153,7 +153,7 @@ static void test_alpn(void) {
                  {"", ""},
                  {"\x02h2", NULL}};
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     for (unsigned i = 0; i < 4; i++) {
         client c = connect_to(&s, i % 2 ? TLS1_2_VERSION : TLS1_3_VERSION);
@@ -197,9 +197,9 @@ static void test_sessions(void) {
     unsigned char key[AS_TLS_TICKET_KEY] = "a key that two workers share";
     for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
         server one, two, stranger;
-        prepare(&one);
-        prepare(&two);
-        prepare(&stranger);
+        prepare(&one, ANSWER);
+        prepare(&two, ANSWER);
+        prepare(&stranger, ANSWER);
         one.settings.ticket_key = two.settings.ticket_key = key;
         start(&one);
         start(&two);
@@ -232,7 +232,7 @@ static void test_client_certificates(void) {
     (void)snprintf(ca_file, sizeof(ca_file), "%s", path_of("ca", ".crt"));
     for (int verify = AS_TLS_VERIFY_OPTIONAL; verify <= AS_TLS_VERIFY_REQUIRED; verify++) {
         server s;
-        prepare(&s);
+        prepare(&s, ANSWER);
         s.settings.ca_certs = ca_file;
         s.settings.verify = (as_tls_verify)verify;
         start(&s);
@@ -269,7 +269,7 @@ static void test_alert_arrives(void) {
     write_pair(&ca, path_of("ca", ".crt"), path_of("ca", ".key"), NULL);
     free_pair(&ca);
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.settings.ca_certs = path_of("ca", ".crt");
     s.settings.verify = AS_TLS_VERIFY_REQUIRED;
     start(&s);
@@ -307,7 +307,7 @@ static void test_files_change(void) {
     (void)snprintf(certfile, sizeof(certfile), "%s", path_of("live", ".crt"));
     (void)snprintf(keyfile, sizeof(keyfile), "%s", path_of("live", ".key"));
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.settings.certfile = certfile;
     s.settings.keyfile = keyfile;
     s.settings.reload_interval = 100;
@@ -338,7 +338,7 @@ static void test_files_of_a_folder_change(void) {
     (void)snprintf(sni, sizeof(sni), "%s", path_of("folder", ""));
     make_sni_folder(sni);
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.settings.sni_dir = sni;
     s.settings.reload_interval = 100;
     start(&s);
@@ -357,7 +357,7 @@ static void test_files_of_a_folder_change(void) {
 
 static void test_another_context(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     start(&s);
     client c = served(&s, TLS1_2_VERSION);
     assert(shows(&s, "main.test"));
@@ -493,7 +493,7 @@ static void test_rules_that_cannot_be(void) {
 
 static void test_ciphers(void) {
     server s;
-    prepare(&s);
+    prepare(&s, ANSWER);
     s.settings.ciphers = "ECDHE-ECDSA-CHACHA20-POLY1305:TLS_CHACHA20_POLY1305_SHA256";
     start(&s);
     client c = served(&s, TLS1_2_VERSION), d = served(&s, TLS1_3_VERSION);

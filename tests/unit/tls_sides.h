@@ -258,8 +258,8 @@ static inline as_tls_settings usual_settings(void) {
     };
 }
 
-static inline void prepare(server *s) {
-    *s = (server){.fd = -1, .settings = usual_settings()};
+static inline void prepare(server *s, mode what) {
+    *s = (server){.fd = -1, .mode = what, .settings = usual_settings()};
     s->config = (as_loop_config){.handlers = &handlers, .ctx = s, .notice = notice};
     as_limits_init(&s->config.limits);
     s->config.limits.timeout_keep_alive = 10 * PATIENCE; /* nothing ends by waiting for it */
@@ -281,8 +281,7 @@ static inline void start(server *s) {
     int large = 400000; /* what a client says at once arrives at once */
     assert(setsockopt(s->fd, SOL_SOCKET, SO_RCVBUF, &large, sizeof(large)) == 0);
     s->context = make_context(&s->settings);
-    s->loop = as_loop_new(&s->config);
-    assert(s->loop != NULL && as_loop_listen(s->loop, s->fd, s->context) == AS_OK);
+    s->loop = loop_on(s->fd, &s->config, s->context);
 }
 
 static inline void stop(server *s) {
@@ -461,11 +460,21 @@ static inline void hang_up(client *c) {
     free(c->got.data);
 }
 
-/* One connection through to an answered request. */
-static inline client served(server *s, int version) {
+/* A connection whose handshake is over; on which this was said; that was answered a request. */
+static inline client established_to(server *s, int version) {
     client c = connect_to(s, version);
     UNTIL(s, established(&c));
-    say(&c, GET);
+    return c;
+}
+
+static inline client asked(server *s, int version, const char *text) {
+    client c = established_to(s, version);
+    say(&c, text);
+    return c;
+}
+
+static inline client served(server *s, int version) {
+    client c = asked(s, version, GET);
     UNTIL(s, count_of(&c, "hello") == 1);
     return c;
 }
