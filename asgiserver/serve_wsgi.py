@@ -117,12 +117,15 @@ def _log(level: str, message: str, exception: BaseException | None) -> None:
 
 
 def _is_in_application(frame: FrameType) -> bool:
-    """A signal interrupted the application, rather than the core's wait or a line being logged."""
+    """A signal interrupted the application, rather than the core's wait or a line being logged, out of
+    which no exception would come."""
     here: FrameType | None = frame
     depth = 0
     while here is not None and here.f_code is not serve.__code__:
         name = str(here.f_globals.get("__name__"))
         if name == logging.__name__ or name.startswith(logs.__name__):
+            return False
+        if here.f_code is _log.__code__:
             return False
         here = here.f_back
         depth += 1

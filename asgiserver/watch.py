@@ -20,6 +20,7 @@ from .errors import StartError
 _PROGRAM = Path(__file__).with_name("watch_child.py")
 _PATIENCE = 30.0  # seconds until a large tree is watched
 _MISSING = "--reload needs watchfiles: pip install watchfiles"
+_ENDED = "The process that watches files for --reload has ended; changes are not seen any more."
 
 
 class Watcher:
@@ -55,7 +56,7 @@ class Watcher:
 
         Raises StartError when the child has died.
         """
-        return list(dict.fromkeys(path for message in self._messages() for path in message))
+        return list(dict.fromkeys(path for message in self._read_messages() for path in message))
 
     def close(self) -> None:
         """Ends the child. Idempotent."""
@@ -68,18 +69,23 @@ class Watcher:
         self._process.stdout.close()
 
     def _await_start(self) -> None:
-        """The child says an empty array as soon as it watches."""
+        """The child says an empty array as soon as it watches. What it says behind that stays in the
+        pipe, which is readable then."""
         deadline = time.monotonic() + _PATIENCE
-        while not self._messages():
+        while not self._take_messages():
             left = max(0.0, deadline - time.monotonic())
             if not select.select([self._pipe], [], [], left)[0]:
                 raise StartError(
                     f"--reload: it takes more than {_PATIENCE:g} s to watch "
                     f"{', '.join(self.folders)}. Name smaller folders by --reload-dir."
                 )
+            byte = os.read(self._pipe, 1)
+            if not byte:
+                raise StartError(_ENDED)
+            self._rest += byte
 
-    def _messages(self) -> list[list[str]]:
-        """The whole messages that are there. A string among them is why nothing is watched."""
+    def _read_messages(self) -> list[list[str]]:
+        """The whole messages that are there."""
         ended = False
         try:
             while piece := os.read(self._pipe, 65536):
@@ -87,16 +93,18 @@ class Watcher:
             ended = True
         except BlockingIOError:
             pass
+        messages = self._take_messages()
+        if ended and not messages:
+            raise StartError(_ENDED)
+        return messages
+
+    def _take_messages(self) -> list[list[str]]:
+        """The whole messages that were read. A string among them is why nothing is watched."""
         *lines, self._rest = self._rest.split(b"\n")
         messages = [json.loads(line) for line in lines]
         for message in messages:
             if isinstance(message, str):
                 raise StartError(message)
-        if ended and not messages:
-            raise StartError(
-                "The process that watches files for --reload has ended; "
-                "changes are not seen any more."
-            )
         return messages
 
 

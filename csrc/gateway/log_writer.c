@@ -18,6 +18,7 @@
 
 #define NAP 10u                              /* milliseconds between two writes */
 #define LOOK_EVERY 100                       /* milliseconds, while nobody reads: was it closed? */
+#define WAIT_PART 100u                       /* milliseconds, of those for the last lines */
 #define STACK ((size_t)256 * 1024)           /* bytes of the thread's stack */
 #define KEEP ((size_t)128 * 1024)            /* bytes of an empty buffer that is kept */
 #define PIECE_OF_FILE ((size_t)256 * 1024)   /* bytes of one write; a pipe's are PIPE_BUF */
@@ -285,6 +286,18 @@ void as_log_writer_take_trouble(as_log_writer *w, as_log_trouble *trouble) {
     (void)pthread_mutex_unlock(&w->lock);
 }
 
+/* With the lock. In parts: a process that stands still for longer than all of them has lost only
+ * one when it goes on, and the thread has the others. */
+static void await_end(as_log_writer *w, unsigned wait) {
+    while (!w->ended && wait > 0) {
+        unsigned part = wait < WAIT_PART ? wait : WAIT_PART;
+        struct timespec end = as_moment_in(part);
+        while (!w->ended && pthread_cond_timedwait(&w->done, &w->lock, &end) != ETIMEDOUT) {
+        }
+        wait -= part;
+    }
+}
+
 uint64_t as_log_writer_free(as_log_writer *w, unsigned wait) {
     if (w == NULL) {
         return 0;
@@ -298,12 +311,10 @@ uint64_t as_log_writer_free(as_log_writer *w, unsigned wait) {
         free(w);
         return lost;
     }
-    struct timespec end = as_moment_in(wait);
     (void)pthread_mutex_lock(&w->lock);
     w->closing = true;
     (void)pthread_cond_signal(&w->wake);
-    while (!w->ended && pthread_cond_timedwait(&w->done, &w->lock, &end) != ETIMEDOUT) {
-    }
+    await_end(w, wait);
     bool ended = w->ended;
     w->abandoned = !ended;
     uint64_t lost = w->dropped;

@@ -10,12 +10,18 @@ SMALL = Path(__file__)
 MARK = os.environ.get("MARK", "")  # as the process had it when this was imported
 
 
+def say(text):
+    """A line by one write: what several processes say at once stays apart."""
+    os.write(1, f"{text}\n".encode())
+
+
 def _text(path: str, env: dict[str, object]) -> str:
     word, _, rest = path.removeprefix("/").partition("/")
     match word:
         case "pid":
             return str(os.getpid())
         case "hang":
+            say("hanging")
             time.sleep(float(rest))
             return "hung"
         case "env":
@@ -30,11 +36,6 @@ def _text(path: str, env: dict[str, object]) -> str:
             raise RuntimeError("on purpose")
         case _:
             return "hello"
-
-
-def say(text):
-    """A line by one write: what several processes say at once stays apart."""
-    os.write(1, f"{text}\n".encode())
 
 
 def wsgi(environ, start_response):

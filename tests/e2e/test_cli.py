@@ -509,6 +509,30 @@ def test_a_blocked_wsgi_application_is_cut(serve: Factory, second: bool) -> None
     assert re.findall(r'File "(.+)", line', log) == [str(APPS / "cli_wsgi.py")]
 
 
+def test_a_cut_while_a_line_is_logged(serve: Factory, tmp_path: Path) -> None:
+    """No exception would come out of what the core calls for it."""
+    (tmp_path / "sitecustomize.py").write_text(_SIGNALS_WHILE_IT_LOGS)
+    server = serve(WSGI, env={"PYTHONPATH": f"{tmp_path}:{APPS}"})
+    with server.raw() as client:
+        client.send("NONSENSE\r\n\r\n")
+        status, log = finished(server)
+    assert status == 0
+    assert log.count("request refused") == 1
+
+
+_SIGNALS_WHILE_IT_LOGS = """
+import os, signal
+from asgiserver import logs
+
+def log_from_core(*words, log=logs.log_from_core):
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    log(*words)
+
+logs.log_from_core = log_from_core
+"""
+
+
 def test_an_application_that_exits(serve: Factory, loop: str) -> None:
     server = serve(APP, loop=loop)
     server.expect_tracebacks()

@@ -3,7 +3,7 @@
     PYTHONPATH=tests python -m exhaust.crowd NAME PORT CONNECTIONS SECONDS [CPU …]
 
 Writes what became of them as JSON: how many were opened and ended by the server, how long the oldest one lived,
-and the statuses of the answers.
+how late this process was, and the statuses of the answers.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Crowd:
     opened: int = 0
     ended: int = 0
     longest: float = 0.0
+    late: float = 0.0  # seconds of its slowest turn
 
     def run(self, seconds: float) -> None:
         self.poll = select.epoll()
@@ -74,6 +75,7 @@ class Crowd:
                     self.handle(member, events)
             if self.attack.every > 0:
                 self.drip(time.monotonic())
+            self.late = max(self.late, time.monotonic() - now)
         now = time.monotonic()
         for member in list(self.members.values()):
             self.forget(member, now)
@@ -200,7 +202,7 @@ def main(name: str, port: str, size: str, seconds: str, *cpus: str) -> None:
     os.nice(5)  # the well-behaved client is not to wait for them
     crowd = Crowd(BY_NAME[name], int(port), int(size))
     crowd.run(float(seconds))
-    told = {key: getattr(crowd, key) for key in ("opened", "ended", "longest", "statuses")}
+    told = {key: getattr(crowd, key) for key in ("opened", "ended", "longest", "late", "statuses")}
     print(json.dumps(told))
 
 

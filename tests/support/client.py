@@ -7,6 +7,7 @@ import re
 import socket
 import ssl
 import struct
+import time
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -61,6 +62,7 @@ class RawClient:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.buffer = b""
+        self.sent = 0.0  # when something was, last; by time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +73,10 @@ class RawClient:
     # --- sending -----------------------------------------------------------------------------------
 
     def send(self, data: bytes | str) -> None:
-        self.socket.sendall(data.encode("latin-1") if isinstance(data, str) else data)
+        try:
+            self.socket.sendall(data.encode("latin-1") if isinstance(data, str) else data)
+        finally:
+            self.sent = time.monotonic()
 
     def get(
         self, target: str = "/", *fields: str, method: str = "GET", version: str = "1.1"

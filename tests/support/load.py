@@ -6,8 +6,8 @@
         server.wait_log("Reloaded")
     assert load.failures == []
 
-A connection that ends is a failure, unless its last answer said ``Connection: close``, and so is one that
-is refused. ``answers`` counts the bodies that came.
+A connection that ends is a failure, unless its last answer said ``Connection: close``, or this process was late
+with its request; and so is one that is refused. ``answers`` counts the bodies that came.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from .client import SLOWNESS, RawClient, Response, connect
+
+PATIENCE = 1.0  # seconds that a worker which leaves waits for a request, at least
 
 
 class Load:
@@ -98,13 +100,15 @@ class Load:
     def _run(self) -> None:
         client: RawClient | None = None
         while not self._stop.is_set():
+            asked = time.monotonic() if client is None else client.sent
             try:
                 if client is None:
                     client = connect(self._address)
                     self.connects += 1
                 response = self.ask(client)
             except (OSError, AssertionError) as error:
-                self._count(f"{type(error).__name__}: {error}", failed=True)
+                if client is None or client.sent - asked < PATIENCE:
+                    self._count(f"{type(error).__name__}: {error}", failed=True)
                 if client is not None:
                     client.close()
                 client = None

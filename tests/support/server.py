@@ -325,11 +325,12 @@ def report_log(node: Any, server: Server) -> None:
 
 
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """The test's own environment without what would configure a server."""
+    """The test's own environment without what would configure a server, or have Python write the end of a
+    printed line apart from it: the server's own lines, of another thread or process, would come between."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("ASGISERVER_")
-        and name not in ("WEB_CONCURRENCY", "NO_COLOR", "FORCE_COLOR")
+        and name not in ("WEB_CONCURRENCY", "NO_COLOR", "FORCE_COLOR", "PYTHONUNBUFFERED")
     }
-    return {**kept, "PYTHONUNBUFFERED": "1", **extra}
+    return {**kept, **extra}

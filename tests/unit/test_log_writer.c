@@ -200,6 +200,49 @@ static void test_free_of_a_stuck_writer(void) {
     close(fds[0]);
 }
 
+static char state_of(pid_t pid) {
+    char name[64], text[256] = {0};
+    snprintf(name, sizeof(name), "/proc/%d/stat", (int)pid);
+    int fd = open(name, O_RDONLY);
+    assert(fd >= 0 && read(fd, text, sizeof(text) - 1) > 0);
+    close(fd);
+    return strrchr(text, ')')[2];
+}
+
+/* The time in which a process stands still is not its thread's. */
+static void test_free_in_a_process_that_stands_still(void) {
+    enum { WAIT = 3000 };
+    char line[1001];
+    int fds[2];
+    assert(pipe(fds) == 0);
+    fill(line, 1000, 'x');
+    pid_t pid = fork();
+    assert(pid >= 0);
+    if (pid == 0) {
+        as_log_writer *w = as_log_writer_new(fds[1]);
+        close(fds[0]);
+        close(fds[1]);
+        for (int i = 0; i < 200; i++) {
+            put(w, line);
+        }
+        _exit((int)as_log_writer_free(w, WAIT));
+    }
+    close(fds[1]);
+    struct pollfd written = {.fd = fds[0], .events = POLLIN};
+    assert(poll(&written, 1, LONG_WAIT) == 1);
+    while (state_of(pid) != 'S') { /* it waits for its thread, which waits for a reader */
+        usleep(1000);
+    }
+    assert(kill(pid, SIGSTOP) == 0);
+    usleep((WAIT + 300) * 1000);
+    assert(kill(pid, SIGCONT) == 0);
+    uint64_t read = read_lines(fds[0], 1000);
+    int status;
+    assert(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert(read == 200);
+    close(fds[0]);
+}
+
 static void test_reader_that_left(void) {
     int fds[2];
     assert(pipe(fds) == 0);
@@ -252,6 +295,7 @@ int main(void) {
     test_pipe_that_nobody_reads(false);
     test_pipe_that_nobody_reads(true);
     test_free_of_a_stuck_writer();
+    test_free_in_a_process_that_stands_still();
     test_reader_that_left();
     test_full_disk();
     return 0;

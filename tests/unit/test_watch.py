@@ -382,6 +382,16 @@ def test_an_idle_one_uses_no_processor_time(folder: Path, start: Start) -> None:
     assert used() - before < 0.15
 
 
+def test_what_changes_just_then_is_told(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nobody has read yet that it watches."""
+    program = folder / "program.py"
+    program.write_text("import os, time\nos.write(1, b'[]\\n[\"a\"]\\n')\ntime.sleep(600)\n")
+    monkeypatch.setattr(watch, "_PROGRAM", program)
+    assert changes(start()) == {"a"}
+
+
 def test_messages_may_come_in_pieces(
     folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,6 +408,15 @@ def test_messages_may_come_in_pieces(
     with pytest.raises(StartError, match="has ended"):
         while True:
             changes(watcher)
+
+
+def test_a_child_that_ends_at_once(
+    folder: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "program.py").write_text("")
+    monkeypatch.setattr(watch, "_PROGRAM", folder / "program.py")
+    with pytest.raises(StartError, match="has ended; changes are not seen any more"):
+        start()
 
 
 def test_a_child_that_does_not_begin(
