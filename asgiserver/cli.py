@@ -1,5 +1,6 @@
 """The command line: ``asgiserver [OPTIONS] [APP]``, made from the table of options."""
 
+import atexit
 import os
 import platform
 import signal
@@ -286,6 +287,7 @@ def _serve(check_config: bool, print_config: bool, **_given: Any) -> None:
         check_files(config)
         return config
 
+    atexit.register(stop.ignore_signals)  # Before the application's: called behind them.
     for number in stop.SIGNALS:
         signal.signal(number, stop.end_process)
     sys.exit(run_config(settings.config, reread))

@@ -199,6 +199,13 @@ def _ignore_once(number: int, _frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)
 
 
+def ignore_signals() -> None:
+    """When nothing but the interpreter's own end is left: it takes handlers off, and a process that
+    has ended in order would be killed there by one more signal."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _is_own_handler(handler: object) -> bool:
     """Somebody set it: not Python's default, nor that by which asyncio.run cancels its task."""
     defaults = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, end_process, None)

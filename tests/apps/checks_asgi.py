@@ -839,6 +839,19 @@ async def receive_two_at_a_time(scope, receive, send):
     await asyncio.gather(first, second, return_exceptions=True)
 
 
+@check(method="POST", body=b"hello")
+async def receive_by_three_tasks(scope, receive, send):
+    """Those that wait may leave in any order."""
+    await receive()
+    first, second, third = (asyncio.create_task(receive()) for _ in range(3))
+    await asyncio.wait([first, second, third], timeout=0.02)
+    for task in (second, third, first):
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+
+
 @check()
 async def send_then_receive_gives_disconnect(scope, receive, send):
     """Behind the complete answer there is nothing more to come."""
@@ -864,6 +877,26 @@ async def send_then_receive_gives_disconnect_before_the_body(scope, receive, sen
 
 
 # --- send ------------------------------------------------------------------------------------------------
+
+
+@check()
+async def send_of_a_message_whose_keys_cannot_be_compared(scope, receive, send):
+    class Key:
+        willing = True
+
+        def __hash__(self):
+            return hash("status")
+
+        def __eq__(self, other):
+            if not self.willing:
+                raise LookupError("compared")
+            return False
+
+    message = {Key(): 1, "type": "http.response.start", "status": 200}
+    Key.willing = False
+    assert isinstance(await raises(send, message), LookupError)
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"ok"})
 
 
 async def raises(awaitable_function, *arguments):

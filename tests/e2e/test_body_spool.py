@@ -107,8 +107,8 @@ def test_many_uploads(start: Start) -> None:
             else:
                 assert json.loads(response.body)[0] == 3 * PART
     assert 0 < peak <= LIMIT
+    assert 200 in statuses
     assert set(statuses) <= {200, 503}
-    assert 1 <= statuses.count(200) <= LIMIT // (3 * PART)
     assert_all_is_free(server)
     assert len(re.findall("limit_body_spool", server.log())) == 1, server.log()
 

@@ -190,6 +190,29 @@ def test_a_second_signal_while_threads_start(serve: Any, tmp_path: Path) -> None
     assert server.log().endswith("Stopped\n")
 
 
+LAST = """
+import os, signal
+
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        for _ in range(3):
+            kill(os.getpid() if os else pid, number)
+
+last = Last()
+
+def app(environ, start_response):
+    raise AssertionError("nobody asks")
+"""
+
+
+def test_signals_while_the_interpreter_ends(serve: Any, tmp_path: Path) -> None:
+    """A process that has stopped in order ends so, whoever is impatient."""
+    (tmp_path / "main.py").write_text(LAST)
+    server = serve("main:app", "--app-dir", str(tmp_path), interface="wsgi")
+    server.stop()
+    assert server.log().endswith("Stopped\n")
+
+
 EARLY = """
 import asyncio, os, signal
 from asgiserver import Config, Server

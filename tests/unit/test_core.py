@@ -393,7 +393,7 @@ def test_an_application_steps_itself(listener: socket.socket) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         coro: Any = asyncio.current_task().get_coro()  # type: ignore[union-attr]
         for later in (False, True):
-            for step in ("throw", "close", "send")[: 3 if later else 2]:
+            for step in ("throw", "close", "send", "__next__")[: 4 if later else 2]:
                 with pytest.raises(ValueError, match="already executing"):
                     getattr(coro, step)(*{"throw": (KeyError,), "send": (None,)}.get(step, ()))
             await asyncio.sleep(0)
