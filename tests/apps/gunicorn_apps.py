@@ -105,3 +105,7 @@ async def _lifespan(receive, send):
         await send({"type": message["type"] + ".complete"})
         if message["type"] == "lifespan.shutdown":
             return
+
+
+def make_asgi():
+    return asgi

@@ -20,6 +20,7 @@ from support.client import SLOWNESS, connect
 from support.gunicorn import Gunicorn, Load
 from support.pace import in_time
 from support.ports import reserved_port
+from support.processes import wait_until
 from support.server import APPS, end_all
 
 pytest.importorskip("gunicorn")
@@ -642,8 +643,9 @@ def test_an_application_that_is_not_there(start, either):
     assert len(server.workers()) == 1
 
 
-def test_an_import_that_fails(start, either, tmp_path):
-    (tmp_path / "broken.py").write_text("raise RuntimeError('cannot be imported')\n")
+@pytest.mark.parametrize("text", ["raise RuntimeError('cannot be imported')", "cannot be imported"])
+def test_an_import_that_fails(start, either, tmp_path, text):
+    (tmp_path / "broken.py").write_text(f"{text}\n")
     server = start(
         Kind("", either.worker, "broken:app"), f"pythonpath = {str(tmp_path)!r}\n", wait=False
     )
@@ -675,6 +677,24 @@ def test_config_kwargs(start, tmp_path):
         response = client.recv_response()
         assert response.get("x-own") == b"1"
     assert "lifespan:" not in server.log()
+
+
+def test_a_factory(start, tmp_path):
+    kind = Kind("", subclass(tmp_path, "{'factory': True}"), "gunicorn_apps:make_asgi")
+    assert get(start(kind, env={"PYTHONPATH": str(tmp_path)}), "/") == "hello"
+
+
+def test_the_application_ends_the_program(start, either):
+    """What else runs in that worker ends in order, and another worker takes its place."""
+    server = start(either)
+    server.expect_tracebacks()
+    (first,) = server.workers()
+    with server.raw() as client:
+        client.get("/exit")
+        client.recv_all()
+    server.wait_log("exited with code 7")
+    wait_until(lambda: server.workers() not in ([], [first]))
+    assert get(server, "/") == "hello"
 
 
 def test_config_kwargs_that_mean_nothing(start, tmp_path):
