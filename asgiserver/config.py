@@ -13,6 +13,7 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5
 # Seconds; when reloading, somebody waits for the change.
 _GRACE, _GRACE_RELOADING = 30.0, 3.0
 _LAST_WAIT = 2.0
+_BODIES = 4  # of the largest size that have room in files, where nobody said how many
 
 # Fields that frame a message or belong to one connection: the server makes them.
 _OWN_FIELDS = frozenset(
@@ -276,12 +277,23 @@ class Config:
         """
         return min(self.shutdown_delay, _LAST_WAIT)
 
+    @property
+    def body_spool(self) -> int:
+        """Bytes of all bodies in files; 0: no limit. What nobody has set grows with
+        ``limit_request_body``: a body that may be so large has room.
+        """
+        spool, body = self.limit_body_spool, self.limit_request_body
+        if spool != options.BY_NAME["limit_body_spool"].default:
+            return spool
+        return max(spool, _BODIES * body) if body else 0
+
     def core_limits(self) -> dict[str, int]:
         """The rows that the C core reads, in its units."""
         values = {
             row.name: options.core_value(row, getattr(self, row.name))
             for row in options.core_rows()
         }
+        values["limit_body_spool"] = self.body_spool
         # A header given by the user takes the place of the server's own.
         for name, _ in self.headers:
             if name.lower() in ("server", "date"):

@@ -406,7 +406,8 @@ OPTIONS: tuple[Option, ...] = (
     _size(
         "limit_body_spool", 4 * GIB,
         "WSGI: bytes of all request bodies that are in files, together; above: 503, and 413 for one "
-        "that is more by itself. 0: no limit.",
+        "that is more by itself. 0: no limit. The default grows with --limit-request-body: four times "
+        "that, or no limit.",
         minimum=0, maximum=INT64_MAX,
     ),
     _size(

@@ -96,6 +96,24 @@ def test_the_password_is_not_shown() -> None:
     assert "secret" not in repr(Config(ssl_certfile="c", ssl_keyfile_password="secret"))
 
 
+@pytest.mark.parametrize(
+    ("body", "spool", "expected"),
+    [
+        (None, None, 4 << 30),
+        (1 << 20, None, 4 << 30),
+        (2 << 30, None, 8 << 30),  # one that is allowed has room
+        (0, None, 0),
+        (0, 1000, 1000),
+        (2 << 30, 1 << 30, 1 << 30),
+        (1 << 20, 0, 0),
+    ],
+)
+def test_room_for_bodies(body: int | None, spool: int | None, expected: int) -> None:
+    given = {"limit_request_body": body, "limit_body_spool": spool}
+    config = Config(**{name: value for name, value in given.items() if value is not None})
+    assert config.core_limits()["limit_body_spool"] == expected
+
+
 def test_limits_for_the_core() -> None:
     limits = Config(timeout_keep_alive=0, timeout_write=1.5, limit_request_line=100).core_limits()
     assert limits["timeout_keep_alive"] == 0
