@@ -475,6 +475,9 @@ def test_no_memory(scarce: Server, faults: Faults, backend: Any, path: str) -> N
 
 
 @needs_testcapi
+@pytest.mark.skipif(
+    "COVERAGE_PROCESS_CONFIG" in os.environ, reason="what measures coverage needs memory, too"
+)
 def test_no_memory_in_receive(serve: Factory, loop: str) -> None:
     """A MemoryError of receive() has cost nothing: the message comes with the next call."""
     server = serve("faults_app:receiving_asgi", interface="asgi", loop=loop)
