@@ -42,7 +42,7 @@ WARM = LOOKS // 3
 SLACK = {
     "heap": (0.02, 64 << 10),
     "rss": (0.02, 0),
-    "uss": (0.02, 0),
+    "uss": (0.02, 1 << 20),  # one arena of Python's allocator, whatever is used of it
     "blocks": (0.005, 100),
     "objects": (0.005, 100),
     "files": (0.0, 0),
@@ -216,10 +216,12 @@ def of_process(server: Server) -> dict[str, int]:
 
 
 def halves(one: Watched, name: str) -> tuple[int, int]:
-    """The medians of the two halves behind the warm-up."""
+    """The medians of the two halves behind the warm-up; of what a supervisor has open the least, as
+    workers that come and go have a descriptor each."""
     seen = [each[name] for each in one.looks[WARM:]]
     half = len(seen) // 2
-    return round(statistics.median(seen[:half])), round(statistics.median(seen[half:]))
+    middle = min if one.target.moves and name == "files" else statistics.median
+    return round(middle(seen[:half])), round(middle(seen[half:]))
 
 
 def growth(one: Watched, short: bool) -> list[str]:
