@@ -404,6 +404,7 @@ def build(mutants: list[Mutant]) -> dict[str, Path]:
             ),
             f"-Dc_args=-include{TREE / 'tools' / 'mutant.h'}",
         )
+    command(here / "ninja", "-C", BUILD, "build.ninja")  # whose tests may be others now
     listed = json.loads(command(here / "meson", "introspect", "--tests", BUILD))
     tests = {test["name"]: Path(test["cmd"][0]) for test in listed if test["name"] not in NOT_RUN}
     tests = {name: path for name, path in tests.items() if path.is_relative_to(BUILD / "tests")}
