@@ -286,14 +286,14 @@ static PyObject *run_threads(as_server *self) {
 
 PyObject *as__server_work(PyObject *op, PyObject *Py_UNUSED(ignored)) {
     as_server *self = (as_server *)op;
-    if (self->threads != NULL && !self->polling && as_bridge_dismissed(self->threads->bridge)) {
+    if (self->threads != NULL && self->polling) {
+        return as_threads_work(self->threads);
+    }
+    if (self->threads != NULL && as_bridge_dismissed(self->threads->bridge)) {
         Py_RETURN_NONE; /* run() was over before this thread began */
     }
-    if (self->threads == NULL || !self->polling) {
-        PyErr_SetString(PyExc_RuntimeError, "_work() is for the threads that run() makes");
-        return NULL;
-    }
-    return as_threads_work(self->threads);
+    PyErr_SetString(PyExc_RuntimeError, "_work() is for the threads that run() makes");
+    return NULL;
 }
 
 PyObject *as__server_run(PyObject *op, PyObject *args, PyObject *kwargs) {

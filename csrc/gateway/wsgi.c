@@ -180,6 +180,11 @@ static void fail_with_err(as_wsgi_request *req, as_err err) {
     }
 }
 
+as_err as__wsgi_expect_body(const as_server *server, const as_head *head) {
+    return head->body == AS_BODY_LENGTH ? as_spools_expect(server->spools, head->content_length)
+                                        : AS_OK;
+}
+
 /* RFC 4918, 11.5: Insufficient Storage, where it is the disk's fault. Where this cannot be said,
  * for lack of memory, the release cuts. */
 void as__wsgi_refuse_body(as_exchange *ex, as_err err) {

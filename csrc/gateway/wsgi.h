@@ -82,6 +82,8 @@ void as__wsgi_advance(as_wsgi_request *req);
 /* Ends it: with what was sent, or with the present exception. */
 void as__wsgi_finish(as_wsgi_request *req);
 void as__wsgi_fail(as_wsgi_request *req);
+/* A body of a known length that has no room is refused before it is read: as_spools_expect. */
+as_err as__wsgi_expect_body(const as_server *server, const as_head *head);
 /* Answers to a body that cannot be kept. */
 void as__wsgi_refuse_body(as_exchange *ex, as_err err);
 /* Gives body bytes to the exchange as they are. AS_E_RESPONSE_STATE before start_response. */

@@ -42,7 +42,7 @@ static bool start_body(as_wsgi_request *req, as_slice body) {
         as__wsgi_fail(req);
         return false;
     }
-    as_err err = as_spools_expect(server->spools, expected);
+    as_err err = as__wsgi_expect_body(server, head);
     err = err != AS_OK ? err : as__input_append(req->input, body);
     if (err) {
         refuse_body(req, err);

@@ -36,13 +36,6 @@ static void refuse_body(as_server *server, as_remote *remote, as_err err) {
     as_remote_drop(remote);
 }
 
-/* A body of a known length that has no room is refused before it is read. */
-static as_err expect_body(const as_server *server, const as_exchange *ex) {
-    const as_head *head = ex->head;
-    return head->body == AS_BODY_LENGTH ? as_spools_expect(server->spools, head->content_length)
-                                        : AS_OK;
-}
-
 static void on_request(void *ctx, as_exchange *ex, as_slice body) {
     as_server *server = ctx;
     as_bridge *bridge = server->threads->bridge;
@@ -56,7 +49,7 @@ static void on_request(void *ctx, as_exchange *ex, as_slice body) {
         as_exchange_release(ex);
         return;
     }
-    as_err err = expect_body(server, ex);
+    as_err err = as__wsgi_expect_body(server, ex->head);
     err = err != AS_OK ? err : as_spool_append(&remote->body, body);
     if (err != AS_OK) {
         refuse_body(server, remote, err);

@@ -20,6 +20,7 @@ from support.client import SLOWNESS, connect
 from support.gunicorn import Gunicorn, Load
 from support.pace import in_time
 from support.ports import reserved_port
+from support.probes import refuses
 from support.processes import wait_until
 from support.server import APPS, end_all
 
@@ -813,14 +814,6 @@ def test_an_idle_worker_lives_on(start, kind):
         assert "TIMEOUT" not in server.log()
 
     in_time(attempt)
-
-
-def refuses(server: Gunicorn) -> bool:
-    try:
-        server.raw().close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 def test_a_request_may_finish(start, either, tmp_path):
